@@ -1,0 +1,21 @@
+"""`python -m devserver`, and what the console script calls: one process's role is decided here."""
+
+import sys
+
+
+def main() -> None:
+    """Be a child if a supervisor made this process, else read the command line."""
+    from devserver.process import adopt
+
+    channel = adopt()
+    if channel is not None:
+        from devserver.launch import child
+
+        sys.exit(child(channel))
+    from devserver.cli import main as command_line
+
+    command_line()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""The command line: a click command made from the declarations in `config`.
+
+It decides nothing. It collects what was really given, as text, and leaves defaults, checks and
+precedence to `config.resolve`; so a value is judged alike on every way in, and `--help` shows
+what `config` declares.
+
+It refuses to know what serving is: `devserver.run` is imported only when there is something to
+start. `devserver --help` is fast because of that.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+from click.core import ParameterSource
+
+from devserver import __version__
+from devserver.config import OPTIONS, Config, explain, resolve
+from devserver.errors import DevserverError, UsageError
+from devserver.options import Option
+
+TITLES = {
+    "app": "Application",
+    "bind": "Address",
+    "reload": "Reloading",
+    "http": "HTTP",
+    "websocket": "WebSocket",
+    "log": "Logging",
+    "": "Other",
+}
+
+ABOUT = """\
+Serve a WSGI or ASGI application, and restart it on save with --reload.
+
+TARGET is module:attribute or path/to/file.py:attribute. The attribute defaults to application or
+app, the module to the first of main, app, wsgi and asgi that has one.
+"""
+
+ALSO = """\
+Every option can also stand in pyproject.toml, as in [tool.devserver] reload = true, and in the
+environment, as in DEVSERVER_RELOAD=1. The command line wins, then the environment.
+A variable separates folders as PATH does, patterns by commas, headers by line ends.
+"""
+
+_TLS = "devserver speaks no TLS; put a proxy that does in front of it, such as caddy"
+_PROXY = "wrap the application in middleware that reads X-Forwarded-*, such as werkzeug's ProxyFix"
+_LIFETIME = "devserver's process lives until you end it; --reload restarts it on save"
+
+REFUSED = {
+    "--workers": "devserver restarts one process; for several use uvicorn or gunicorn",
+    "--http2": "devserver speaks HTTP/1.1; put a proxy that speaks HTTP/2 in front of it, such as caddy",
+    "--ws-max-queue": "leave it out; devserver reads no faster than the application receives",
+    "--proxy-headers": _PROXY,
+    "--no-proxy-headers": "leave it out; devserver never believes a proxy's headers",
+    "--forwarded-allow-ips": _PROXY,
+    "--limit-max-requests": _LIFETIME,
+    "--limit-max-requests-jitter": _LIFETIME,
+    "--timeout-worker-healthcheck": "devserver has no workers; --load-timeout bounds the wait for a start",
+    "--ssl-keyfile": _TLS,
+    "--ssl-certfile": _TLS,
+    "--ssl-keyfile-password": _TLS,
+    "--ssl-version": _TLS,
+    "--ssl-cert-reqs": _TLS,
+    "--ssl-ca-certs": _TLS,
+    "--ssl-ciphers": _TLS,
+    "--reset-contextvars": "set in the lifespan's state what every request may start from",
+}
+"""Options of uvicorn that we lack, and what to use instead."""
+
+
+class Serve(click.Command):
+    """The command, with its options grouped and uvicorn's others refused."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if error.option_name in REFUSED:
+                instead = REFUSED[error.option_name]
+                raise UsageError(f"{error.option_name} is not supported: {instead}") from None
+            raise
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for section, title in TITLES.items():
+            rows = [
+                record
+                for each in self.get_params(ctx)
+                if isinstance(each, click.Option)
+                and _section(each) == section
+                and (record := each.get_help_record(ctx))
+            ]
+            with formatter.section(title):
+                formatter.write_dl(rows, col_max=34)
+
+
+def _section(parameter: click.Parameter) -> str:
+    known = OPTIONS.get(parameter.name or "")
+    return known.section if known else ""
+
+
+def _parameter(name: str, known: Option) -> click.Parameter:
+    if name == "target":
+        return click.Argument([name], required=False)
+    # Everything is text to click: the kinds in `config` judge it, as they do for other sources.
+    if known.kind.switch:
+        return click.Option([f"--{known.flag}/--no-{known.flag}", name], default=None, help=_help(known))
+    return click.Option(
+        [f"--{known.flag}", name], metavar=known.kind.metavar, multiple=known.repeatable, help=_help(known)
+    )
+
+
+def _help(known: Option) -> str:
+    shown = known.show(known.default)
+    repeat = " May be repeated." if known.repeatable else ""
+    return known.help + repeat + ("" if shown == "-" else f" [{shown}]")
+
+
+@click.pass_context
+def _collect(context: click.Context, /, **parameters: object) -> Config | None:
+    given = {
+        name: value
+        for name, value in parameters.items()
+        if name in OPTIONS and context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    }
+    try:
+        folder = Path.cwd()
+    except FileNotFoundError:
+        raise UsageError("the working directory has been deleted; change to one that exists") from None
+    config = resolve(given, os.environ, folder)
+    if not parameters["explain_config"]:
+        return config
+    click.echo(explain(config))
+    return None
+
+
+COMMAND = Serve(
+    "devserver",
+    callback=_collect,
+    params=[
+        *(_parameter(name, known) for name, known in OPTIONS.items()),
+        click.Option(["--reload-delay"], metavar="SECONDS", help="Ignored: a change is noticed at once."),
+        click.Option(["--explain-config"], is_flag=True, help="Print every option with its source."),
+    ],
+    help=ABOUT,
+    epilog=ALSO,
+    context_settings={"max_content_width": 100, "help_option_names": ["-h", "--help"]},
+)
+click.version_option(__version__, prog_name="devserver", message="%(prog)s %(version)s")(COMMAND)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line, and end the process.
+
+    Args:
+        argv: the arguments after the program's name; by default the process's own.
+
+    Raises:
+        SystemExit: always; 2 for what was wrong on the command line, the error's own code for
+            another `DevserverError`, else what `devserver.launch.start` returned.
+    """
+    # Given explicitly, since click would expand * in its own reading of sys.argv on Windows.
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        config = COMMAND.main(arguments, prog_name="devserver", standalone_mode=False)
+        if not isinstance(config, Config):
+            sys.exit(0)  # --help, --version or --explain-config has said it all
+        from devserver.launch import start
+
+        sys.exit(start(config))
+    except DevserverError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)

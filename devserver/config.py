@@ -1,0 +1,386 @@
+"""The configuration: every option, declared once, in frozen sections.
+
+A field of a section is the option: its default, its help and what its value may be. The command
+line, the environment, pyproject.toml and `devserver.run()` all take their names from here.
+Defaults < [tool.devserver] in the nearest pyproject.toml < DEVSERVER_<OPTION> < command line; a
+source replaces a value whole, lists too. `Config.sources` remembers who won.
+
+A part of the server is handed its section, never the whole. A `Config` that came from files
+and variables knows what it was resolved from, so that it can be resolved again when
+pyproject.toml has changed, and handed to a child process as JSON.
+
+This module refuses to know click, and what any option brings about.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Self
+
+from devserver.errors import UsageError
+from devserver.kinds import (
+    BOOLEAN,
+    EVENTS,
+    EXISTING_FILE,
+    FOLDER,
+    HEADER,
+    HOST,
+    PATH,
+    PATTERN,
+    PORT,
+    ROOT_PATH,
+    SWITCH,
+    TARGET,
+    choice,
+    integer,
+    seconds,
+)
+from devserver.options import (
+    Given,
+    Option,
+    declared,
+    from_command_line,
+    from_environ,
+    from_file,
+    from_python,
+    nearest_file,
+    option,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_C_INT = 2**31 - 1  # what listen(2) and a descriptor can hold
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class App:
+    """Which application, and how it is called."""
+
+    target: object | None = option(None, "module:attribute or path/to/file.py:attribute.", kind=TARGET)
+    factory: bool = option(False, "TARGET is a callable that makes the application.", kind=SWITCH)
+    interface: str = option(
+        "auto", "How the application is called.", kind=choice("auto", "asgi3", "asgi2", "wsgi")
+    )
+    app_dir: str = option(".", "Folder that modules are imported from.", kind=FOLDER)
+    env_file: str | None = option(
+        None, "File of variables for the application; the real environment wins.", kind=EXISTING_FILE
+    )
+    root_path: str = option("", "Path below which a proxy has put the application.", kind=ROOT_PATH)
+    lifespan: str = option(
+        "auto", "Whether the ASGI application has startup and shutdown.", kind=choice("auto", "on", "off")
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bind:
+    """Where connections are taken. `port` is None for "auto"."""
+
+    host: str = option(
+        "localhost",
+        "Name or address to listen on; localhost means 127.0.0.1 and ::1, 0.0.0.0 every network.",
+        kind=HOST,
+    )
+    port: int | None = option(
+        8000, "Port to listen on; 0: any free one, auto: the next free one from 8000.", kind=PORT, none="auto"
+    )
+    uds: str | None = option(None, "Path of a Unix socket to listen on instead.", kind=PATH)
+    fd: int | None = option(
+        None, "Descriptor of a socket, already bound, to listen on instead.", kind=integer(0, _C_INT)
+    )
+    backlog: int = option(2048, "Connections that may wait to be accepted.", kind=integer(1, _C_INT))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reload:
+    """Whether and when the application is started anew. Times are in seconds."""
+
+    enabled: bool = option(
+        False, "Restart when what the application read changes.", kind=SWITCH, flag="reload"
+    )
+    dirs: tuple[str, ...] = option((), "Watch this folder as a whole, too.", kind=FOLDER, flag="reload-dir")
+    include: tuple[str, ...] = option(
+        (), "Watch files of this pattern, too.", kind=PATTERN, flag="reload-include"
+    )
+    exclude: tuple[str, ...] = option(
+        (), "Never restart for this pattern.", kind=PATTERN, flag="reload-exclude"
+    )
+    grace: float = option(
+        1.0,
+        "At a restart, requests in flight have so long to finish.",
+        kind=seconds(zero=True),
+        flag="reload-grace",
+    )
+    overlap: bool = option(
+        True, "Load the new version while the old one finishes.", kind=SWITCH, flag="reload-overlap"
+    )
+    poll: bool = option(False, "Watch by looking, where the system tells nothing.", kind=SWITCH)
+    load_timeout: float = option(
+        30.0, "Requests wait so long for the application to load, then get a 503.", kind=seconds(zero=False)
+    )
+    error_page: str = option(
+        "full", "What the browser is told about a failed start.", kind=choice("full", "short")
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Http:
+    """HTTP, whatever the parser. Times are in seconds, sizes in bytes."""
+
+    parser: str = option("auto", "Parser of requests.", kind=choice("auto", "h11", "httptools"), flag="http")
+    loop: str = option("auto", "Event loop.", kind=choice("auto", "asyncio", "uvloop"))
+    keep_alive: float = option(
+        5.0, "Close a connection idle for so long.", kind=seconds(zero=True), flag="timeout-keep-alive"
+    )
+    header_timeout: float = option(
+        10.0, "Time for the head of a request.", kind=seconds(zero=False), flag="timeout-header"
+    )
+    graceful: float = option(
+        3.0,
+        "At the end, requests in flight have so long to finish.",
+        kind=seconds(zero=True),
+        flag="timeout-graceful-shutdown",
+    )
+    max_head: int = option(
+        65536,
+        "Largest head of a request in bytes, with every parser.",
+        kind=integer(1),
+        flag="h11-max-incomplete-event-size",
+    )
+    concurrency: int | None = option(
+        None, "Answer 503 to what goes beyond this many at a time.", kind=integer(1), flag="limit-concurrency"
+    )
+    headers: tuple[tuple[str, str], ...] = option(
+        (), "Add this header to every response.", kind=HEADER, flag="header"
+    )
+    server_header: bool = option(True, "Send the Server header.", kind=SWITCH)
+    date_header: bool = option(True, "Send the Date header.", kind=SWITCH)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebSocket:
+    """WebSocket. Times are in seconds, sizes in bytes."""
+
+    implementation: str = option("auto", "Library.", kind=choice("auto", "wsproto", "none"), flag="ws")
+    max_size: int = option(2**24, "Largest message in bytes.", kind=integer(1), flag="ws-max-size")
+    ping_interval: float = option(
+        20.0, "Time between pings; 0 sends none.", kind=seconds(zero=True), flag="ws-ping-interval"
+    )
+    ping_timeout: float = option(
+        20.0, "Time for the answer to a ping.", kind=seconds(zero=False), flag="ws-ping-timeout"
+    )
+    deflate: bool = option(True, "Offer permessage-deflate.", kind=BOOLEAN, flag="ws-per-message-deflate")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Log:
+    """What is told, and how. `colors` is None to look at the terminal."""
+
+    level: str = option(
+        "info",
+        "Least level that is shown.",
+        kind=choice("critical", "error", "warning", "info", "debug", "trace"),
+        flag="log-level",
+    )
+    config: str | None = option(
+        None, "Configuration of logging: a file .ini, .json or .toml.", kind=EXISTING_FILE, flag="log-config"
+    )
+    access: bool = option(True, "One line for each request.", kind=SWITCH, flag="access-log")
+    colors: bool | None = option(None, "Colours.", kind=SWITCH, flag="use-colors", none="auto")
+    events: str | None = option(
+        None, "Write events to this file (or descriptor), one JSON object a line.", kind=EVENTS
+    )
+
+
+SECTIONS: Mapping[str, type[Any]] = MappingProxyType(
+    {"app": App, "bind": Bind, "reload": Reload, "http": Http, "websocket": WebSocket, "log": Log}
+)
+
+OPTIONS: Mapping[str, Option] = MappingProxyType(declared(SECTIONS))
+"""Every option by its Python name (`timeout_keep_alive`), in the order of declaration."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a configuration was resolved from, apart from the file."""
+
+    command_line: Mapping[str, object]
+    environ: Mapping[str, str]
+    folder: str
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Config:
+    """All options of one server.
+
+    Attributes:
+        app, bind, reload, http, websocket, log: the sections.
+        sources: for each option who set it: "default", the path of a pyproject.toml,
+            "DEVSERVER_PORT", "--port", or "run()".
+        file: the pyproject.toml that was looked at, whether it has something for us or not.
+        origin: what it was resolved from; None when it was made from Python.
+    """
+
+    app: App
+    bind: Bind
+    reload: Reload
+    http: Http
+    websocket: WebSocket
+    log: Log
+    sources: Mapping[str, str]
+    file: str | None
+    origin: Origin | None = field(repr=False)
+
+    def __init__(self, target: object | None = None, /, **options: object) -> None:
+        """Make a configuration from Python alone; neither environment nor file is looked at.
+
+        Args:
+            target: an import string as on the command line, or an application; None searches.
+            **options: named as the flags, with underscores. None means not given. Those that
+                may be repeated take a list or one value, a header is the text "Name: value".
+
+        Raises:
+            UsageError: an unknown option, or a value that cannot be used.
+        """
+        values = options if target is None else {"target": target, **options}
+        folder = os.getcwd()
+        self._fill(_combine(from_python(OPTIONS, values, folder), folder), None, None)
+
+    def _fill(self, combined: "_Combined", file: str | None, origin: Origin | None) -> None:
+        values, sources = combined
+        parts: dict[str, object] = {
+            name: section(**{each.field: values[each.name] for each in _options_of(name)})
+            for name, section in SECTIONS.items()
+        }
+        self._set({**parts, "sources": MappingProxyType(sources), "file": file, "origin": origin})
+
+    def _set(self, attributes: Mapping[str, object]) -> None:
+        for name, value in attributes.items():
+            object.__setattr__(self, name, value)  # the way a frozen dataclass is filled
+
+    def value(self, name: str) -> object:
+        """The value of an option by its Python name, as in `OPTIONS`."""
+        known = OPTIONS[name]
+        return getattr(getattr(self, known.section), known.field)
+
+    def reread(self) -> "Config":
+        """The same command line and environment, with pyproject.toml as it is now.
+
+        Raises:
+            UsageError: as for `resolve`.
+        """
+        if self.origin is None:
+            return self
+        return _resolve(self.origin)
+
+    def to_json(self) -> dict[str, Any]:
+        """This configuration as JSON's types, for another process.
+
+        Raises:
+            TypeError: the target is an application, which cannot be sent.
+        """
+        if not isinstance(self.app.target, str | None):
+            raise TypeError(f"a target that is an object cannot be sent: {self.app.target!r}")
+        parts = {name: _as_dict(getattr(self, name)) for name in SECTIONS}
+        origin = self.origin and _as_dict(self.origin)
+        return {**parts, "sources": dict(self.sources), "file": self.file, "origin": origin}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """The configuration that `to_json` was called on; nothing is checked again."""
+        made = cls.__new__(cls)
+        made._set({name: section(**_frozen(data[name])) for name, section in SECTIONS.items()})
+        origin = data["origin"] and Origin(**_frozen(data["origin"]))
+        made._set({"sources": _frozen(data["sources"]), "file": data["file"], "origin": origin})
+        return made
+
+
+def resolve(command_line: Mapping[str, object], environ: Mapping[str, str], folder: "Path") -> Config:
+    """Put defaults, file, environment and command line together.
+
+    Args:
+        command_line: the options really given, by their Python names; text, bool for switches,
+            a list or tuple of text for those that may be repeated.
+        environ: the environment; all but the options' own variables is ignored.
+        folder: the working directory: relative paths start here, and the search for the
+            nearest pyproject.toml, upwards.
+
+    Raises:
+        UsageError: a value, a key or the file cannot be used.
+    """
+    own = {each.variable: environ[each.variable] for each in OPTIONS.values() if each.variable in environ}
+    # Frozen as after a journey through JSON, so that both compare equal.
+    return _resolve(Origin(_frozen(command_line), _frozen(own), os.path.abspath(folder)))
+
+
+def _resolve(origin: Origin) -> Config:
+    file = nearest_file(origin.folder)
+    given = {
+        **(from_file(OPTIONS, file) if file else {}),
+        **from_environ(OPTIONS, origin.environ, origin.folder),
+        **from_command_line(OPTIONS, origin.command_line, origin.folder),
+    }
+    made = Config.__new__(Config)
+    made._fill(_combine(given, origin.folder), file, origin)
+    return made
+
+
+_Combined = tuple[dict[str, object], dict[str, str]]
+
+
+def _combine(given: Mapping[str, Given], folder: str) -> _Combined:
+    """Values and sources of all options."""
+    values: dict[str, object] = {}
+    for name, known in OPTIONS.items():
+        default = known.default
+        if name in given:
+            values[name] = given[name].read(known)
+        else:
+            values[name] = known.kind.read(default, folder) if known.kind is FOLDER and default else default
+    _check_together(values, given)
+    return values, {name: given[name].source if name in given else "default" for name in OPTIONS}
+
+
+def _check_together(values: Mapping[str, object], given: Mapping[str, Given]) -> None:
+    if values["uds"] is not None and values["fd"] is not None:
+        both = " and ".join(f"{name} (from {given[name].source})" for name in ("uds", "fd"))
+        raise UsageError(f"{both} exclude each other: give one of them")
+    target = values["target"]
+    if values["reload"] and not isinstance(target, str | None):
+        raise UsageError(
+            "reload=True needs the target as an import string, as in run('module:app', reload=True): "
+            f"every restart imports it anew; it is an object of type {type(target).__name__}"
+        )
+
+
+def explain(config: Config) -> str:
+    """A table of every option, its value, and where the value came from."""
+    rows = [("option", "value", "source")]
+    rows += [
+        (known.flag, known.show(config.value(name)), config.sources[name]) for name, known in OPTIONS.items()
+    ]
+    wide, wider = (max(len(row[column]) for row in rows) for column in (0, 1))
+    lines = [f"{flag:{wide}}  {value:{wider}}  {source}" for flag, value, source in rows]
+    return "\n".join([*lines, "", f"pyproject.toml: {config.file or 'none found'}"])
+
+
+def _options_of(section: str) -> Iterable[Option]:
+    return (each for each in OPTIONS.values() if each.section == section)
+
+
+def _as_dict(section: Any) -> dict[str, Any]:
+    return {each.name: _thawed(getattr(section, each.name)) for each in fields(section)}
+
+
+def _thawed(value: Any) -> Any:
+    """As JSON would give it back."""
+    if isinstance(value, Mapping):
+        return {key: _thawed(item) for key, item in value.items()}
+    return [_thawed(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _frozen(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return MappingProxyType({key: _frozen(item) for key, item in value.items()})
+    return tuple(_frozen(item) for item in value) if isinstance(value, list | tuple) else value

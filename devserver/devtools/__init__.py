@@ -1,0 +1,1 @@
+"""What a developer sees in the browser. Wraps applications; serves and restarts nothing itself."""

@@ -1,0 +1,133 @@
+"""Events for programs: what the server does, one JSON object a line.
+
+IDEs and tests wait for these lines instead of asking ports or sleeping. Each has `event` and
+`time` (seconds since the epoch) and, by its name:
+
+    starting   target                the server has begun; nothing is bound yet
+    listening  url, urls             bound: the best URL, and all of them
+    loaded     generation, pid, seconds
+                                     the application is imported; seconds it took
+    serving    generation, pid, seconds
+                                     requests are answered; seconds since the start or the change
+    change     files                 these files changed, and it matters
+    restart    kind, reason          a restart begins: "cold", and why, as in the terminal
+    failed     phase, error, traceback
+                                     "load", "lifespan" or "crash"; one line, and the whole
+    stopped    (nothing more)        the end; no line follows
+
+More fields may come, so a reader ignores what it does not know. A reader that goes away does not
+stop the server: the rest is dropped, with one warning.
+
+Lines are ASCII. Bytes of a file name that are no UTF-8 become lone surrogates, as in
+`os.fsdecode`, which reads them back.
+
+This module refuses to know when these things happen.
+"""
+
+import json
+import logging
+import math
+import os
+import re
+import time
+from typing import Self
+
+from devserver.errors import UsageError
+
+_DEPTH = 10  # of nested values; deeper ones, and circles, become text
+
+
+class Events:
+    """Writes events to a file or a descriptor, or nowhere."""
+
+    __slots__ = ("_fd",)
+
+    def __init__(self, fd: int | None) -> None:
+        self._fd = fd
+
+    @classmethod
+    def open(cls, spec: str | None) -> Self:
+        """Open what `--events` names.
+
+        Args:
+            spec: a path, to which lines are appended, or `fd:N`, a descriptor that is open for
+                writing; it is not passed on to processes started from here. None: nowhere.
+
+        Raises:
+            UsageError: it cannot be opened, or is not open for writing.
+        """
+        if spec is None:
+            return cls(None)
+        try:
+            if spec.startswith("fd:"):
+                return cls(_inherited(spec))
+            return cls(os.open(spec, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666))
+        except (OSError, ValueError) as error:  # ValueError: a null character
+            reason = getattr(error, "strerror", None) or error
+            raise UsageError(
+                f"--events {spec!r} cannot be written ({reason}); "
+                "give a file in a folder that exists, or fd:N for a descriptor that is open"
+            ) from None
+
+    def emit(self, name: str, /, **fields: object) -> None:
+        """Write one event; see the top of this module for names and fields. Never raises.
+
+        Values that JSON has not are made fit: paths, bytes and exceptions become text,
+        sets become lists.
+        """
+        if self._fd is None:
+            return
+        event = {"event": name, "time": round(time.time(), 6), **{k: _plain(v) for k, v in fields.items()}}
+        line = json.dumps(event).encode("ascii") + b"\n"
+        try:
+            # One call for a line, so that lines of several writers do not mix; the rest of it
+            # is only left when a disk is full or a signal comes between.
+            while line:
+                line = line[os.write(self._fd, line) :]
+        except OSError as error:
+            self.close()
+            logging.getLogger("devserver").warning("no more --events: %s", error.strerror or error)
+
+    def close(self) -> None:
+        """Close the file or descriptor; later events are dropped."""
+        fd, self._fd = self._fd, None
+        if fd is not None:
+            try:
+                os.close(fd)
+            except OSError:
+                pass  # closed by somebody else, or what it wrote last did not arrive
+
+
+def _inherited(spec: str) -> int:
+    if not re.fullmatch(r"fd:[0-9]{1,9}", spec):
+        raise ValueError("no number of a descriptor")
+    fd = int(spec[3:])
+    os.write(fd, b"")  # fails if it is not open, or only for reading
+    os.set_inheritable(fd, False)
+    return fd
+
+
+def _plain(value: object, depth: int = _DEPTH) -> object:
+    """The nearest value that JSON has."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else str(value)
+    if isinstance(value, bytes | os.PathLike):
+        return os.fsdecode(value)
+    if depth and isinstance(value, dict):
+        return {_text(key): _plain(item, depth - 1) for key, item in value.items()}
+    if depth and isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item, depth - 1) for item in value]
+    return _text(value)
+
+
+def _text(value: object) -> str:
+    try:
+        return f"{type(value).__name__}: {value}" if isinstance(value, BaseException) else str(value)
+    except Exception:  # the user's `__str__` is called
+        return f"({type(value).__name__})"

@@ -1,0 +1,1 @@
+"""Exchanges to application calls and back. Knows no sockets and no bytes of HTTP."""

@@ -1,0 +1,135 @@
+"""The lifespan of an ASGI application (ASGI lifespan spec 2.0): started once, shut down once.
+
+It runs in a task of its own for as long as the server serves. Knows no server; whoever serves
+calls `startup` before and `shutdown` after.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import MutableMapping
+from enum import Enum
+from typing import Any
+
+from devserver.errors import ApplicationError
+from devserver.gateway.asgi import Application
+
+logger = logging.getLogger("devserver")
+
+
+class State(Enum):
+    """Where a lifespan stands."""
+
+    STARTING = "starting"
+    STARTED = "started"
+    STOPPING = "stopping"
+    ENDED = "ended"
+
+
+class StartupFailed(Exception):
+    """The application said so, or raised (the cause) where a lifespan was demanded."""
+
+
+# What the application may send, by state: the state that follows.
+_SENDS = {
+    (State.STARTING, "lifespan.startup.complete"): State.STARTED,
+    (State.STARTING, "lifespan.startup.failed"): State.ENDED,
+    (State.STOPPING, "lifespan.shutdown.complete"): State.ENDED,
+    (State.STOPPING, "lifespan.shutdown.failed"): State.ENDED,
+}
+
+
+class Lifespan:
+    """Runs an application's lifespan.
+
+    Attributes:
+        state: what the application left in `scope["state"]`.
+    """
+
+    def __init__(self, application: Application, mode: str) -> None:
+        """Args: mode: "on" demands a lifespan, "off" does without, "auto" takes it if there is one."""
+        self.state: dict[str, Any] = {}
+        self._application = application
+        self._mode = mode
+        self._phase = State.STARTING
+        self._asked = False
+        self._messages: asyncio.Queue[str] = asyncio.Queue()
+        self._changed = asyncio.Event()
+        self._error: BaseException | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def startup(self) -> None:
+        """Start the application up.
+
+        Raises:
+            StartupFailed: it did not start. With "auto" an exception before the first `receive` is
+                how an application answers that has no lifespan; later ones are failures.
+        """
+        if self._mode == "off":
+            return
+        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._messages.put_nowait("lifespan.startup")
+        await self._changed.wait()
+        if self._phase is State.STARTED:
+            return
+        self._task = None
+        if isinstance(self._error, StartupFailed | ApplicationError):
+            raise self._error
+        if self._mode == "on" or (self._error is not None and self._asked):
+            reason = "returned" if self._error is None else "raised"
+            raise StartupFailed(f"the application {reason} before its lifespan startup was complete") from self._error
+        if self._error is not None:
+            logger.debug("the application has no lifespan", exc_info=self._error)
+
+    async def shutdown(self) -> None:
+        """Shut the application down, if it was started up. What fails is logged."""
+        if self._task is None or self._phase is not State.STARTED:
+            return
+        self._changed.clear()
+        self._phase = State.STOPPING
+        self._messages.put_nowait("lifespan.shutdown")
+        await self._changed.wait()
+        await asyncio.wait([self._task])  # what the application does after its last message is part of it
+
+    async def cancel(self) -> None:
+        """End a startup or shutdown that takes too long."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task], timeout=1)
+
+    async def _run(self) -> None:
+        scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self.state}
+        try:
+            await self._application(scope, self._receive, self._send)
+        except BaseException as error:  # user code; with "auto" an exception means "no lifespan here"
+            if self._phase is State.STARTING:
+                self._error = self._error or error
+            elif not isinstance(error, asyncio.CancelledError):
+                what = "during" if self._phase is State.STARTED else "at the end of"
+                logger.error("the application failed %s its lifespan", what, exc_info=error)
+        finally:
+            if self._phase is State.STARTED:
+                logger.debug("the application's lifespan ended by itself")
+            self._phase = State.ENDED
+            self._changed.set()
+
+    async def _receive(self) -> MutableMapping[str, Any]:
+        self._asked = True
+        return {"type": await self._messages.get()}
+
+    async def _send(self, message: MutableMapping[str, Any]) -> None:
+        kind = message["type"]
+        following = _SENDS.get((self._phase, kind))
+        if following is None:
+            error = ApplicationError(f"the application sent {kind!r} while its lifespan was {self._phase.value}")
+            self._error = self._error or error
+            raise error
+        if kind.endswith(".failed"):
+            text = message.get("message", "") or "no reason given"
+            if self._phase is State.STARTING:
+                self._error = StartupFailed(f"lifespan startup failed: {text}")
+            else:
+                logger.error("lifespan shutdown failed: %s", text)
+        self._phase = following
+        self._changed.set()

@@ -1,0 +1,1 @@
+"""Bytes to exchanges and back. Knows no WSGI and no ASGI."""

@@ -1,0 +1,209 @@
+"""The seam between HTTP and the gateways: what both sides speak.
+
+One *exchange* is one request and its response; one *session* is one WebSocket. The HTTP side
+implements `Exchange` and `Session`, whatever the parser and the version of HTTP; a gateway
+implements `Gateway` and `Handler`. Calls are direct and state is read from attributes: there is
+no event object per message. The HTTP side says only *that* something has changed, by
+`Handler.wake`; the handler looks at the attributes and takes what it can use.
+
+Everything here belongs to the event loop's thread. A gateway that runs an application in
+another thread crosses over by itself.
+
+This module refuses to know parsers, sockets, asyncio, ASGI and WSGI.
+"""
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+Headers = list[tuple[bytes, bytes]]
+"""Header lines in the order sent; names in lower case."""
+
+Address = tuple[str, int | None]
+"""Host and port; for a Unix socket its path and None."""
+
+
+@dataclass(slots=True)
+class Peer:
+    """The two ends of a connection, the same for all of its exchanges.
+
+    Attributes:
+        client: address of the other side; None on a Unix socket.
+        server: address that was connected to; None when the socket has none.
+        scheme: "http" or "https".
+    """
+
+    client: Address | None = None
+    server: Address | None = None
+    scheme: str = "http"
+
+
+@dataclass(slots=True)
+class Request:
+    """The head of a request (RFC 9112 section 3), checked: a gateway never sees a bad one.
+
+    Attributes:
+        method: as sent, upper case where the standard methods are meant.
+        target: the request target as sent.
+        path: the target's path, percent-encoded as sent; b"*" for `OPTIONS *`.
+        query: what follows the first "?", without it.
+        version: "1.0" or "1.1".
+        headers: all header lines.
+        peer: the two ends of the connection.
+    """
+
+    method: str
+    target: bytes
+    path: bytes
+    query: bytes
+    version: str
+    headers: Headers
+    peer: Peer = field(default_factory=Peer)
+
+
+class Exchange(Protocol):
+    """One request and its response, as the HTTP side offers it to a gateway.
+
+    Attributes:
+        request: the head.
+        complete: the whole body has been received (some of it may not have been read yet).
+        disconnected: nobody waits for the response any more: the client has gone, the body was
+            malformed or cut short, or the server is closing. Writes are ignored from here on.
+        half_closed: the client has closed its sending side. Either it has gone or it still reads
+            the response; only a write can tell, so writes go on.
+        paused: the client takes the response more slowly than it is written. A gateway stops
+            writing until a `wake` finds this false.
+        started: `start` has been called.
+        finished: the last `write` has been called.
+    """
+
+    request: Request
+    complete: bool
+    disconnected: bool
+    half_closed: bool
+    paused: bool
+    started: bool
+    finished: bool
+
+    def read(self) -> bytes:
+        """Take the part of the body that has arrived; b"" when there is none now.
+
+        The first call sends `100 Continue` to a client that waits for it (RFC 9110 10.1.1).
+        Reading is what keeps the connection reading: a body nobody takes is held back at the
+        client.
+        """
+        ...
+
+    def start(self, status: int, headers: Headers) -> None:
+        """Set status and headers. They are sent together with the first `write`.
+
+        The HTTP side decides about framing: `transfer-encoding` and `connection` of the
+        application are replaced, a missing `content-length` becomes chunked (1.1) or the end of
+        the connection (1.0); `date` and `server` are added unless present. Names must be lower case.
+
+        Raises:
+            ApplicationError: the response was started before, or a header cannot be sent
+                (a control character, a negative length).
+        """
+        ...
+
+    def write(self, data: bytes, more: bool) -> None:
+        """Send a part of the body. For HEAD, 204 and 304 it is counted and dropped.
+
+        Args:
+            data: bytes of the body; may be empty.
+            more: False ends the response.
+
+        Raises:
+            ApplicationError: before `start`, after the end, or more or less than the
+                `content-length` that was announced.
+        """
+        ...
+
+    def abort(self) -> None:
+        """Cut the connection: the response has begun and cannot be completed."""
+        ...
+
+
+class Session(Protocol):
+    """One WebSocket (RFC 6455), from the handshake to the close, as a gateway sees it.
+
+    Attributes:
+        request: the handshake's head.
+        subprotocols: what the client offers, in its order of preference.
+        accepted: `accept` has been called.
+        close_code: None until the close is known, whoever began it; 1005 when the peer gave no
+            code, 1006 when the connection broke.
+        close_reason: the peer's words, or "".
+        paused: the client takes messages more slowly than they are sent.
+    """
+
+    request: Request
+    subprotocols: list[str]
+    accepted: bool
+    close_code: int | None
+    close_reason: str
+    paused: bool
+
+    def accept(self, subprotocol: str | None, headers: Headers) -> None:
+        """Complete the handshake with 101.
+
+        Raises:
+            ApplicationError: the handshake was answered before, or the subprotocol was not offered.
+        """
+        ...
+
+    def refuse(self) -> Exchange:
+        """Answer the handshake by an ordinary response (ASGI `websocket.http.response`).
+
+        Returns the exchange whose `start` and `write` make that response.
+        """
+        ...
+
+    def receive(self) -> str | bytes | None:
+        """Take the next whole message; None when there is none now."""
+        ...
+
+    def send(self, message: str | bytes) -> None:
+        """Send one message, text for str and binary for bytes; ignored after the close."""
+        ...
+
+    def close(self, code: int, reason: str) -> None:
+        """Begin the close with a code (RFC 6455 7.4); ignored after the close."""
+        ...
+
+
+class Handler(Protocol):
+    """What a gateway returns for one exchange or session: the application at work."""
+
+    def wake(self) -> None:
+        """Something changed: body or a message arrived, its end, a disconnect, room to write.
+
+        Called in the event loop's thread. It must not call back into the exchange by itself;
+        it lets whoever waits look.
+        """
+        ...
+
+    def cancel(self) -> None:
+        """The grace is over: end the application's work on this, as far as that can be done."""
+        ...
+
+
+class Gateway(Protocol):
+    """An application behind one interface, whatever its kind.
+
+    Attributes:
+        running: handlers whose application has not returned yet, also after the response is
+            complete (background tasks). A drain waits for this to become empty.
+        websockets: whether `session` may be called; otherwise an upgrade is served as plain HTTP.
+    """
+
+    running: set[Handler]
+    websockets: bool
+
+    def exchange(self, exchange: Exchange) -> Handler:
+        """Begin the application's work on a request."""
+        ...
+
+    def session(self, session: Session) -> Handler:
+        """Begin the application's work on a WebSocket."""
+        ...

@@ -1,0 +1,133 @@
+"""The opening handshake of a WebSocket (RFC 6455 section 4.2): what is asked and what is answered.
+
+Pure: a checked request head in, a decision or bytes out. The head is read here and not by wsproto,
+whose handshake wants to parse the bytes of a head that has already been parsed and checked.
+
+Knows no sockets and no frames.
+"""
+
+import base64
+import binascii
+import hashlib
+import re
+from dataclasses import dataclass
+
+from devserver.errors import ApplicationError
+from devserver.http import framing
+from devserver.http.exchange import Headers, Request
+
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+_CONTROLS = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+# A 101 has no body, and how the connection changes is for this module to say.
+_DROPPED = frozenset((b"connection", b"upgrade", b"content-length", b"transfer-encoding", b"keep-alive"))
+_OURS = {
+    b"sec-websocket-protocol": "use the key 'subprotocol'",
+    b"sec-websocket-accept": "the server makes it",
+    b"sec-websocket-extensions": "the server negotiates them",
+}
+
+
+class BadHandshake(Exception):
+    """A request for a WebSocket that cannot become one: the status and headers of the answer."""
+
+    def __init__(self, status: int, reason: str, headers: Headers | None = None) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.headers = headers or []
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What a client asks for.
+
+    Attributes:
+        key: the value of Sec-WebSocket-Key.
+        subprotocols: offered, in the client's order of preference.
+        extensions: offers, each a name with its parameters.
+    """
+
+    key: bytes
+    subprotocols: list[str]
+    extensions: list[str]
+
+
+def read(request: Request) -> Opening:
+    """Check a client's handshake (RFC 6455 section 4.2.1).
+
+    Raises:
+        BadHandshake: 426 for another version of the protocol, 400 for anything else.
+    """
+    fields: dict[bytes, list[bytes]] = {}
+    for name, value in request.headers:
+        fields.setdefault(name, []).append(value)
+    if request.method != "GET" or request.version != "1.1":
+        raise BadHandshake(400, "a WebSocket begins with GET and HTTP/1.1")
+    if not (_lists(fields, b"connection", b"upgrade") and _lists(fields, b"upgrade", b"websocket")):
+        raise BadHandshake(400, "a WebSocket needs 'Connection: Upgrade' and 'Upgrade: websocket'")
+    if b"transfer-encoding" in fields or fields.get(b"content-length", [b"0"]) != [b"0"]:
+        raise BadHandshake(400, "the request for a WebSocket has no body")
+    if fields.get(b"sec-websocket-version") != [b"13"]:
+        headers = [(b"sec-websocket-version", b"13"), (b"upgrade", b"websocket")]
+        raise BadHandshake(426, "the only version of WebSocket spoken here is 13", headers)
+    keys = fields.get(b"sec-websocket-key", [])
+    if len(keys) != 1 or not _is_key(keys[0]):
+        raise BadHandshake(400, "Sec-WebSocket-Key must be there once and hold 16 bytes in base64")
+    return Opening(
+        keys[0],
+        [element.decode("latin-1") for element in _split(fields, b"sec-websocket-protocol")],
+        [element.decode("latin-1") for element in _split(fields, b"sec-websocket-extensions")],
+    )
+
+
+def answer(opening: Opening, subprotocol: str | None, extension: str, headers: Headers) -> bytes:
+    """The head of the 101 that completes a handshake (RFC 6455 section 4.2.2).
+
+    Args:
+        subprotocol: what the application chose.
+        extension: the extension agreed upon, with its parameters, or "".
+        headers: the application's own.
+
+    Raises:
+        ApplicationError: a subprotocol that was not offered, or a header that cannot be sent.
+    """
+    if subprotocol is not None and subprotocol not in opening.subprotocols:
+        offers = ", ".join(map(repr, opening.subprotocols)) or "none"
+        raise ApplicationError(f"'websocket.accept' chose subprotocol {subprotocol!r}; offered: {offers}")
+    digest = hashlib.sha1(opening.key + _GUID, usedforsecurity=False).digest()
+    head = [
+        (b"upgrade", b"websocket"),
+        (b"connection", b"Upgrade"),
+        (b"sec-websocket-accept", base64.b64encode(digest)),
+    ]
+    if subprotocol is not None:
+        head.append((b"sec-websocket-protocol", subprotocol.encode("latin-1")))
+    if extension:
+        head.append((b"sec-websocket-extensions", extension.encode("ascii")))
+    head.extend(_allowed(headers))
+    return framing.response_head(101, head)
+
+
+def _allowed(headers: Headers) -> Headers:
+    for name, value in headers:
+        if name in _OURS:
+            raise ApplicationError(f"'websocket.accept' has the header {name.decode()!r}: {_OURS[name]}")
+        if _CONTROLS.search(value):
+            raise ApplicationError(f"'websocket.accept' has a control character in the header {name!r}")
+    return [header for header in headers if header[0] not in _DROPPED]
+
+
+def _is_key(value: bytes) -> bool:
+    try:
+        return len(base64.b64decode(value, validate=True)) == 16
+    except binascii.Error:
+        return False
+
+
+def _split(fields: dict[bytes, list[bytes]], name: bytes) -> list[bytes]:
+    """The elements of a list, over all the lines of its name (RFC 9110 section 5.6.1)."""
+    elements = (element.strip() for value in fields.get(name, ()) for element in value.split(b","))
+    return [element for element in elements if element]
+
+
+def _lists(fields: dict[bytes, list[bytes]], name: bytes, element: bytes) -> bool:
+    return any(found.lower() == element for found in _split(fields, name))

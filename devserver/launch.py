@@ -1,0 +1,264 @@
+"""The composition root: which role has this process, and which parts does it need?
+
+    start         the command line: a supervisor with `--reload`, else the one serving process
+    run           the same from Python
+    child         the process that a supervisor spawned: the application's, or the page's
+
+The only place where serving and reloading meet. Every import is made in the role that needs it:
+a supervisor must stay light, and a child must begin to load as soon as it can.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from devserver import console
+from devserver.config import Config
+from devserver.errors import DevserverError
+from devserver.events import Events
+from devserver.process import adopt, listeners_from
+from devserver.process.control import Channel, Message
+
+if TYPE_CHECKING:
+    import socket
+
+    from devserver.app import Application
+    from devserver.server import Serving
+
+logger = logging.getLogger("devserver")
+
+EXIT_FORCED = 130
+"""After a second Ctrl-C."""
+
+
+def start(config: Config) -> int:
+    """Serve as the configuration says, until told to stop. Returns the exit code.
+
+    Raises:
+        DevserverError: what ends it at once: an address in use, a target that is none.
+    """
+    from devserver.listeners import bind
+
+    console.configure(config.log)
+    listeners = bind(config.bind)
+    events = Events.open(config.log.events)
+    try:
+        for line in console.banner(listeners.urls, str(config.app.target or "the application found"), config.reload.enabled):
+            logger.info("%s", line)
+        events.emit("listening", url=listeners.urls[0], urls=listeners.urls, pid=os.getpid())
+        if config.reload.enabled:
+            return _supervise(config, listeners.sockets, events)
+        return _serve_alone(config, listeners.sockets, events)
+    finally:
+        listeners.close()
+        events.close()
+
+
+def run(target: object, options: Mapping[str, object]) -> None:
+    """See `devserver.run`."""
+    channel = adopt()
+    if channel is not None:
+        sys.exit(child(channel))
+    sys.exit(start(Config(target, **options)))
+
+
+def _load(config: Config) -> Application:
+    """The environment file first, then the application."""
+    from devserver.app import load
+    from devserver.discovery import discover
+
+    section = config.app
+    if section.env_file is not None:
+        from devserver.dotenv import load as load_environment
+
+        load_environment(section.env_file, os.environ)
+    if section.target is None:
+        section = replace(section, target=discover(section.app_dir))
+    return load(section)
+
+
+def _run(serving: Serving, config: Config, ready: Callable[[], None]) -> None:
+    import asyncio
+
+    from devserver.server import loop_factory
+
+    with asyncio.Runner(loop_factory=loop_factory(config.http.loop)) as runner:
+        runner.run(serving.run(ready))
+
+
+# one process
+
+
+def _serve_alone(config: Config, sockets: list[socket.socket], events: Events) -> int:
+    from time import perf_counter
+
+    from devserver.gateway.lifespan import StartupFailed
+    from devserver.server import Serving
+
+    began = perf_counter()
+    events.emit("starting", target=str(config.app.target))
+    try:
+        application = _load(config)
+    except DevserverError as error:
+        events.emit("failed", phase="load", error=str(error), traceback="")
+        raise
+    except Exception as error:  # user code
+        trace = console.format_failure(error)
+        events.emit("failed", phase="load", error=str(error), traceback=trace)
+        logger.error("%s", trace.rstrip())
+        return 1
+    events.emit("loaded", pid=os.getpid())
+    serving = Serving(config, application, sockets)
+    _stop_on_signals(serving, config.http.graceful)
+
+    def ready() -> None:
+        events.emit("serving", generation=1, pid=os.getpid(), seconds=round(perf_counter() - began, 4))
+
+    try:
+        _run(serving, config, ready)
+    except StartupFailed as error:
+        events.emit("failed", phase="lifespan", error=str(error), traceback="")
+        logger.error("%s", console.format_failure(error.__cause__).rstrip() if error.__cause__ else error)
+        return 3
+    events.emit("stopped")
+    return 0
+
+
+def _stop_on_signals(serving: Serving, graceful: float) -> None:
+    """The first signal drains, the second ends at once.
+
+    Python's own handlers, not the loop's: they run even while a view blocks the loop.
+    """
+    came: list[int] = []
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        came.append(signum)
+        if len(came) > 1:
+            _leave(EXIT_FORCED)
+        # In a thread: the lock within `stop` may be held by the very code that this interrupts.
+        threading.Thread(target=serving.stop, args=(graceful,), daemon=True).start()
+        last = threading.Timer(2 * graceful + 1, _leave, (0,))
+        last.daemon = True
+        last.start()
+
+    for name in ("SIGINT", "SIGTERM", "SIGBREAK"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), stop)
+
+
+def _leave(code: int) -> None:
+    from devserver.reload.child import flush
+
+    flush()
+    os._exit(code)
+
+
+# a supervisor and its children
+
+
+def _supervise(config: Config, sockets: list[socket.socket], events: Events) -> int:
+    from devserver.reload.supervisor import Supervisor
+
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    interpreter = [sys.executable, "-P"]
+    # The page child must not run a user's script again, nor find a user's module named like one of ours.
+    page = f"import sys; sys.path.append({root!r}); from devserver.__main__ import main; main()"
+    supervisor = Supervisor(
+        config,
+        sockets,
+        events,
+        argv=[sys.executable, *sys.orig_argv[1:]],
+        page_argv=[*interpreter, "-c", page],
+    )
+    return supervisor.run()
+
+
+def child(channel: Channel) -> int:
+    """Be the child that the supervisor at the other end of `channel` wants. Returns the exit code."""
+    message, fds = channel.receive()[0]
+    config = Config.from_json(message["config"])
+    console.configure(config.log)
+    if message["crash"]:
+        from devserver.reload.child import report_crashes
+
+        report_crashes(fds.pop())
+    sockets = listeners_from(message, fds)
+    for sock in sockets:
+        sock.setblocking(False)
+    role = {"app": _serve_application, "page": _serve_page}[message["role"]]
+    return role(channel, config, sockets, message)
+
+
+def _serve_application(channel: Channel, config: Config, sockets: list[socket.socket], boot: Message) -> int:
+    from devserver.reload.child import EXIT_FAILED, Child, Retired
+    from devserver.reload.loader import Recorder
+
+    this = Child(channel, config.http.graceful)
+    section = config.app
+    recorder = Recorder(
+        lambda entry: this.say("read", entries=[entry.to_json()]), [os.getcwd(), section.app_dir, *config.reload.dirs]
+    )
+
+    def load() -> Application:
+        recorder.start()
+        try:
+            if section.env_file is not None:
+                recorder.file(section.env_file)
+            return _load(config)
+        finally:
+            recorder.serving()
+
+    try:
+        application = this.load(load)
+        # Our own parts after the application: what takes long is under way first.
+        from devserver.devtools.error_page import for_exceptions
+        from devserver.server import Serving
+
+        os.environ.pop("WERKZEUG_RUN_MAIN", None)
+        if not this.wait_for_word():
+            return EXIT_FAILED
+    except Retired:
+        return EXIT_FAILED
+    except BaseException as error:  # user code, and SystemExit is a failure like any other
+        return this.failed(error, console.format_failure)
+    serving = Serving(
+        config,
+        application,
+        sockets,
+        on_error=for_exceptions(config.reload.error_page, console.format_failure),
+        on_closing=this.closing,
+    )
+    this.attend(serving)
+    try:
+        _run(serving, config, this.serving)
+    except BaseException as error:  # a lifespan that fails, or what the application did to the loop
+        return this.failed(error.__cause__ or error, console.format_failure)
+    return this.ended()
+
+
+def _serve_page(channel: Channel, config: Config, sockets: list[socket.socket], boot: Message) -> int:
+    from devserver.devtools.error_page import Failure, PageGateway
+    from devserver.reload.child import Child
+    from devserver.server import Serving
+
+    this = Child(channel, config.http.graceful)
+    gateway = PageGateway(Failure(**boot["failure"]), config.reload.error_page, lambda: this.say("asked"))
+
+    def show(message: Message) -> None:
+        gateway.failure = Failure(**message["failure"])
+
+    serving = Serving(config, gateway, sockets, on_closing=this.closing)
+    this.load(lambda: None)
+    this.attend(serving, show)
+    _run(serving, config, lambda: None)
+    return this.ended()
+
+

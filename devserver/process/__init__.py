@@ -1,0 +1,23 @@
+"""Processes on any system: spawning, adopting, watching the end, signals, the terminal.
+
+Everything that differs between systems stands in `posix` and `windows`, which offer the same
+names; the choice is made here, once. Knows neither applications nor HTTP.
+"""
+
+import sys
+
+if sys.platform == "win32":
+    from devserver.process.windows import Child, Terminal, adopt, listeners_from, spawn
+else:
+    from devserver.process.posix import Child, Terminal, adopt, listeners_from, spawn
+
+RUN_MAIN = "DEVSERVER_RUN_MAIN"
+"""Says to an application that it runs in the child that a supervisor restarts."""
+
+CONTROL = "DEVSERVER_CONTROL"
+"""Where a child finds its channel. Taken out of the environment as soon as it was looked at."""
+
+EXIT_RESTART = 3
+"""How a child ends that wants a successor. It counts only when announced on the channel."""
+
+__all__ = ["CONTROL", "EXIT_RESTART", "RUN_MAIN", "Child", "Terminal", "adopt", "listeners_from", "spawn"]

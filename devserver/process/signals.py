@@ -1,0 +1,56 @@
+"""Signals as bytes on a socket, and the handlers put back afterwards.
+
+The handler itself does nothing: Python's C handler writes the signal's number to a socket
+(`signal.set_wakeup_fd`), which a selector reads together with everything else. So nothing runs in
+the middle of other code and no lock can be met in a handler. signalfd would do the same on Linux
+only and needs the signals blocked, which children would inherit.
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections.abc import Iterable
+from types import FrameType, TracebackType
+from typing import Any
+
+
+def _noted(signum: int, frame: FrameType | None) -> None:
+    """The byte has been written; whoever reads it acts."""
+
+
+class Signals:
+    """Captures signals between `__enter__` and `__exit__`; main thread only."""
+
+    def __init__(self, signums: Iterable[int]) -> None:
+        self._signums = list(signums)
+        self._previous: dict[int, Any] = {}
+        self._read, self._write = socket.socketpair()
+        self._read.setblocking(False)
+        self._write.setblocking(False)
+
+    def fileno(self) -> int:
+        """For a selector: readable when a signal has come."""
+        return self._read.fileno()
+
+    def taken(self) -> list[int]:
+        """The signals that have come since the last call, in order."""
+        try:
+            return list(self._read.recv(256))
+        except BlockingIOError:
+            return []
+
+    def __enter__(self) -> Signals:
+        self._wakeup = signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
+        for signum in self._signums:
+            self._previous[signum] = signal.signal(signum, _noted)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        for signum, handler in self._previous.items():
+            signal.signal(signum, handler if handler is not None else signal.SIG_DFL)
+        signal.set_wakeup_fd(self._wakeup)
+        self._read.close()
+        self._write.close()

@@ -1,0 +1,117 @@
+"""Children on Windows; the same names as `posix`. Checked for types, not run.
+
+There are no descriptors to inherit, so the child connects to a loopback port and shows a token.
+Listening sockets are duplicated into the child by `socket.share`, as text within the message. A
+thread waits for the end of the process and closes a socket, for the selector. A child notices the
+end of its supervisor as the end of its channel.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+
+from devserver.process.control import Channel, Message
+
+_CONNECT = 10.0
+"""Seconds that a child has to connect."""
+
+
+class Child:
+    """See `posix.Child`."""
+
+    def __init__(self, process: subprocess.Popen[bytes], channel: Channel) -> None:
+        self.pid = process.pid
+        self.channel = channel
+        self._process = process
+        self._exit, ended = socket.socketpair()
+
+        def wait() -> None:
+            process.wait()
+            ended.close()
+
+        threading.Thread(target=wait, name="devserver-wait", daemon=True).start()
+
+    def fileno(self) -> int:
+        """For a selector: readable when the process has exited."""
+        return self._exit.fileno()
+
+    def exit_code(self) -> int | None:
+        """None while it runs."""
+        return self._process.poll()
+
+    def wait(self) -> int:
+        """Wait until it has exited."""
+        return self._process.wait()
+
+    def terminate(self) -> None:
+        """There is no SIGTERM: the message on the channel has to do."""
+
+    def kill(self) -> None:
+        """End it; it cannot refuse."""
+        self._process.kill()
+
+    def send_listeners(self, message: Message, sockets: Sequence[socket.socket]) -> None:
+        """Send a message with duplicates of the listening sockets."""
+        if sys.platform == "win32":
+            shared = [base64.b64encode(sock.share(self.pid)).decode("ascii") for sock in sockets]
+            self.channel.send({**message, "sockets": shared})
+
+    def close(self) -> None:
+        """Let go of what belongs to a process that has exited."""
+        self.channel.close()
+        self._exit.close()
+
+
+def spawn(argv: Sequence[str], environ: Mapping[str, str]) -> Child:
+    """See `posix.spawn`."""
+    from devserver.process import CONTROL
+
+    token = secrets.token_hex(16)
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        door.settimeout(_CONNECT)
+        environ = {**environ, CONTROL: f"{door.getsockname()[1]}:{token}"}
+        process = subprocess.Popen(argv, env=environ)
+        while True:
+            connection, _ = door.accept()
+            connection.settimeout(_CONNECT)
+            if secrets.compare_digest(connection.recv(len(token)), token.encode("ascii")):
+                connection.settimeout(None)
+                return Child(process, Channel(connection))
+            connection.close()
+
+
+def adopt() -> Channel | None:
+    """See `posix.adopt`."""
+    from devserver.process import CONTROL
+
+    port, _, token = os.environ.pop(CONTROL, "").partition(":")
+    if not port.isdigit():
+        return None
+    try:
+        connection = socket.create_connection(("127.0.0.1", int(port)), _CONNECT)
+        connection.settimeout(None)
+        connection.sendall(token.encode("ascii"))
+    except OSError:
+        return None  # an inherited flag: that supervisor waits for nobody any more
+    return Channel(connection)
+
+
+def listeners_from(message: Message, fds: Sequence[int]) -> list[socket.socket]:
+    """See `posix.listeners_from`."""
+    if sys.platform == "win32":
+        return [socket.fromshare(base64.b64decode(share)) for share in message["sockets"]]
+    return []
+
+
+class Terminal:
+    """See `posix.Terminal`; a Windows console needs no restoring."""
+
+    def restore(self) -> None:
+        """Nothing to put back."""

@@ -1,0 +1,232 @@
+"""Phase 2: the process that a supervisor spawns. Loads, waits for the word, serves, ends.
+
+The application's thread is the main thread, as in a production server: module-level connections,
+thread locals and signal handlers made at import are at home there. A second thread reads the
+control channel, so that a loop that is blocked can still be ended: when the grace is over it runs
+the exit handlers, names the threads that still run, and leaves.
+
+Refuses to know what an application is and how it is served: both come as callables. Nothing here
+decides whether there is a successor; the supervisor does.
+
+What is said, by child: `read` (entries of the timeline, before they are executed), `loaded`,
+`serving`, `failed`, `closing` (drained; the lifespan shuts down), `restart` (the end is a wanted
+one), `asked` (a page was looked at). By supervisor: `boot`, `serve`, `retire`, `show`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import faulthandler
+import logging
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType
+from typing import Any, Protocol
+
+from devserver.process import EXIT_RESTART
+from devserver.process.control import Channel, Closed, Message
+
+logger = logging.getLogger("devserver")
+
+EXIT_FAILED = 1
+_SLACK = 0.1
+"""Seconds between the end of a grace and the end of the process."""
+
+
+class Retired(BaseException):
+    """Raised in the main thread of a child that is told to end while it loads."""
+
+
+class Service(Protocol):
+    """What serves, as far as a child must know it."""
+
+    def stop(self, grace: float, code: int) -> None:
+        """Drain for at most `grace` seconds; any thread."""
+        ...
+
+
+class Child:
+    """This process, seen as a child.
+
+    Attributes:
+        channel: to the supervisor.
+        phase: what the process is at: "load", "lifespan" or "serve".
+    """
+
+    def __init__(self, channel: Channel, graceful: float) -> None:
+        """Args: graceful: seconds that the lifespan's shutdown may take."""
+        self.channel = channel
+        self.phase = "load"
+        self._graceful = graceful
+        self._send_lock = threading.Lock()
+        self._service: Service | None = None
+        self._on_message: Callable[[Message], None] = lambda message: None
+        self._retired = False
+        self._closing = threading.Event()
+        self._ended = threading.Event()
+
+    def say(self, what: str, **fields: Any) -> None:
+        """Tell the supervisor something; a supervisor that is gone is noticed elsewhere."""
+        with self._send_lock, suppress(Closed):
+            self.channel.send({"say": what, **fields})
+
+    # loading
+
+    def load(self, load: Callable[[], Any]) -> Any:
+        """Load the application, interruptibly.
+
+        Raises:
+            Retired: the supervisor wants this child to end.
+            BaseException: what user code raised.
+        """
+        signal.signal(signal.SIGINT, _ignore)
+        if sys.platform != "win32":
+            signal.signal(signal.SIGHUP, _ignore)
+        signal.signal(signal.SIGTERM, self._interrupt)
+        return load()
+
+    def _interrupt(self, signum: int, frame: FrameType | None) -> None:
+        if self.phase == "load":
+            raise Retired
+        self._retire(0.0, 1001, restart=False)
+
+    def wait_for_word(self) -> bool:
+        """Say that the application is loaded; wait until it may be served. False: it never may."""
+        self.say("loaded")
+        while True:
+            try:
+                messages = self.channel.receive()
+            except Closed:
+                return False
+            for message, _ in messages:
+                if message["do"] == "serve":
+                    return True
+                if message["do"] == "retire":
+                    return False
+
+    def failed(self, error: BaseException, describe: Callable[[BaseException], str]) -> int:
+        """Report what user code raised. Returns the exit code."""
+        if isinstance(error, SystemExit):
+            summary = f"the application called sys.exit({'' if error.code is None else repr(error.code)})"
+        else:
+            summary = _summary(error)
+        self.say("failed", phase=self.phase, error=summary, traceback=describe(error))
+        return EXIT_FAILED
+
+    # serving
+
+    def attend(self, service: Service, on_message: Callable[[Message], None] = lambda message: None) -> None:
+        """Listen to the supervisor from now on, in a thread.
+
+        Args:
+            service: what is to be stopped.
+            on_message: takes the messages that are not for this class.
+        """
+        self._service = service
+        self._on_message = on_message
+        self.phase = "lifespan"
+        signal.signal(signal.SIGINT, _ignore)
+        signal.signal(signal.SIGTERM, self._interrupt)
+        threading.Thread(target=self._listen, name="devserver-control", daemon=True).start()
+
+    def serving(self) -> None:
+        """The application answers requests."""
+        self.phase = "serve"
+        self.say("serving")
+
+    def closing(self) -> None:
+        """The drain is over and the lifespan's shutdown begins."""
+        self._closing.set()
+        self.say("closing")
+
+    def ended(self) -> int:
+        """What was served has ended. Returns the exit code."""
+        self._ended.set()
+        return EXIT_RESTART if self._retired else EXIT_FAILED
+
+    def _listen(self) -> None:
+        while True:
+            try:
+                # Without the GIL and without a timeout: an idle server costs nothing.
+                select.select([self.channel], [], [])
+                messages = self.channel.receive()
+            except (Closed, OSError, ValueError):
+                self._orphaned()
+                return
+            for message, _ in messages:
+                if message["do"] == "retire":
+                    self._retire(message["grace"], message["code"], message["restart"])
+                else:
+                    self._on_message(message)
+
+    def _retire(self, grace: float, code: int, restart: bool) -> None:
+        if restart and not self._retired:
+            self.say("restart")
+        self._retired = self._retired or restart
+        assert self._service is not None
+        self._service.stop(grace, code)
+        threading.Thread(
+            target=self._see_off, args=(grace,), name="devserver-deadline", daemon=True
+        ).start()
+
+    def _see_off(self, grace: float) -> None:
+        """Leave at the end of the grace, whatever the main thread and others are doing."""
+        deadline = time.monotonic() + grace + _SLACK
+        if self._closing.wait(grace + _SLACK):
+            # Drained: the lifespan has its own time, and threads of the application what is left.
+            self._ended.wait(self._graceful + _SLACK)
+            time.sleep(max(_SLACK, deadline - time.monotonic()))
+        self._leave()
+
+    def _orphaned(self) -> None:
+        """The supervisor is gone. On Linux the kernel has ended this process by now."""
+        assert self._service is not None
+        self._service.stop(0.0, 1001)
+        self._ended.wait(1.0)
+        self._leave()
+
+    def _leave(self) -> None:
+        ours = {threading.current_thread(), threading.main_thread()}
+        threads = [t.name for t in threading.enumerate() if t not in ours and not t.name.startswith("devserver")]
+        if threading.main_thread().is_alive() and not self._ended.is_set():
+            threads.insert(0, "the main thread")
+        logger.warning("still running at the end of the grace: %s; ended", ", ".join(threads) or "exit handlers")
+        try:
+            atexit._run_exitfuncs()
+        finally:
+            flush()
+            os._exit(EXIT_RESTART if self._retired else EXIT_FAILED)
+
+
+def flush() -> None:
+    """Write out what the standard streams hold, if they can be written to."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):  # user code may have put anything there
+            stream.flush()
+
+
+def report_crashes(fd: int) -> None:
+    """Have a fatal signal leave a traceback in a file that the supervisor reads."""
+    faulthandler.enable(fd)
+
+
+def _ignore(signum: int, frame: FrameType | None) -> None:
+    """The supervisor acts on signals to the whole process group; here they are its message's echo.
+
+    A function and not SIG_IGN, which programs that the application starts would inherit.
+    """
+
+
+def _summary(error: BaseException) -> str:
+    try:
+        text = str(error).strip().splitlines()
+    except Exception:  # a user's exception class may raise in its own __str__
+        text = []
+    name = type(error).__name__
+    return f"{name}: {text[0]}" if text else name

@@ -1,0 +1,140 @@
+"""What the supervisor does next: a table of state and event to state and actions.
+
+Imports neither os nor time nor asyncio. Time arrives as events of timers that the supervisor
+keeps, processes as what they reported; what is to be done leaves as actions, which the
+supervisor performs in order. Cold spawn and warm resume are the same action.
+
+There is at most one *current* child, which loads or serves. A child that has been told to end is
+*retired*: it drains, exits, and is killed when its grace is over. While one of those lives no
+successor may begin its lifespan, so that two generations never overlap; loading overlaps, because
+that is what takes the time. When nobody can answer, a *page* child, without user code, shows why.
+"""
+
+from enum import Enum, auto
+
+
+class State(Enum):
+    """Where the supervisor stands. One comment each: what lives."""
+
+    STARTING = auto()  # a child that loads or starts up; no predecessor
+    DRAINING = auto()  # a child that loads; a predecessor that drains
+    READY = auto()  # a child that has loaded and waits for its predecessor's end
+    REPEATING = auto()  # no child; one is spawned when the predecessor is gone
+    SETTLING = auto()  # no child; one is spawned when files have been quiet for a moment
+    SERVING = auto()  # a child that serves
+    WAITING = auto()  # a page; a child is spawned on a change
+    STOPPING = auto()  # whatever lives is ending
+    STOPPED = auto()  # nothing
+
+
+class Event(Enum):
+    """What can happen."""
+
+    LOADED = auto()  # the child has loaded the application and waits
+    SERVING = auto()  # the child answers requests
+    FAILED = auto()  # the child could not load or start up the application, and said so
+    CRASHED = auto()  # the child is gone without having been told
+    CRASHED_AGAIN = auto()  # the same, too often
+    CHANGED = auto()  # a file changed that matters, or somebody asked for a restart
+    GONE = auto()  # no retired child is left
+    SETTLED = auto()  # no change for a moment
+    SLOW = auto()  # the load takes longer than requests may wait
+    ASKED = auto()  # a request reached the page, long enough after the last attempt
+    PAGE_LOST = auto()  # the page child is gone without having been told
+    STOP = auto()  # interrupt or terminate
+
+
+class Action(Enum):
+    """What the supervisor can do."""
+
+    SPAWN = auto()  # start a child; it loads
+    SERVE = auto()  # tell the child to start up and serve
+    RETIRE = auto()  # tell the child to drain and end; kill it after its grace
+    RETIRE_PAGE = auto()  # the same for the page
+    AWAIT = auto()  # raise GONE as soon as no retired child is left, which may be now
+    SETTLE = auto()  # raise SETTLED when there has been no change for a moment
+    SHOW = auto()  # start the page, or give the one that is there the newest failure
+    SHOW_LOADING = auto()  # start the page with where the load stands
+    ANNOUNCE = auto()  # say that the new code is served
+    KILL = auto()  # kill what lives
+    FINISH = auto()  # leave
+
+
+S, E, A = State, Event, Action
+
+TABLE: dict[tuple[State, Event], tuple[State, tuple[Action, ...]]] = {
+    # loading
+    (S.STARTING, E.LOADED): (S.READY, (A.RETIRE_PAGE, A.AWAIT)),
+    (S.DRAINING, E.LOADED): (S.READY, (A.RETIRE_PAGE, A.AWAIT)),
+    (S.DRAINING, E.GONE): (S.STARTING, ()),
+    (S.READY, E.GONE): (S.STARTING, (A.SERVE,)),
+    (S.STARTING, E.SERVING): (S.SERVING, (A.ANNOUNCE,)),
+    (S.STARTING, E.SLOW): (S.STARTING, (A.SHOW_LOADING,)),
+    (S.DRAINING, E.SLOW): (S.DRAINING, (A.SHOW_LOADING,)),
+    # a load that failed while its predecessor lived may have collided with it: repeated once
+    (S.DRAINING, E.FAILED): (S.REPEATING, (A.RETIRE, A.AWAIT)),
+    (S.DRAINING, E.CRASHED): (S.REPEATING, (A.AWAIT,)),
+    (S.READY, E.CRASHED): (S.REPEATING, (A.AWAIT,)),
+    (S.REPEATING, E.GONE): (S.STARTING, (A.SPAWN,)),
+    # failure
+    (S.STARTING, E.FAILED): (S.WAITING, (A.RETIRE, A.SHOW)),
+    (S.STARTING, E.CRASHED): (S.WAITING, (A.SHOW,)),
+    (S.SERVING, E.CRASHED): (S.STARTING, (A.SPAWN,)),
+    (S.SERVING, E.CRASHED_AGAIN): (S.WAITING, (A.SHOW,)),
+    (S.WAITING, E.ASKED): (S.STARTING, (A.SPAWN,)),
+    (S.WAITING, E.PAGE_LOST): (S.WAITING, (A.SHOW,)),
+    # change: the first acts at once, those during a load gather
+    (S.SERVING, E.CHANGED): (S.DRAINING, (A.RETIRE, A.SPAWN, A.AWAIT)),
+    (S.WAITING, E.CHANGED): (S.DRAINING, (A.RETIRE_PAGE, A.SPAWN, A.AWAIT)),
+    (S.STARTING, E.CHANGED): (S.SETTLING, (A.RETIRE, A.RETIRE_PAGE, A.SETTLE)),
+    (S.DRAINING, E.CHANGED): (S.SETTLING, (A.RETIRE, A.RETIRE_PAGE, A.SETTLE)),
+    (S.READY, E.CHANGED): (S.SETTLING, (A.RETIRE, A.SETTLE)),
+    (S.REPEATING, E.CHANGED): (S.SETTLING, (A.SETTLE,)),
+    (S.SETTLING, E.CHANGED): (S.SETTLING, (A.SETTLE,)),
+    (S.SETTLING, E.SETTLED): (S.DRAINING, (A.SPAWN, A.AWAIT)),
+    # end
+    **{
+        (state, E.STOP): (S.STOPPING, (A.RETIRE, A.RETIRE_PAGE, A.AWAIT))
+        for state in S
+        if state not in (S.STOPPING, S.STOPPED)
+    },
+    (S.STOPPING, E.STOP): (S.STOPPING, (A.KILL, A.AWAIT)),
+    (S.STOPPING, E.GONE): (S.STOPPED, (A.FINISH,)),
+}
+
+ALONE: dict[tuple[State, Event], tuple[State, tuple[Action, ...]]] = {
+    **TABLE,
+    # --no-reload-overlap: nothing loads before its predecessor is gone
+    (S.SERVING, E.CHANGED): (S.REPEATING, (A.RETIRE, A.AWAIT)),
+    (S.WAITING, E.CHANGED): (S.REPEATING, (A.RETIRE_PAGE, A.AWAIT)),
+    (S.SETTLING, E.SETTLED): (S.REPEATING, (A.AWAIT,)),
+}
+
+
+def step(state: State, event: Event, *, overlap: bool = True) -> tuple[State, tuple[Action, ...]]:
+    """The state after an event, and what is to be done, in order.
+
+    Args:
+        overlap: whether a successor may load while its predecessor drains.
+
+    An event that a state does not know changes nothing: it came too late (a child reported that
+    it serves after it had been retired, say).
+    """
+    return (TABLE if overlap else ALONE).get((state, event), (state, ()))
+
+
+class Attempts:
+    """Allows something at most `count` times in `seconds`: healing must not become a loop."""
+
+    def __init__(self, count: int, seconds: float) -> None:
+        self._count = count
+        self._seconds = seconds
+        self._made: list[float] = []
+
+    def allow(self, now: float) -> bool:
+        """Whether it may be done at `now` (seconds on any clock); if so it counts as done."""
+        self._made = [then for then in self._made if now - then < self._seconds]
+        if len(self._made) >= self._count:
+            return False
+        self._made.append(now)
+        return True

@@ -1,0 +1,296 @@
+"""Watchers: they hint at paths that may have changed.
+
+A hint is not a change: whoever asked compares the contents and decides. So a watcher may hint too
+much, never too little; what it cannot tell apart it hints as `EVERYTHING`. What happened before
+`watch` returned is not hinted: watch first, then look.
+
+Folders are watched, never single files: editors save by putting another file in place. On Linux
+the watcher is in `inotify`, elsewhere in `notify`, and where neither can be, or events do not
+arrive, it is `Polling`. This module holds the interface, the choice, and polling, on which the
+other two lean; it loads no backend but the chosen one. It refuses to know which paths matter and
+what a change leads to.
+
+A watcher belongs to the process that made it, and is used under its caller's lock: `hints` never
+blocks.
+"""
+
+import enum
+import logging
+import os
+import stat
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Final, NamedTuple, Protocol
+
+from devserver.reload.places import names_in
+from devserver.reload.rules import Kind, Rules
+
+MAX_FOLDERS = 20_000
+"""Folders that `walk` gives at most: beyond, the system's limits are near and the rules are wrong."""
+
+GRAIN = 0.02
+"""Seconds within which two changes may get the same time stamp: Linux stamps by its timer's tick."""
+
+COARSE_GRAIN = 2.0
+"""The same where stamps are whole seconds (FAT counts in 2 s)."""
+
+PAUSE = 0.25
+"""Seconds between two sweeps, when they cost little."""
+
+COST = 50.0
+"""How many times longer than a sweep the pause after it is at least: 2 % of the time goes into sweeps."""
+
+log = logging.getLogger("devserver")
+
+
+class Everything(enum.Enum):
+    """The type of `EVERYTHING`."""
+
+    EVERYTHING = "everything"
+
+
+EVERYTHING: Final = Everything.EVERYTHING
+"""In place of hints: something was lost, so look at all."""
+
+Hints = set[str] | Everything
+
+
+class Watcher(Protocol):
+    """What every backend does.
+
+    Attributes:
+        name: of the backend, for the banner.
+    """
+
+    name: str
+
+    @property
+    def interval(self) -> float | None:
+        """Seconds after which `hints` should be called though `fileno` is silent; None: no need."""
+        ...
+
+    @property
+    def writing(self) -> set[str]:
+        """Paths held back because somebody is still writing them; hinted within 100 ms."""
+        ...
+
+    def watch(self, path: str) -> None:
+        """Watch the absolute `path`: a file, a folder (also the names in it), or nothing yet.
+
+        Cheap when repeated. What may not be read is left out in silence.
+        """
+        ...
+
+    def forget(self) -> None:
+        """Drop every path; the watcher and its descriptor stay."""
+        ...
+
+    def fileno(self) -> int | None:
+        """Give a descriptor that is readable when hints may wait, or None."""
+        ...
+
+    def hints(self) -> Hints:
+        """Give the paths touched since the last call, as `watch` was told to spell them."""
+        ...
+
+    def close(self) -> None:
+        """Give everything back. May be called twice."""
+        ...
+
+
+def make(poll: bool = False) -> Watcher:
+    """Choose the backend: polling if `poll`, else the best that this system has."""
+    if not poll:
+        if sys.platform == "linux":
+            from devserver.reload.inotify import Inotify
+
+            try:
+                return Inotify()
+            except OSError as error:
+                log.warning("inotify cannot be used (%s): polling instead", error.strerror)
+        else:
+            from devserver.reload.notify import Watchfiles
+
+            try:
+                return Watchfiles()
+            except ImportError:
+                pass  # optional: there is none for PyPy
+    return Polling()
+
+
+def walk(rules: Rules, top: str | None = None) -> Iterator[str]:
+    """Yield what must be watched because of rules by which a change counts, read or not.
+
+    Each folder comes before the files in it that count. Linked folders are entered, once.
+
+    Args:
+        rules: say where to begin, what counts and what is left out; learn of virtual environments.
+        top: begin here only (a folder that has appeared).
+    """
+    todo = [top] if top is not None else rules.trees()
+    begun = frozenset(todo)
+    entered: set[tuple[int, int]] = set()
+    while todo:
+        folder = todo.pop()
+        yield folder
+        found = _entries(folder, entered)
+        if "pyvenv.cfg" in found and folder not in begun:
+            rules.add_environment(folder)
+            continue
+        for name, inside in found.items():
+            path = os.path.join(folder, name)
+            if inside and not rules.closed(path):
+                todo.append(path)
+            elif not inside and rules.verdict(path).kind is Kind.ALWAYS:
+                yield path
+        if len(entered) > MAX_FOLDERS:
+            log.warning(
+                "more than %d folders to watch below %s: the rest is not watched; "
+                "leave some out with --reload-exclude",
+                MAX_FOLDERS,
+                ", ".join(sorted(begun)),
+            )
+            return
+
+
+def _entries(folder: str, entered: set[tuple[int, int]]) -> dict[str, bool]:
+    """List `folder` unless it was entered before: names, and whether each is a folder."""
+    try:
+        found = os.stat(folder)
+        if (found.st_dev, found.st_ino) in entered:
+            return {}
+        entered.add((found.st_dev, found.st_ino))
+        with os.scandir(folder) as entries:
+            return {entry.name: entry.is_dir() for entry in entries}
+    except OSError:
+        return {}
+
+
+class Fingerprint(NamedTuple):
+    """By what a file is known without reading it. Two of them differ if the file was changed."""
+
+    mtime_ns: int
+    ctime_ns: int
+    size: int
+    inode: int
+    folder: bool
+
+    def proven_at(self) -> float:
+        """Give the time (seconds since the epoch) from which on any change shows in the stamps."""
+        last = max(self.mtime_ns, self.ctime_ns)
+        return last / 1e9 + (GRAIN if last % 1_000_000_000 else COARSE_GRAIN)
+
+
+def take_fingerprint(path: str) -> Fingerprint | None:
+    """Look at `path`, through links; None if it is not there or may not be asked for."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    folder = stat.S_ISDIR(found.st_mode)
+    return Fingerprint(found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino, folder)
+
+
+class Polling:
+    """Asks the file system for every watched path, now and then.
+
+    The pause between two sweeps grows with their cost, so that they take at most a fixed share of
+    the time. A fingerprint taken just after a change says nothing about a second change in the same
+    tick of the file system's clock, so such a path is hinted once more (a folder: its names
+    compared) when the tick is over.
+
+    Args:
+        clock: seconds since the epoch, as file systems count them.
+        pause: the shortest time between two sweeps, in seconds.
+        cost: how many times longer than a sweep the pause is at least.
+    """
+
+    name = "polling"
+
+    def __init__(
+        self, clock: Callable[[], float] = time.time, pause: float = PAUSE, cost: float = COST
+    ) -> None:
+        self._clock = clock
+        self._shortest, self._cost = pause, cost
+        self._pause = pause
+        self._last = clock()
+        self._seen: dict[str, Fingerprint | None] = {}
+        self._names: dict[str, frozenset[str]] = {}
+        self._young: dict[str, float] = {}  # fingerprints that prove nothing: until when
+
+    @property
+    def interval(self) -> float | None:
+        """The time until the next sweep; None while nothing is watched."""
+        if not self._seen:
+            return None
+        passed = self._clock() - self._last
+        return max(0.0, self._pause - passed) if passed >= 0 else 0.0  # a clock set back: now
+
+    @property
+    def writing(self) -> set[str]:
+        """Always empty: a sweep cannot see a writer."""
+        return set()
+
+    def watch(self, path: str) -> None:
+        """Take the fingerprint to compare with."""
+        if path not in self._seen:
+            self._seen[path] = found = take_fingerprint(path)
+            self._note_age(path, found, self._clock())
+            if found is not None and found.folder:
+                self._names[path] = names_in(path)
+
+    def hurry(self) -> None:
+        """Sweep as often as when polling is all there is."""
+        self._pause, self._shortest, self._cost = PAUSE, PAUSE, COST
+
+    def forget(self) -> None:
+        """Drop every path."""
+        self._seen.clear()
+        self._names.clear()
+        self._young.clear()
+
+    def fileno(self) -> None:
+        """There is none: polling is all about `interval`."""
+        return None
+
+    def hints(self) -> set[str]:
+        """Sweep if it is time to."""
+        return self.sweep() if self.interval == 0.0 else set()
+
+    def sweep(self) -> set[str]:
+        """Look at every path now."""
+        began = self._clock()
+        touched: set[str] = set()
+        for path, old in self._seen.items():
+            new = take_fingerprint(path)
+            if new != old:
+                self._seen[path] = new
+                self._note_age(path, new, began)
+                touched |= self._compare(path, old, new)
+            elif self._young.get(path, began) < began:
+                del self._young[path]
+                touched |= self._compare(path, old, new)
+        self._last = self._clock()
+        self._pause = max(self._shortest, self._cost * (self._last - began))
+        return touched
+
+    def close(self) -> None:
+        """Drop every path."""
+        self.forget()
+
+    def _compare(self, path: str, old: Fingerprint | None, new: Fingerprint | None) -> set[str]:
+        names = names_in(path) if new is not None and new.folder else frozenset()
+        before = self._names.pop(path, frozenset())
+        touched = {os.path.join(path, name) for name in names ^ before}
+        if new is not None and new.folder:
+            self._names[path] = names
+        if touched or new != old or not (new is not None and new.folder):
+            touched.add(path)
+        return touched
+
+    def _note_age(self, path: str, found: Fingerprint | None, now: float) -> None:
+        self._young.pop(path, None)
+        if found is not None and found.proven_at() > now:
+            # Not until `proven_at`: the stamp may be a server's, whose clock is ahead.
+            self._young[path] = now + (found.proven_at() - max(found.mtime_ns, found.ctime_ns) / 1e9)

@@ -1,0 +1,349 @@
+"""Listeners and connections: accept, serve, drain; with the lifespan around it.
+
+Accepts with a loop of its own. `asyncio.Server` strands connections that were accepted while it
+closes, and from Python 3.13 on removes a Unix socket's file that belongs to the next generation as
+well. Knows neither reloading nor where its listeners come from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import importlib
+import logging
+import socket
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any
+
+from devserver import __version__
+from devserver.app import Application, load
+from devserver.config import Config
+from devserver.errors import UsageError
+from devserver.gateway.asgi import AsgiGateway, OnError, asgi2
+from devserver.gateway.lifespan import Lifespan
+from devserver.http.connection import Connection, Service
+from devserver.http.exchange import Gateway, Headers, Request
+from devserver.http.framing import Head
+from devserver.listeners import Listeners, bind
+
+logger = logging.getLogger("devserver")
+
+GOING_AWAY = 1001
+SERVICE_RESTART = 1012
+"""Close codes of WebSockets (RFC 6455 7.4.1 and its registry)."""
+
+_ACCEPT_BURST = 64
+_OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_PAUSE = 0.5
+"""Seconds without accepting after the system had no descriptor left."""
+
+_TICK = 0.005
+"""Seconds between two looks at what a drain still waits for: it ends rarely and soon."""
+
+_UNWIND = 0.3
+"""Seconds that cancelled tasks have to unwind."""
+
+
+def plain_error(request: Request, error: BaseException) -> tuple[int, Headers, bytes]:
+    """The response to an exception when no error page is wanted."""
+    return 500, [(b"content-type", b"text/plain; charset=utf-8")], b"Internal Server Error"
+
+
+def parser(name: str) -> Head:
+    """The parser of heads that `--http` names.
+
+    Raises:
+        UsageError: httptools was named and is not installed.
+    """
+    if name != "h11":
+        try:
+            head: Head = importlib.import_module("devserver.http.h1_httptools").parse
+            return head
+        except ImportError:
+            if name == "httptools":
+                raise UsageError("--http httptools: not installed; pip install 'devserver[fast]'") from None
+    from devserver.http import h1
+
+    return h1.parse
+
+
+def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
+    """What makes the event loop that `--loop` names.
+
+    Raises:
+        UsageError: uvloop was named and is not installed.
+    """
+    if name != "asyncio":
+        try:
+            uvloop = importlib.import_module("uvloop")
+            factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+            return factory
+        except ImportError:
+            if name == "uvloop":
+                raise UsageError("--loop uvloop: not installed; pip install 'devserver[fast]'") from None
+    # The proactor of Windows cannot serve a listener that a predecessor has used.
+    return asyncio.SelectorEventLoop if sys.platform == "win32" else asyncio.new_event_loop
+
+
+async def _never(scope: object, receive: object, send: object) -> None:
+    """The lifespan of what has none."""
+
+
+class Serving:
+    """An application on listeners, from startup to shutdown, once.
+
+    `run` is the whole life, in the event loop; `stop` may be called from any thread.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        application: Application | Gateway,
+        sockets: Sequence[socket.socket],
+        *,
+        on_error: OnError = plain_error,
+        on_closing: Callable[[], None] = lambda: None,
+    ) -> None:
+        """
+        Args:
+            config: the sections `app`, `http`, `websocket` and `log` are used.
+            application: what to serve; or a gateway as it is.
+            sockets: listening, not blocking; they are left open.
+            on_error: makes the response to an exception of the application.
+            on_closing: called when the drain is over and the lifespan's shutdown begins.
+        """
+        self._config = config
+        self._application = application
+        self._sockets = sockets
+        self._on_error = on_error
+        self._on_closing = on_closing
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Future[tuple[float, int]] | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._lock = threading.Lock()
+        self._early: tuple[float, int] | None = None
+
+    def stop(self, grace: float, code: int = GOING_AWAY) -> None:
+        """Stop accepting and drain.
+
+        Args:
+            grace: seconds that requests in flight may take.
+            code: WebSockets are closed with it, at once.
+        """
+        with self._lock:
+            self._early = grace, code
+            if self._loop is not None and not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(self._stopped, (grace, code))
+
+    def _stopped(self, how: tuple[float, int]) -> None:
+        if self._stop is not None and not self._stop.done():
+            self._stop.set_result(how)
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        """Start up, call `ready`, serve until `stop`, drain, shut down.
+
+        Raises:
+            devserver.gateway.lifespan.StartupFailed: the application did not start up.
+        """
+        loop = asyncio.get_running_loop()
+        self._stop = loop.create_future()
+        with self._lock:
+            self._loop = loop
+            if self._early is not None:
+                self._stopped(self._early)
+        gateway, lifespan = self._gateway()
+        startup = loop.create_task(lifespan.startup())
+        awaited: list[asyncio.Future[Any]] = [startup, self._stop]
+        await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+        if not startup.done():
+            startup.cancel()
+            await lifespan.cancel()
+            return
+        startup.result()
+        service = self._service(gateway)
+        for sock in self._sockets:
+            loop.add_reader(sock.fileno(), self._accept, sock, service)
+        ready()
+        grace, code = await self._stop
+        for sock in self._sockets:
+            loop.remove_reader(sock.fileno())
+        await self._drain(service, grace, code)
+        self._on_closing()
+        await self._shut_down(lifespan)
+
+    def _gateway(self) -> tuple[Gateway, Lifespan]:
+        section, application = self._config.app, self._application
+        if not isinstance(application, Application):
+            return application, Lifespan(_never, "off")
+        if application.interface == "wsgi":
+            from devserver.gateway.wsgi import WsgiGateway
+
+            loop = asyncio.get_running_loop()
+            wsgi = WsgiGateway(
+                application.callable, root_path=section.root_path, on_error=self._on_error, loop=loop
+            )
+            return wsgi, Lifespan(_never, "off")
+        legacy = application.interface == "asgi2"
+        app = asgi2(application.callable) if legacy else application.callable
+        lifespan = Lifespan(app, section.lifespan)
+        return AsgiGateway(
+            app, root_path=section.root_path, state=lifespan.state, on_error=self._on_error, legacy=legacy
+        ), lifespan
+
+    def _service(self, gateway: Gateway) -> Service:
+        http = self._config.http
+        defaults = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in http.headers]
+        names = {name for name, _ in defaults}
+        if http.date_header and b"date" not in names:
+            defaults.append((b"date", b""))
+        if http.server_header and b"server" not in names:
+            defaults.append((b"server", b"devserver/" + __version__.encode("ascii")))
+        from devserver.console import AccessLog
+
+        access = AccessLog(self._config.log)
+        return Service(
+            gateway, parser(http.parser), http, self._config.websocket, defaults, access if access.enabled else None
+        )
+
+    # accepting
+
+    def _accept(self, sock: socket.socket, service: Service) -> None:
+        loop = asyncio.get_running_loop()
+        for _ in range(_ACCEPT_BURST):
+            try:
+                connection, _address = sock.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno not in _OUT_OF_DESCRIPTORS:
+                    raise
+                logger.error("cannot accept a connection: %s; raise the limit of open files", error.strerror)
+                loop.remove_reader(sock.fileno())
+                loop.call_later(_PAUSE, self._resume, sock, service)
+                return
+            connection.setblocking(False)
+            if connection.family != getattr(socket, "AF_UNIX", None):
+                # asyncio does it only where the listener was made with proto=IPPROTO_TCP.
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            task = loop.create_task(self._connect(connection, service))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def _resume(self, sock: socket.socket, service: Service) -> None:
+        if self._stop is not None and not self._stop.done():
+            asyncio.get_running_loop().add_reader(sock.fileno(), self._accept, sock, service)
+
+    async def _connect(self, connection: socket.socket, service: Service) -> None:
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: Connection(service), connection)
+        except OSError:
+            connection.close()  # gone before it was begun
+
+    # ending
+
+    async def _drain(self, service: Service, grace: float, code: int) -> None:
+        loop = asyncio.get_running_loop()
+        service.draining = True
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        deadline = loop.time() + grace
+        for connection in list(service.connections):
+            connection.shutdown(code)
+        while (service.connections or service.gateway.running) and loop.time() < deadline:
+            await asyncio.sleep(_TICK)
+        if not (service.connections or service.gateway.running):
+            return
+        for connection in list(service.connections):
+            connection.disconnect()
+        await asyncio.sleep(_TICK)  # applications see the disconnect before they are cancelled
+        for handler in list(service.gateway.running):
+            handler.cancel()
+        deadline = loop.time() + _UNWIND
+        while service.gateway.running and loop.time() < deadline:
+            await asyncio.sleep(_TICK)
+
+    async def _shut_down(self, lifespan: Lifespan) -> None:
+        try:
+            await asyncio.wait_for(lifespan.shutdown(), self._config.http.graceful)
+        except TimeoutError:
+            logger.error(
+                "the lifespan's shutdown took longer than %g s (--timeout-graceful-shutdown) and was cut off",
+                self._config.http.graceful,
+            )
+            await lifespan.cancel()
+
+
+class Server:
+    """Serves an application in a thread: for tests and for embedding.
+
+        with devserver.Server(devserver.Config(app, port=0)) as server:
+            urllib.request.urlopen(server.url)
+
+    Attributes:
+        listeners: the sockets, bound when the server is made; `urls` holds their addresses.
+    """
+
+    def __init__(self, config: Config, listeners: Listeners | None = None) -> None:
+        """
+        Args:
+            config: what to serve and where. `reload` is not for this class: use `devserver.run`.
+            listeners: sockets that are bound already; otherwise `config.bind` says which.
+
+        Raises:
+            BindError: the address is in use.
+            TargetError: the target is no application.
+            UsageError: `reload` is set.
+        """
+        if config.reload.enabled:
+            raise UsageError("Server cannot reload the process that it is embedded in: use devserver.run()")
+        self._config = config
+        self._application = load(config.app)
+        self.listeners = listeners or bind(config.bind)
+        self._serving = Serving(config, self._application, self.listeners.sockets)
+        self._thread = threading.Thread(target=self._run, name="devserver", daemon=True)
+        self._ready = threading.Event()
+        self._error: BaseException | None = None
+
+    @property
+    def url(self) -> str:
+        """The first of the server's URLs."""
+        return self.listeners.urls[0]
+
+    def start(self) -> None:
+        """Start the thread and wait until requests are answered.
+
+        Raises:
+            Whatever the start raised: `StartupFailed` for a lifespan, for one.
+        """
+        self._thread.start()
+        self._ready.wait()
+        if self._error is not None:
+            self.listeners.close()
+            raise self._error
+
+    def stop(self) -> None:
+        """Drain, shut the application down, close the listeners, and wait for the thread's end."""
+        self._serving.stop(self._config.http.graceful)
+        self._thread.join()
+        self.listeners.close()
+
+    def __enter__(self) -> Server:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _run(self) -> None:
+        try:
+            with asyncio.Runner(loop_factory=loop_factory(self._config.http.loop)) as runner:
+                runner.run(self._serving.run(self._ready.set))
+        except BaseException as error:  # handed to the thread that waits in `start`
+            self._error = error
+        finally:
+            self._ready.set()

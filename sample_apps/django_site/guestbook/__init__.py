@@ -1,0 +1,1 @@
+"""A guest book: one model, one form, one page."""

@@ -1,0 +1,188 @@
+"""A devserver process for tests: its log, its events, its requests.
+
+Readiness comes from the event stream, which is a pipe: never from a port probe, never from a
+sleep. Every wait has a deadline, and what is waited for in vain is reported with the log.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+DEADLINE = 20.0
+"""Seconds for anything that a test waits for; a loaded machine is slow, a hang is for ever."""
+
+
+class Answer:
+    """A response: `status`, `headers` (lower-case names), `text`."""
+
+    def __init__(self, response: http.client.HTTPResponse) -> None:
+        self.status = response.status
+        self.headers = {name.lower(): value for name, value in response.getheaders()}
+        self.text = response.read().decode()
+
+
+class DevServer:
+    """Runs `python -m devserver` with the arguments in a folder, on a free port unless they say otherwise.
+
+    Attributes:
+        port: from the `listening` event.
+        seen: every event so far.
+    """
+
+    def __init__(
+        self,
+        *arguments: str,
+        cwd: Path,
+        command: list[str] | None = None,
+        env: Mapping[str, str] | None = None,
+        stdin: int | None = subprocess.DEVNULL,
+        new_session: bool = False,
+    ) -> None:
+        self._arguments = arguments
+        self._cwd = cwd
+        self._command = command or [sys.executable, "-m", "devserver"]
+        self._env = {**os.environ, **(env or {})}
+        self._stdin = stdin
+        self._new_session = new_session
+        self._buffer = b""
+        self._cursor = 0
+        self.seen: list[dict[str, Any]] = []
+        self.port = 0
+        self.log_file = tempfile.TemporaryFile()
+
+    def __enter__(self) -> DevServer:
+        self._read, write = os.pipe()
+        places = {"--port", "--uds", "--fd", "--host"}
+        port = [] if places & set(self._arguments) else ["--port", "0"]
+        self.process = subprocess.Popen(
+            [*self._command, *self._arguments, *port, "--events", f"fd:{write}"],
+            cwd=self._cwd,
+            env=self._env,
+            stdin=self._stdin,
+            stdout=self.log_file,
+            stderr=subprocess.STDOUT,
+            pass_fds=[write],
+            start_new_session=self._new_session,
+        )
+        os.close(write)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        try:
+            if self.process.poll() is None:
+                self.process.send_signal(signal.SIGINT)
+            try:
+                self.process.wait(DEADLINE)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+                if error is None:
+                    raise AssertionError(f"did not stop within {DEADLINE} s\n{self.log}") from None
+        finally:
+            if error is not None:
+                sys.stderr.write(f"--- log of devserver\n{self.log}\n--- events\n{self.seen}\n")
+            os.close(self._read)
+            self.log_file.close()
+
+    @property
+    def log(self) -> str:
+        """Everything printed so far."""
+        return os.pread(self.log_file.fileno(), 10_000_000, 0).decode("utf-8", "replace")
+
+    # events
+
+    def wait(self, *names: str, **fields: Any) -> dict[str, Any]:
+        """The next event of one of these names (and with these fields) after the one returned before."""
+        deadline = time.monotonic() + DEADLINE
+        while True:
+            while self._cursor < len(self.seen):
+                event = self.seen[self._cursor]
+                self._cursor += 1
+                if event["event"] in names and all(event.get(key) == value for key, value in fields.items()):
+                    return event
+            if not self._more(deadline):
+                raise AssertionError(f"no event {names} {fields or ''} came; had {self.seen}\n{self.log}")
+
+    def _more(self, deadline: float) -> bool:
+        ready, _, _ = select.select([self._read], [], [], max(0.0, deadline - time.monotonic()))
+        data = os.read(self._read, 65536) if ready else b""
+        *lines, self._buffer = (self._buffer + data).split(b"\n")
+        self.seen += [json.loads(line) for line in lines]
+        return bool(data)
+
+    def serving(self) -> dict[str, Any]:
+        """Wait until a generation serves."""
+        if not self.port:
+            self.listening()
+        return self.wait("serving")
+
+    def listening(self) -> str:
+        """Wait for the address. Returns the URL."""
+        url: str = self.wait("listening")["url"]
+        if url.startswith("http"):
+            self.port = int(url.rsplit(":", 1)[1])
+        return url
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """All events of a name so far."""
+        while select.select([self._read], [], [], 0)[0] and self._more(time.monotonic() + 1):
+            pass
+        return [event for event in self.seen if event["event"] == name]
+
+    # requests
+
+    def connect(self) -> contextlib.closing[http.client.HTTPConnection]:
+        """A connection that is closed at the end of a `with`."""
+        return contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=DEADLINE))
+
+    def get(self, path: str = "/", **headers: str) -> Answer:
+        """One request on a connection of its own."""
+        return self.ask("GET", path, headers=headers)
+
+    def ask(
+        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        """One request on a connection of its own."""
+        with self.connect() as connection:
+            connection.request(method, path, body, dict(headers or {}))
+            return Answer(connection.getresponse())
+
+    # ending
+
+    def stop(self, signum: int = signal.SIGINT) -> int:
+        """Send a signal to the supervisor alone, and wait. Returns the exit code."""
+        self.process.send_signal(signum)
+        return self.process.wait(DEADLINE)
+
+
+def save(path: Path, text: str) -> None:
+    """Save as most editors do that write in place."""
+    path.write_text(text)
+
+
+def gone(pid: int, deadline: float = DEADLINE) -> None:
+    """Wait until a process is no more."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        ready, _, _ = select.select([pidfd], [], [], deadline)
+        assert ready, f"process {pid} lives"
+    finally:
+        os.close(pidfd)
