@@ -9,15 +9,18 @@ Text from outside (a target, a file name, the message of an exception) may hold 
 and a terminal obeys them. So what is formatted here has them escaped, all but line ends and tabs;
 the only escape sequences that get through are our own colours.
 
-Failures are shown from the user's code on: frames of devserver and of what carries it there (the
-import system, runpy, threads, asyncio) are the same every time, and hide the line that matters.
-What is left has Python's own form, whose `File "…", line N` editors turn into links.
+Failures are shown from the user's code on: what leads there from devserver, through the import
+system, threads or asyncio, is the same every time, and hides the line that matters. The user's is
+what belongs neither to us nor to the standard library; a failure in which there is nothing of it
+is ours, and shown whole. What is left has Python's own form, whose `File "…", line N` editors turn
+into links.
 
 The supervisor imports this module, so it stays light. It refuses to know HTTP and asyncio.
 """
 
 import logging
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterable, Mapping
@@ -51,13 +54,8 @@ _ESCAPED_TARGET = _ESCAPED | {
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _STDLIB = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
 _IMPORTS = ("<frozen importlib", "<frozen zipimport", _STDLIB + "importlib" + os.sep)
-_CARRIERS = (
-    "<frozen runpy",
-    _STDLIB + "runpy.py",
-    _STDLIB + "threading.py",
-    _STDLIB + "asyncio" + os.sep,
-    _STDLIB + "concurrent" + os.sep,
-)
+_PACKAGES = re.compile(r"[\\/](?:site|dist)-packages[\\/]")
+_DEPENDENCIES = re.compile(_PACKAGES.pattern + r"(?:h11|wsproto|watchfiles|click)[\\/]")
 
 
 def wants_colors(option: bool | None, stream: TextIO, environ: Mapping[str, str]) -> bool:
@@ -369,15 +367,19 @@ def _cut(failure: traceback.TracebackException, is_told: bool) -> None:
 def _users_frames(
     stack: list[traceback.FrameSummary], is_told: bool, is_syntax_error: bool
 ) -> list[traceback.FrameSummary]:
-    imports = [frame.filename.startswith(_IMPORTS) for frame in stack]
-    ours = [frame.filename.startswith(_PACKAGE) for frame in stack]
-    carriers = [frame.filename.startswith(_CARRIERS) for frame in stack]
-    users = [i for i in range(len(stack)) if not (imports[i] or ours[i] or carriers[i])]
+    users = [i for i, frame in enumerate(stack) if _is_users(frame.filename)]
     if not users:
         return [] if is_syntax_error else list(stack)
     first, last = users[0], users[-1]
-    return [
-        frame
-        for i, frame in enumerate(stack)
-        if i >= first and not imports[i] and not (ours[i] and (i < last or is_told))
-    ]
+    kept = []
+    for i, frame in enumerate(stack[first:], first):
+        is_ours = frame.filename.startswith(_PACKAGE) and (is_told or i < last)
+        if not is_ours and not frame.filename.startswith(_IMPORTS):
+            kept.append(frame)
+    return kept
+
+
+def _is_users(filename: str) -> bool:
+    if filename.startswith((_PACKAGE, "<frozen ")) or _DEPENDENCIES.search(filename):
+        return False
+    return not filename.startswith(_STDLIB) or _PACKAGES.search(filename) is not None

@@ -3,16 +3,16 @@
 IDEs and tests wait for these lines instead of asking ports or sleeping. Each has `event` and
 `time` (seconds since the epoch) and, by its name:
 
-    starting   target                the server has begun; nothing is bound yet
-    listening  url, urls             bound: the best URL, and all of them
-    loaded     generation, pid, seconds
-                                     the application is imported; seconds it took
+    listening  url, urls, pid        bound: the best URL, and all of them; requests wait from now on
+    starting   target                the application begins to load for the first time
+    loaded     generation, pid       the application is imported; `generation` counts starts from 1
     serving    generation, pid, seconds
                                      requests are answered; seconds since the start or the change
     change     files                 these files changed, and it matters
     restart    kind, reason          a restart begins: "cold", and why, as in the terminal
     failed     phase, error, traceback
-                                     "load", "lifespan" or "crash"; one line, and the whole
+                                     it failed in "load", "lifespan" or "serve", or its process
+                                     died ("crash"); one line, and the whole text or ""
     stopped    (nothing more)        the end; no line follows
 
 More fields may come, so a reader ignores what it does not know. A reader that goes away does not

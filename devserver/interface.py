@@ -70,7 +70,7 @@ def guess(app: Callable[..., Any], depth: int = _DEPTH) -> Interface | None:
     if isinstance(app, type):
         return _class_interface(app, shape)
     found = _interface(shape)
-    if found or not shape.is_open or shape.is_async or not depth:
+    if found or not shape.is_open or not depth:
         return found
     for inner in _inside(app):
         found = guess(inner, depth - 1) or _request_interface(inner)
@@ -190,7 +190,7 @@ def _inside(app: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
         yield from (functools.partial(inner, *app.args, **app.keywords) for inner in _inside(app.func))
         return
     call = _called(app)
-    function = getattr(call, "__func__", call)
+    function = call.__func__ if isinstance(call, types.MethodType) else call
     # Looked up statically: an object with `__getattr__` has everything it is asked for.
     wrapped = inspect.getattr_static(function, "__wrapped__", None)
     if callable(wrapped):
@@ -200,10 +200,10 @@ def _inside(app: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
 
 
 def _closure(function: object) -> dict[str, object]:
-    found = {}
-    code = getattr(function, "__code__", None)
-    cells = getattr(function, "__closure__", None) or ()
-    for name, cell in zip(getattr(code, "co_freevars", ()), cells, strict=False):
+    found: dict[str, object] = {}
+    if not isinstance(function, types.FunctionType):
+        return found
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         try:
             found[name] = cell.cell_contents
         except ValueError:

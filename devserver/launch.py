@@ -39,8 +39,11 @@ EXIT_FORCED = 130
 """After a second Ctrl-C."""
 
 
-def start(config: Config) -> int:
+def start(config: Config, *, spare: bool = True) -> int:
     """Serve as the configuration says, until told to stop. Returns the exit code.
+
+    Args:
+        spare: whether this program, started again, runs no user code before it is told its role.
 
     Raises:
         DevserverError: what ends it at once: an address in use, a target that is none.
@@ -55,7 +58,7 @@ def start(config: Config) -> int:
             logger.info("%s", line)
         events.emit("listening", url=listeners.urls[0], urls=listeners.urls, pid=os.getpid())
         if config.reload.enabled:
-            return _supervise(config, listeners.sockets, events)
+            return _supervise(config, listeners.sockets, events, spare)
         return _serve_alone(config, listeners.sockets, events)
     finally:
         listeners.close()
@@ -67,7 +70,7 @@ def run(target: object, options: Mapping[str, object]) -> None:
     channel = adopt()
     if channel is not None:
         sys.exit(child(channel))
-    sys.exit(start(Config(target, **options)))
+    sys.exit(start(Config(target, **options), spare=False))
 
 
 def _load(config: Config) -> Application:
@@ -164,21 +167,16 @@ def _leave(code: int) -> None:
 # a supervisor and its children
 
 
-def _supervise(config: Config, sockets: list[socket.socket], events: Events) -> int:
+def _supervise(config: Config, sockets: list[socket.socket], events: Events, spare: bool) -> int:
+    from devserver.reload.launcher import Launcher
     from devserver.reload.supervisor import Supervisor
 
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     interpreter = [sys.executable, "-P"]
     # The page child must not run a user's script again, nor find a user's module named like one of ours.
     page = f"import sys; sys.path.append({root!r}); from devserver.__main__ import main; main()"
-    supervisor = Supervisor(
-        config,
-        sockets,
-        events,
-        argv=[sys.executable, *sys.orig_argv[1:]],
-        page_argv=[*interpreter, "-c", page],
-    )
-    return supervisor.run()
+    launcher = Launcher([sys.executable, *sys.orig_argv[1:]], [*interpreter, "-c", page], spare=spare)
+    return Supervisor(config, sockets, events, launcher).run()
 
 
 def child(channel: Channel) -> int:
@@ -200,12 +198,18 @@ def child(channel: Channel) -> int:
 def _serve_application(channel: Channel, config: Config, sockets: list[socket.socket], boot: Message) -> int:
     from devserver.reload.child import EXIT_FAILED, Child, Retired
     from devserver.reload.loader import Recorder
+    from devserver.reload.timeline import Entry
+    from devserver.reload.watchset import Gate
 
     this = Child(channel, config.http.graceful)
     section = config.app
-    recorder = Recorder(
-        lambda entry: this.say("read", entries=[entry.to_json()]), [os.getcwd(), section.app_dir, *config.reload.dirs]
-    )
+    gate = Gate(config)
+
+    def report(entry: Entry) -> None:
+        this.say("read", entries=[entry.to_json()])
+        gate.add(entry)
+
+    recorder = Recorder(report, [os.getcwd(), section.app_dir, *config.reload.dirs])
 
     def load() -> Application:
         recorder.start()
@@ -235,8 +239,11 @@ def _serve_application(channel: Channel, config: Config, sockets: list[socket.so
         sockets,
         on_error=for_exceptions(config.reload.error_page, console.format_failure),
         on_closing=this.closing,
+        gate=lambda: not this.noticed(gate.changed, config.reload.grace),
+        hand_over=this.hand_over,
     )
-    this.attend(serving)
+    this.attend(serving, lambda message, fds: this.adopt(serving, message, fds))
+    threading.Thread(target=gate.settle, name="devserver-digests", daemon=True).start()
     try:
         _run(serving, config, this.serving)
     except BaseException as error:  # a lifespan that fails, or what the application did to the loop
@@ -250,15 +257,24 @@ def _serve_page(channel: Channel, config: Config, sockets: list[socket.socket], 
     from devserver.server import Serving
 
     this = Child(channel, config.http.graceful)
-    gateway = PageGateway(Failure(**boot["failure"]), config.reload.error_page, lambda: this.say("asked"))
+    gateway = PageGateway(Failure(**boot["failure"]), config.reload.error_page)
 
-    def show(message: Message) -> None:
-        gateway.failure = Failure(**message["failure"])
+    def ask() -> bool:
+        this.say("asked")
+        return False
 
-    serving = Serving(config, gateway, sockets, on_closing=this.closing)
+    def hear(message: Message, fds: list[int]) -> None:
+        if message["do"] == "show":
+            gateway.failure = Failure(**message["failure"])
+        elif message["do"] == "answer":
+            serving.release()
+        else:
+            this.adopt(serving, message, fds)
+
+    serving = Serving(config, gateway, sockets, on_closing=this.closing, gate=ask, hand_over=this.hand_over)
     this.load(lambda: None)
-    this.attend(serving, show)
-    _run(serving, config, lambda: None)
+    this.attend(serving, hear)
+    _run(serving, config, this.serving)
     return this.ended()
 
 

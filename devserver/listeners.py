@@ -2,16 +2,20 @@
 
 The kernel queues connections on a listening socket whoever holds it, so a socket that is never
 closed never refuses anyone. Knows no asyncio and no HTTP.
+
+TCP sockets are made with proto=IPPROTO_TCP, because accepted ones inherit it, and asyncio sets
+TCP_NODELAY only where it is there.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
 import stat
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from devserver.config import Bind
@@ -21,6 +25,16 @@ FIRST_PORT = 8000
 """Where `--port auto` begins to look."""
 
 _SYSTEMD_FIRST_FD = 3
+_STANDARD_STREAMS = 3
+
+_ATTEMPTS = 20
+"""How often a free port is looked for that is free on every address of a host."""
+
+_NO_SUCH_FAMILY = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
+"""What binding to ::1 fails with on a machine without IPv6."""
+
+_Address = tuple[str | int | bytes, ...]
+"""As getaddrinfo gives it: the host and the port, for IPv6 flow and scope too."""
 
 
 class Listeners:
@@ -34,7 +48,7 @@ class Listeners:
         """Args: path: a Unix socket's file that `close` removes."""
         self.sockets = list(sockets)
         self._path = path
-        self._inode = os.stat(path).st_ino if path else 0
+        self._identity = _identity(path) if path else None
 
     @property
     def urls(self) -> list[str]:
@@ -43,14 +57,21 @@ class Listeners:
 
     def close(self) -> None:
         """Close the sockets and remove the Unix socket's file if it still is ours."""
-        for sock in self.sockets:
-            sock.close()
-        if self._path is not None:
+        path, self._path = self._path, None
+        if path is not None:
+            # While our socket is open no other file can get its inode.
             try:
-                if os.stat(self._path).st_ino == self._inode:
-                    os.unlink(self._path)
+                if _identity(path) == self._identity:
+                    os.unlink(path)
             except OSError:
                 pass  # somebody has removed it
+        for sock in self.sockets:
+            sock.close()
+
+
+def _identity(path: str) -> tuple[int, int]:
+    status = os.stat(path)
+    return status.st_dev, status.st_ino
 
 
 def url(sock: socket.socket) -> str:
@@ -65,21 +86,24 @@ def url(sock: socket.socket) -> str:
 def bind(section: Bind) -> Listeners:
     """Bind and listen as the options say.
 
+    Sockets of socket activation come before `--host`, `--port` and `--uds`, but after `--fd`.
+
     Raises:
         BindError: the address is in use (with who holds it) or not ours.
-        UsageError: `--fd` is no listening socket.
+        UsageError: `--fd` or LISTEN_FDS is no listening socket.
     """
     if section.fd is not None:
-        return Listeners([_inherited(section.fd, "--fd")])
-    handed = _from_systemd()
+        return Listeners([_inherited(section.fd, "--fd", section.backlog)])
+    handed = _from_systemd(section.backlog)
     if handed:
         return Listeners(handed)
     if section.uds is not None:
         return _bind_unix(section.uds, section.backlog)
     ports = [section.port] if section.port is not None else list(range(FIRST_PORT, FIRST_PORT + 1000))
+    addresses = _resolve(section.host)
     for port in ports:
         try:
-            return Listeners(_bind_all(section.host, port, section.backlog))
+            return Listeners(_bind_all(addresses, port, section.backlog))
         except OSError as error:
             if section.port is None and error.errno in (errno.EADDRINUSE, errno.EACCES):
                 continue
@@ -87,45 +111,70 @@ def bind(section: Bind) -> Listeners:
     raise BindError(f"no port from {ports[0]} to {ports[-1]} is free; choose one by --port")
 
 
-def _bind_all(host: str, port: int, backlog: int) -> list[socket.socket]:
-    """One socket for each address of a host, all on one port."""
-    addresses = list(_resolve(host))
-    for last in range(20, -1, -1):
-        sockets: list[socket.socket] = []
+def _bind_all(addresses: Sequence[tuple[int, _Address]], port: int, backlog: int) -> list[socket.socket]:
+    """One socket for each address, all on one port. Port 0 is any that is free on all of them."""
+    for _ in range(_ATTEMPTS if not port else 1):
         try:
-            for family, address in addresses:
-                chosen = sockets[0].getsockname()[1] if sockets and not port else port
-                sockets.append(_listen(family, (address, chosen), backlog))
+            return _bind_once(addresses, port, backlog)
         except OSError as error:
-            for sock in sockets:
-                sock.close()
-            if error.errno == errno.EADDRNOTAVAIL and len(addresses) > 1:
-                addresses = [a for a in addresses if a[0] == socket.AF_INET]  # a machine without IPv6
-            elif error.errno != errno.EADDRINUSE or port or not last:
+            if error.errno != errno.EADDRINUSE:
                 raise
-        else:
-            return sockets
-    raise AssertionError("unreachable")
+            taken = error
+    raise taken
 
 
-def _resolve(host: str) -> Iterator[tuple[int, str]]:
+def _bind_once(addresses: Sequence[tuple[int, _Address]], port: int, backlog: int) -> list[socket.socket]:
+    """One socket for each address that the machine has; at least one it must have."""
+    absent: OSError | None = None
+    with contextlib.ExitStack() as opened:
+        sockets: list[socket.socket] = []
+        for family, (host, _, *scope) in addresses:
+            chosen = sockets[0].getsockname()[1] if sockets and not port else port
+            try:
+                sockets.append(opened.enter_context(_listen(family, (host, chosen, *scope), backlog)))
+            except OSError as error:
+                if error.errno not in _NO_SUCH_FAMILY:
+                    raise
+                absent = absent or error
+        if not sockets:
+            raise absent or OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
+        opened.pop_all()
+        return sockets
+
+
+def _resolve(host: str) -> list[tuple[int, _Address]]:
     """Families and addresses of a host. `localhost` is both loopbacks, whatever the hosts file
-    says: front-end tools try ::1 first, older clients 127.0.0.1."""
-    if host == "localhost":
-        yield socket.AF_INET, "127.0.0.1"
-        if socket.has_ipv6:
-            yield socket.AF_INET6, "::1"
-        return
-    seen = set()
-    for family, _, _, _, address in socket.getaddrinfo(
-        host.strip("[]") or "0.0.0.0", None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    ):
-        if family in (socket.AF_INET, socket.AF_INET6) and address[0] not in seen:
-            seen.add(address[0])
-            yield family, str(address[0])
+    says: front-end tools try ::1 first, older clients 127.0.0.1.
+
+    Raises:
+        BindError: no such host.
+    """
+    if host.lower() == "localhost":
+        both: list[tuple[int, _Address]] = [
+            (socket.AF_INET, ("127.0.0.1", 0)),
+            (socket.AF_INET6, ("::1", 0, 0, 0)),
+        ]
+        return both if socket.has_ipv6 else both[:1]
+    try:
+        found = socket.getaddrinfo(
+            host.strip("[]") or "0.0.0.0", 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except (socket.gaierror, UnicodeError) as error:  # the latter: no name at all, as "a..b"
+        reason = error.strerror if isinstance(error, socket.gaierror) else "this is no name of a host"
+        raise BindError(
+            f"--host {host}: {reason}; use an address of this machine, localhost or 0.0.0.0"
+        ) from None
+    # A dict, since some hosts files name an address twice. The scope of fe80::1%eth0 is kept.
+    return list(
+        dict.fromkeys(
+            (int(family), address)
+            for family, _, _, _, address in found
+            if family in (socket.AF_INET, socket.AF_INET6)
+        )
+    )
 
 
-def _listen(family: int, address: tuple[str, int], backlog: int) -> socket.socket:
+def _listen(family: int, address: _Address, backlog: int) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         if sys.platform == "win32":
@@ -145,95 +194,163 @@ def _listen(family: int, address: tuple[str, int], backlog: int) -> socket.socke
 
 
 def _bind_unix(path: str, backlog: int) -> Listeners:
-    if not hasattr(socket, "AF_UNIX"):
-        raise UsageError("--uds: this system has no Unix sockets; use --host and --port")
+    if sys.platform == "win32":
+        raise UsageError("--uds: Python has no Unix sockets on Windows; use --host and --port")
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        if os.path.exists(path) and stat.S_ISSOCK(os.stat(path).st_mode):
-            _remove_dead(path)
+        if os.path.lexists(path):
+            _make_room(path)
         sock.bind(path)
         sock.listen(backlog)
         sock.setblocking(False)
         return Listeners([sock], path)
     except OSError as error:
         sock.close()
-        raise BindError(f"cannot listen on the Unix socket {path}: {error.strerror or error}") from None
+        reason = error.strerror or error
+        raise BindError(
+            f"cannot listen on the Unix socket {path}: {reason}; choose another path by --uds"
+        ) from None
     except BaseException:
         sock.close()
         raise
 
 
-def _remove_dead(path: str) -> None:
-    """Remove a socket's file that nobody listens on."""
+def _make_room(path: str) -> None:
+    """Remove a socket's file that nobody listens on.
+
+    Raises:
+        BindError: somebody listens, or it is something else.
+        OSError: it cannot be told, or not be removed.
+    """
+    if sys.platform == "win32":
+        return
+    if not (os.path.exists(path) and stat.S_ISSOCK(os.stat(path).st_mode)):
+        raise BindError(f"{path} exists and is no socket: remove it or choose another path by --uds")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)  # a server that accepts nothing would keep us waiting
         try:
             probe.connect(path)
         except ConnectionRefusedError:
             os.unlink(path)
-        else:
-            raise BindError(f"the Unix socket {path} is in use: stop its server or choose another by --uds")
+            return
+        except BlockingIOError:
+            pass
+    raise BindError(f"the Unix socket {path} is in use: stop its server or choose another path by --uds")
 
 
-def _inherited(fd: int, source: str) -> socket.socket:
+def _inherited(fd: int, source: str, backlog: int) -> socket.socket:
+    """A socket of our own for a descriptor that we were started with.
+
+    A duplicate: closing it must not close a standard stream, if that is what was passed.
+    """
+    copy = -1
     try:
-        sock = socket.socket(fileno=os.dup(fd))
+        copy = os.dup(fd)
+        sock = socket.socket(fileno=copy)
     except OSError as error:
-        raise UsageError(f"{source} {fd}: {error.strerror or error}; pass the number of an open socket") from None
-    if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-        try:
-            sock.listen()
-        except OSError:
-            sock.close()
-            raise UsageError(f"{source} {fd} is not a socket that can listen") from None
-    sock.setblocking(False)
+        if copy >= 0:
+            os.close(copy)
+        reason = error.strerror or error
+        raise UsageError(f"{source} {fd}: {reason}; pass the number of an open socket") from None
+    try:
+        _ensure_listening(sock, backlog)
+        sock.setblocking(False)
+        if fd >= _STANDARD_STREAMS:
+            os.set_inheritable(fd, False)  # what the application starts must not hold the port
+    except OSError:
+        sock.close()
+        raise UsageError(
+            f"{source} {fd} is no socket that can listen: pass a bound TCP or Unix stream socket"
+        ) from None
     return sock
 
 
-def _from_systemd() -> list[socket.socket]:
-    """Sockets of socket activation (sd_listen_fds(3))."""
+def _ensure_listening(sock: socket.socket, backlog: int) -> None:
+    """Have a bound socket listen. Raises OSError for one that cannot."""
+    if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        return
+    if sock.family in (socket.AF_INET, socket.AF_INET6) and not sock.getsockname()[1]:
+        # listen() would bind it to a port of its own choice, on every network.
+        raise OSError(errno.EDESTADDRREQ, os.strerror(errno.EDESTADDRREQ))
+    sock.listen(backlog)
+
+
+def _from_systemd(backlog: int) -> list[socket.socket]:
+    """Sockets of socket activation (sd_listen_fds(3)); the variables are for us alone and go."""
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
         return []
-    count = int(os.environ.pop("LISTEN_FDS", "0"))
-    del os.environ["LISTEN_PID"]
-    return [_inherited(fd, "LISTEN_FDS") for fd in range(_SYSTEMD_FIRST_FD, _SYSTEMD_FIRST_FD + count)]
+    given = {name: os.environ.pop(name, "") for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")}
+    count = given["LISTEN_FDS"]
+    if not (count.isascii() and count.isdigit()):
+        raise UsageError(f"LISTEN_FDS must be the number of sockets passed, not {count!r}; unset LISTEN_PID")
+    with contextlib.ExitStack() as opened:
+        sockets = [
+            opened.enter_context(_inherited(fd, "LISTEN_FDS, descriptor", backlog))
+            for fd in range(_SYSTEMD_FIRST_FD, _SYSTEMD_FIRST_FD + int(count))
+        ]
+        opened.pop_all()
+        return sockets
 
 
 def _explain(error: OSError, host: str, port: int) -> BindError:
     where = f"port {port} on {host}"
-    if isinstance(error, socket.gaierror):
-        return BindError(f"--host {host}: {error.strerror}; use an address of this machine, localhost or 0.0.0.0")
     if error.errno == errno.EADDRINUSE:
         holder = holder_of(port)
-        return BindError(
-            f"{where} is in use{f' by {holder}' if holder else ''}: stop it, or use --port auto (next free port)"
-        )
-    if error.errno == errno.EACCES:
+        by = f" by {holder}" if holder else ""
+        return BindError(f"{where} is in use{by}: stop it, or use --port auto (next free port)")
+    if error.errno == errno.EACCES and port < 1024:
         return BindError(f"{where} needs privileges: use a port from 1024 up")
-    if error.errno == errno.EADDRNOTAVAIL:
+    if error.errno == errno.EACCES:  # Windows: held exclusively, or set aside for Hyper-V
+        return BindError(f"{where} is reserved by the system or in use: choose another by --port")
+    if error.errno in _NO_SUCH_FAMILY:
         return BindError(f"{host} is no address of this machine: use localhost or 0.0.0.0")
     return BindError(f"cannot listen on {where}: {error.strerror or error}")
 
 
 def holder_of(port: int) -> str | None:
-    """The process that listens on a TCP port, as `name (pid N)`; None where that cannot be seen.
+    """The process that listens on a TCP port, as `command (pid N)`; None where that cannot be seen.
 
     Linux only: the socket's inode from /proc/net, its owner from the descriptors of processes.
     """
-    inodes = set()
+    inodes = {f"socket:[{inode}]" for inode in _listening_inodes(port)}
+    if not inodes:
+        return None
+    # Several may hold one socket; the eldest is the one to stop, the others are most often its children.
+    for pid in sorted(int(name) for name in os.listdir("/proc") if name.isdigit()):
+        if not inodes.isdisjoint(_open_files(f"/proc/{pid}/fd")):
+            return f"{_command(pid)} (pid {pid})"
+    return None
+
+
+def _listening_inodes(port: int) -> Iterator[str]:
+    """See proc_net_tcp in the kernel's documentation for the columns."""
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         try:
-            lines = Path(table).read_text().splitlines()[1:]
+            lines = Path(table).read_text(encoding="ascii").splitlines()[1:]
         except OSError:
             continue
         for line in lines:
             fields = line.split()
             if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:
-                inodes.add(f"socket:[{fields[9]}]")
-    for process in Path("/proc").glob("[0-9]*") if inodes else ():
+                yield fields[9]
+
+
+def _open_files(folder: str) -> Iterable[str]:
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return  # ended meanwhile, or another user's
+    for name in names:
         try:
-            if any(os.readlink(fd) in inodes for fd in (process / "fd").iterdir()):
-                arguments = (process / "cmdline").read_bytes().rstrip(b"\0").split(b"\0")
-                return f"{os.fsdecode(b' '.join(arguments))[:80]} (pid {process.name})"
+            yield os.readlink(f"{folder}/{name}")
         except OSError:
-            continue  # ended meanwhile, or another user's
-    return None
+            continue  # closed meanwhile
+
+
+def _command(pid: int) -> str:
+    """The beginning of a process's command line, fit to be shown."""
+    try:
+        text = os.fsdecode(Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").replace(b"\0", b" "))
+    except OSError:
+        text = ""
+    return "".join(c if c.isprintable() else "?" for c in text[:80]) or "a process"

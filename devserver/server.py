@@ -25,7 +25,7 @@ from devserver.errors import UsageError
 from devserver.gateway.asgi import AsgiGateway, OnError, asgi2
 from devserver.gateway.lifespan import Lifespan
 from devserver.http.connection import Connection, Service
-from devserver.http.exchange import Gateway, Headers, Request
+from devserver.http.exchange import Gateway, Handler, Headers, Request
 from devserver.http.framing import Head
 from devserver.listeners import Listeners, bind
 
@@ -45,6 +45,9 @@ _TICK = 0.005
 
 _UNWIND = 0.3
 """Seconds that cancelled tasks have to unwind."""
+
+_HURRY = 0.05
+"""Seconds that the application has to end what never ends by itself, when a drain begins."""
 
 
 def plain_error(request: Request, error: BaseException) -> tuple[int, Headers, bytes]:
@@ -106,6 +109,8 @@ class Serving:
         *,
         on_error: OnError = plain_error,
         on_closing: Callable[[], None] = lambda: None,
+        gate: Callable[[], bool] | None = None,
+        hand_over: Callable[[int, bytes], None] | None = None,
     ) -> None:
         """
         Args:
@@ -114,12 +119,16 @@ class Serving:
             sockets: listening, not blocking; they are left open.
             on_error: makes the response to an exception of the application.
             on_closing: called when the drain is over and the lifespan's shutdown begins.
+            gate, hand_over: see `Service`.
         """
         self._config = config
         self._application = application
         self._sockets = sockets
         self._on_error = on_error
         self._on_closing = on_closing
+        self._gate = gate
+        self._hand_over = hand_over
+        self._service: Service | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Future[tuple[float, int]] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -163,7 +172,7 @@ class Serving:
             await lifespan.cancel()
             return
         startup.result()
-        service = self._service(gateway)
+        service = self._service = self._make_service(gateway)
         for sock in self._sockets:
             loop.add_reader(sock.fileno(), self._accept, sock, service)
         ready()
@@ -193,7 +202,7 @@ class Serving:
             app, root_path=section.root_path, state=lifespan.state, on_error=self._on_error, legacy=legacy
         ), lifespan
 
-    def _service(self, gateway: Gateway) -> Service:
+    def _make_service(self, gateway: Gateway) -> Service:
         http = self._config.http
         defaults = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in http.headers]
         names = {name for name, _ in defaults}
@@ -205,7 +214,14 @@ class Serving:
 
         access = AccessLog(self._config.log)
         return Service(
-            gateway, parser(http.parser), http, self._config.websocket, defaults, access if access.enabled else None
+            gateway,
+            parser(http.parser),
+            http,
+            self._config.websocket,
+            defaults,
+            access if access.enabled else None,
+            gate=self._gate,
+            hand_over=self._hand_over,
         )
 
     # accepting
@@ -224,23 +240,59 @@ class Serving:
                 loop.remove_reader(sock.fileno())
                 loop.call_later(_PAUSE, self._resume, sock, service)
                 return
-            connection.setblocking(False)
             if connection.family != getattr(socket, "AF_UNIX", None):
                 # asyncio does it only where the listener was made with proto=IPPROTO_TCP.
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            task = loop.create_task(self._connect(connection, service))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._begin(connection, b"", service)
+
+    def _begin(self, connection: socket.socket, data: bytes, service: Service) -> None:
+        connection.setblocking(False)
+        task = asyncio.get_running_loop().create_task(self._connect(connection, data, service))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _resume(self, sock: socket.socket, service: Service) -> None:
         if self._stop is not None and not self._stop.done():
             asyncio.get_running_loop().add_reader(sock.fileno(), self._accept, sock, service)
 
-    async def _connect(self, connection: socket.socket, service: Service) -> None:
+    async def _connect(self, connection: socket.socket, data: bytes, service: Service) -> None:
+        if service.draining and service.hand_over is not None:
+            service.hand_over(connection.fileno(), data)
+            connection.close()
+            return
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(lambda: Connection(service), connection)
+            _, protocol = await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: Connection(service), connection
+            )
         except OSError:
             connection.close()  # gone before it was begun
+            return
+        if data:
+            protocol.data_received(data)
+
+    def adopt(self, connection: socket.socket, data: bytes) -> bool:
+        """Serve a connection that a predecessor has handed over; any thread. False: too late.
+
+        Args:
+            data: what was read of it.
+        """
+        with self._lock:
+            if self._loop is None or self._loop.is_closed() or self._service is None:
+                return False
+            self._loop.call_soon_threadsafe(self._begin, connection, data, self._service)
+            return True
+
+    def release(self) -> None:
+        """Begin the requests that the gate held back; any thread."""
+
+        def begin() -> None:
+            for connection in list(self._service.connections) if self._service is not None else ():
+                if isinstance(connection, Connection):
+                    connection.release()
+
+        with self._lock:
+            if self._loop is not None and not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(begin)
 
     # ending
 
@@ -250,11 +302,16 @@ class Serving:
         while self._tasks:
             await asyncio.wait(self._tasks)
         deadline = loop.time() + grace
+        endless = {c.handler for c in service.connections if c.handler is not None and c.endless}
         for connection in list(service.connections):
             connection.shutdown(code)
-        while (service.connections or service.gateway.running) and loop.time() < deadline:
+        if endless:
+            await self._idle(service, min(deadline, loop.time() + _HURRY), set())
+            for handler in endless & service.gateway.running:
+                handler.cancel()
+            # One more tick for tasks to unwind; a thread that sleeps in such a response is not waited for.
             await asyncio.sleep(_TICK)
-        if not (service.connections or service.gateway.running):
+        if await self._idle(service, deadline, endless):
             return
         for connection in list(service.connections):
             connection.disconnect()
@@ -264,6 +321,15 @@ class Serving:
         deadline = loop.time() + _UNWIND
         while service.gateway.running and loop.time() < deadline:
             await asyncio.sleep(_TICK)
+
+    async def _idle(self, service: Service, deadline: float, apart_from: set[Handler]) -> bool:
+        """Wait until no connection is open and no handler runs. False: not by the deadline."""
+        loop = asyncio.get_running_loop()
+        while service.connections or service.gateway.running - apart_from:
+            if loop.time() >= deadline:
+                return False
+            await asyncio.sleep(_TICK)
+        return True
 
     async def _shut_down(self, lifespan: Lifespan) -> None:
         try:

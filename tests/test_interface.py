@@ -97,7 +97,7 @@ class FalconWsgi:
 class FalconAsgi(FalconWsgi):
     """Falcon's ASGI application inherits from the WSGI one."""
 
-    async def __call__(self, scope, receive, send): ...
+    async def __call__(self, scope, receive, send): ...  # type: ignore[override]
 
 
 class Asgi:
@@ -263,13 +263,11 @@ def test_starlette_and_fastapi() -> None:
 
 
 def test_both_handlers_of_django() -> None:
-    pytest.importorskip("django")
-    from django.core.handlers.asgi import ASGIHandler
-    from django.core.handlers.wsgi import WSGIHandler
-
+    asgi = pytest.importorskip("django.core.handlers.asgi")
+    wsgi = pytest.importorskip("django.core.handlers.wsgi")
     # Their __init__ wants a whole project; what is called does not depend on it.
-    assert classify(object.__new__(WSGIHandler)) == "wsgi"
-    assert classify(object.__new__(ASGIHandler)) == "asgi3"
+    assert classify(object.__new__(wsgi.WSGIHandler)) == "wsgi"
+    assert classify(object.__new__(asgi.ASGIHandler)) == "asgi3"
 
 
 def test_adapters_of_asgiref() -> None:
@@ -320,6 +318,12 @@ class ManyOptions:
     async def __call__(self, scope, receive, send): ...
 
 
+class OneOption:
+    def __init__(self, config): ...
+
+    async def __call__(self, *args): ...
+
+
 @pytest.mark.parametrize(
     ("app", "remedy"),
     [
@@ -339,6 +343,7 @@ class ManyOptions:
         (lambda scope, receive: None, r"takes 2 \(scope, receive\)"),
         (NeedsName, "is a class: give an object made of it, or add --factory"),
         (ManyOptions, "is a class"),
+        (OneOption, "is a class"),
         (3, "x is a int, which cannot be called"),
         (functools, "x is a module: name the application in it, functools:app"),
     ],
@@ -366,7 +371,7 @@ def test_objects_that_have_every_attribute_are_not_followed() -> None:
         def __getattr__(self, name):
             return wsgi_function
 
-        def __call__(self, *args): ...
+        __call__ = functools.partial(any_arguments)
 
     with pytest.raises(TargetError, match="--interface"):
         classify(Everything())

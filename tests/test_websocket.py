@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import functools
 import os
 import re
 import struct
@@ -20,7 +21,10 @@ from typing import Any
 import pytest
 import websockets
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed, ConnectionClosedError, InvalidStatus
+from websockets.exceptions import ConnectionClosedError, InvalidStatus
+from wsproto.connection import Connection as WsprotoConnection
+from wsproto.connection import ConnectionType
+from wsproto.events import CloseConnection
 
 from devserver.config import Http, WebSocket
 from devserver.errors import ApplicationError
@@ -46,6 +50,20 @@ def run(test: Coroutine[Any, Any, None]) -> None:
     asyncio.run(asyncio.wait_for(test, SECONDS))
 
 
+def in_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    @functools.wraps(test)
+    def plain(*args: Any, **kwargs: Any) -> None:
+        run(test(*args, **kwargs))
+
+    return plain
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Let the loop turn until something is so; `run` has the deadline."""
+    while not condition():  # noqa: ASYNC110 # nothing in a server tells a test that it has paused
+        await asyncio.sleep(0)
+
+
 def head(*extra: bytes, target: bytes = b"/", key: bytes = KEY) -> bytes:
     lines = [
         b"GET " + target + b" HTTP/1.1",
@@ -65,7 +83,10 @@ DEFLATE = b"Sec-WebSocket-Extensions: permessage-deflate"
 def frame(opcode: int, payload: bytes = b"", *, fin: bool = True, rsv: int = 0, mask: bool = True) -> bytes:
     first = fin << 7 | rsv << 4 | opcode
     size = len(payload)
-    length = bytes([size]) if size < 126 else struct.pack("!BH" if size < 65536 else "!BQ", 126 + (size > 65535), size)
+    if size < 126:
+        length = bytes([size])
+    else:
+        length = struct.pack("!BH", 126, size) if size < 65536 else struct.pack("!BQ", 127, size)
     if not mask:
         return bytes([first]) + length + payload
     key = os.urandom(4)
@@ -208,10 +229,12 @@ class Wire(asyncio.Transport):
 
     def close(self) -> None:
         self.closing = True
-        self.loop.call_soon(self._lose)
+        if not self.unsent:
+            self.loop.call_soon(self._lose)
 
     def abort(self) -> None:
         self.aborted = True
+        self.unsent = 0
         self.close()
 
     def _lose(self) -> None:
@@ -246,7 +269,7 @@ class Wire(asyncio.Transport):
 
     async def leave(self) -> None:
         """End the connection; nothing may be left of it."""
-        self.close()
+        self.abort()
         await self.settle()
         assert not self.service.connections
         assert not self.service.gateway.running
@@ -273,9 +296,7 @@ class Site:
         self.server.close()
         for connection in list(self.service.connections):
             connection.disconnect()
-        async with asyncio.timeout(5):
-            while self.service.connections or self.service.gateway.running:
-                await asyncio.sleep(0)
+        await until(lambda: not self.service.connections and not self.service.gateway.running)
 
     async def dial(self, *extra: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A client that speaks bytes; the handshake is done."""
@@ -358,7 +379,9 @@ def test_lists_of_a_handshake_go_over_lines() -> None:
 
 def test_answer() -> None:
     opening = handshake.Opening(KEY, ["a", "b"], [])
-    answer = handshake.answer(opening, "b", "permessage-deflate", [(b"x-own", b"1"), (b"connection", b"close")])
+    answer = handshake.answer(
+        opening, "b", "permessage-deflate", [(b"x-own", b"1"), (b"connection", b"close")]
+    )
     assert answer.split(b"\r\n") == [
         b"HTTP/1.1 101 Switching Protocols",
         b"upgrade: websocket",
@@ -416,33 +439,32 @@ def test_bad_handshake_is_answered_and_the_application_never_called(
     assert "refused the WebSocket /" in caplog.text
 
 
-def test_frames_sent_before_the_answer_are_kept() -> None:
-    async def test() -> None:
-        wire = Wire(echo)
-        answer = await wire.feed(head() + frame(TEXT, b"early"), frame(TEXT, b"bird"))
-        frames = split_frames(answer.partition(b"\r\n\r\n")[2])
-        assert frames == [(0x81, b"early"), (0x81, b"bird")]
-        await wire.leave()
-
-    run(test())
+@in_loop
+async def test_frames_sent_before_the_answer_are_kept() -> None:
+    wire = Wire(echo)
+    answer = await wire.feed(head() + frame(TEXT, b"early"), frame(TEXT, b"bird"))
+    frames = split_frames(answer.partition(b"\r\n\r\n")[2])
+    assert frames == [(0x81, b"early"), (0x81, b"bird")]
+    await wire.leave()
 
 
-def test_a_client_that_sends_much_before_the_answer_is_held_back() -> None:
-    async def test() -> None:
-        gate = asyncio.Event()
-        application = Scripted()
-        application.script = [gate, ACCEPT_IT, "receive", "receive"]
-        wire = Wire(application)
-        data = frame(BINARY, bytes(100_000))
-        await wire.feed(head(), data[:70_000], data[70_000:])
-        assert not wire.reading
-        assert len(wire.arriving) == 1
-        gate.set()
-        await wire.settle()
-        assert application.received[1]["bytes"] == bytes(100_000)
-        await wire.leave()
-
-    run(test())
+@in_loop
+async def test_a_client_that_sends_much_before_the_answer_is_held_back() -> None:
+    gate, later = asyncio.Event(), asyncio.Event()
+    application = Scripted()
+    application.script = [gate, ACCEPT_IT, later, "receive", "receive"]
+    wire = Wire(application)
+    data = frame(BINARY, bytes(100_000))
+    await wire.feed(head(), data[:70_000], data[70_000:])
+    assert not wire.reading
+    assert len(wire.arriving) == 1
+    gate.set()
+    await wire.settle()
+    assert not wire.arriving
+    later.set()
+    await wire.settle()
+    assert application.received[1]["bytes"] == bytes(100_000)
+    await wire.leave()
 
 
 # Compression
@@ -458,7 +480,7 @@ def test_a_client_that_sends_much_before_the_answer_is_held_back() -> None:
             ["permessage-deflate; server_no_context_takeover; client_no_context_takeover"],
             "permessage-deflate; client_no_context_takeover; server_no_context_takeover",
         ),
-        (['permessage-deflate; server_max_window_bits="12"'], "permessage-deflate; server_max_window_bits=12"),
+        (['permessage-deflate; server_max_window_bits="9"'], "permessage-deflate; server_max_window_bits=9"),
         (["x-webkit-deflate-frame", "permessage-deflate"], "permessage-deflate"),
         (["permessage-deflate; server_max_window_bits=8", "permessage-deflate"], "permessage-deflate"),
         (["permessage-deflate; server_max_window_bits"], None),
@@ -477,45 +499,42 @@ def test_negotiation_of_compression(offers: list[str], answer: str | None) -> No
 
 def test_a_declined_offer_leaves_nothing_behind() -> None:
     agreed = deflate.negotiate(
-        ["permessage-deflate; client_no_context_takeover; server_max_window_bits=8", "permessage-deflate"], 100
+        ["permessage-deflate; client_no_context_takeover; server_max_window_bits=8", "permessage-deflate"],
+        100,
     )
     assert agreed is not None
     assert not agreed[0].client_no_context_takeover
 
 
-def test_compressed_messages_both_ways() -> None:
-    async def test() -> None:
-        wire = Wire(echo)
-        assert b"sec-websocket-extensions: permessage-deflate\r\n" in await wire.open(DEFLATE)
-        text = b"round and round and round " * 100
-        [(first, payload)] = await wire.frames(frame(TEXT, deflated(text), rsv=4))
-        assert first == 0xC1
-        assert len(payload) < 200
-        assert zlib.decompressobj(-15).decompress(payload + b"\0\0\xff\xff") == text
-        await wire.leave()
-
-    run(test())
+@in_loop
+async def test_compressed_messages_both_ways() -> None:
+    wire = Wire(echo)
+    assert b"sec-websocket-extensions: permessage-deflate\r\n" in await wire.open(DEFLATE)
+    text = b"round and round and round " * 100
+    [(first, payload)] = await wire.frames(frame(TEXT, deflated(text), rsv=4))
+    assert first == 0xC1
+    assert len(payload) < 200
+    assert zlib.decompressobj(-15).decompress(payload + b"\0\0\xff\xff") == text
+    await wire.leave()
 
 
-def test_a_ping_between_the_fragments_of_a_compressed_message() -> None:
-    async def test() -> None:
-        application = Scripted()
-        application.script = [ACCEPT_IT, "receive", "receive", "receive"]
-        wire = Wire(application)
-        await wire.open(DEFLATE)
-        text = os.urandom(600).hex().encode()
-        data = deflated(text)
-        frames = await wire.frames(
-            frame(TEXT, data[:200], fin=False, rsv=4),
-            frame(PING, b"there?"),
-            frame(CONTINUATION, data[200:]),
-            frame(TEXT, b"plain"),
-        )
-        assert frames[0] == (0x8A, b"there?")
-        assert [message.get("text") for message in application.received] == [None, text.decode(), "plain"]
-        await wire.leave()
-
-    run(test())
+@in_loop
+async def test_a_ping_between_the_fragments_of_a_compressed_message() -> None:
+    application = Scripted()
+    application.script = [ACCEPT_IT, "receive", "receive", "receive"]
+    wire = Wire(application)
+    await wire.open(DEFLATE)
+    text = os.urandom(600).hex().encode()
+    data = deflated(text)
+    frames = await wire.frames(
+        frame(TEXT, data[:200], fin=False, rsv=4),
+        frame(PING, b"there?"),
+        frame(CONTINUATION, data[200:]),
+        frame(TEXT, b"plain"),
+    )
+    assert frames[0] == (0x8A, b"there?")
+    assert [message.get("text") for message in application.received] == [None, text.decode(), "plain"]
+    await wire.leave()
 
 
 def test_the_window_of_a_client_goes_over_messages_unless_it_says_otherwise() -> None:
@@ -536,72 +555,64 @@ def test_the_window_of_a_client_goes_over_messages_unless_it_says_otherwise() ->
     run(test(b"; client_no_context_takeover", deflated(data), deflated(data)))
 
 
-def test_a_final_block_ends_the_window() -> None:
-    async def test() -> None:
-        application = Scripted()
-        application.script = [ACCEPT_IT, "receive", "receive", "receive"]
-        wire = Wire(application)
-        await wire.open(DEFLATE)
-        # RFC 7692 section 7.2.3.5: "Hello" in a block with BFINAL, and the empty block after it.
-        final = bytes.fromhex("f348cdc9c9070000")
-        await wire.feed(frame(TEXT, final, rsv=4), frame(TEXT, final, rsv=4))
-        assert [message["text"] for message in application.received[1:]] == ["Hello"] * 2
-        await wire.leave()
-
-    run(test())
+@in_loop
+async def test_a_final_block_ends_the_window() -> None:
+    application = Scripted()
+    application.script = [ACCEPT_IT, "receive", "receive", "receive"]
+    wire = Wire(application)
+    await wire.open(DEFLATE)
+    # RFC 7692 section 7.2.3.5: "Hello" in a block with BFINAL, and the empty block after it.
+    final = bytes.fromhex("f348cdc9c9070000")
+    await wire.feed(frame(TEXT, final, rsv=4), frame(TEXT, final, rsv=4))
+    assert [message["text"] for message in application.received[1:]] == ["Hello"] * 2
+    await wire.leave()
 
 
-def test_compression_can_be_switched_off() -> None:
-    async def test() -> None:
-        wire = Wire(echo, deflate=False)
-        assert b"extensions" not in await wire.open(DEFLATE)
-        assert await wire.frames(frame(TEXT, b"a" * 1000)) == [(0x81, b"a" * 1000)]
-        assert (await wire.frames(frame(TEXT, b"x", rsv=4)))[0][1][:2] == struct.pack("!H", 1002)
-        await wire.leave()
-
-    run(test())
+@in_loop
+async def test_compression_can_be_switched_off() -> None:
+    wire = Wire(echo, deflate=False)
+    assert b"extensions" not in await wire.open(DEFLATE)
+    assert await wire.frames(frame(TEXT, b"a" * 1000)) == [(0x81, b"a" * 1000)]
+    assert (await wire.frames(frame(TEXT, b"x", rsv=4)))[0][1][:2] == struct.pack("!H", 1002)
+    await wire.leave()
 
 
-def test_what_is_no_deflate_stream_closes_with_1007() -> None:
-    async def test() -> None:
-        wire = Wire(echo)
-        await wire.open(DEFLATE)
-        [(first, payload)] = await wire.frames(frame(TEXT, b"\xff\xff\xff\xff", rsv=4))
-        assert first == 0x88
-        assert payload[:2] == struct.pack("!H", 1007)
-        await wire.leave()
-
-    run(test())
+@in_loop
+async def test_what_is_no_deflate_stream_closes_with_1007() -> None:
+    wire = Wire(echo)
+    await wire.open(DEFLATE)
+    [(first, payload)] = await wire.frames(frame(TEXT, b"\xff\xff\xff\xff", rsv=4))
+    assert first == 0x88
+    assert payload[:2] == struct.pack("!H", 1007)
+    await wire.leave()
 
 
 # Messages
 
 
-def test_fragments_become_one_message() -> None:
-    async def test() -> None:
-        application = Scripted()
-        application.script = [ACCEPT_IT, *["receive"] * 4]
-        wire = Wire(application)
-        await wire.open()
-        euro = "5 \N{EURO SIGN}\r\n".encode()
-        stream = (
-            frame(TEXT, euro[:3], fin=False)  # within a character
-            + frame(CONTINUATION, b"", fin=False)
-            + frame(CONTINUATION, euro[3:])
-            + frame(BINARY, b"a", fin=False)
-            + frame(CONTINUATION, b"b")
-            + frame(TEXT, b"")
-        )
-        await wire.feed(*(stream[i : i + 1] for i in range(len(stream))))
-        assert application.received == [
-            {"type": "websocket.connect"},
-            {"type": "websocket.receive", "text": "5 \N{EURO SIGN}\r\n"},
-            {"type": "websocket.receive", "bytes": b"ab"},
-            {"type": "websocket.receive", "text": ""},
-        ]
-        await wire.leave()
-
-    run(test())
+@in_loop
+async def test_fragments_become_one_message() -> None:
+    application = Scripted()
+    application.script = [ACCEPT_IT, *["receive"] * 4]
+    wire = Wire(application)
+    await wire.open()
+    euro = "5 \N{EURO SIGN}\r\n".encode()
+    stream = (
+        frame(TEXT, euro[:3], fin=False)  # within a character
+        + frame(CONTINUATION, b"", fin=False)
+        + frame(CONTINUATION, euro[3:])
+        + frame(BINARY, b"a", fin=False)
+        + frame(CONTINUATION, b"b")
+        + frame(TEXT, b"")
+    )
+    await wire.feed(*(stream[i : i + 1] for i in range(len(stream))))
+    assert application.received == [
+        {"type": "websocket.connect"},
+        {"type": "websocket.receive", "text": "5 \N{EURO SIGN}\r\n"},
+        {"type": "websocket.receive", "bytes": b"ab"},
+        {"type": "websocket.receive", "text": ""},
+    ]
+    await wire.leave()
 
 
 def test_inbox_counts_bytes() -> None:
@@ -648,7 +659,7 @@ def test_size_limit(opcode: int, how: str) -> None:
 
     async def test() -> None:
         application = Scripted()
-        application.script = [ACCEPT_IT, *["receive"] * 4, "receive"]
+        application.script = [ACCEPT_IT, *["receive"] * 4]
         wire = Wire(application, max_size=5000)
         await wire.open(*[DEFLATE] * (how == "deflated"))
         assert await wire.frames(message(5000), message(5000)) == []
@@ -668,20 +679,17 @@ def test_size_limit(opcode: int, how: str) -> None:
 
 
 def test_a_bomb_is_not_inflated() -> None:
-    inflated = 0
     agreed = deflate.negotiate(["permessage-deflate"], 10_000)
     assert agreed is not None
-    extension: Any = agreed[0]
-    from wsproto.frame_protocol import CloseReason, Opcode, RsvBits
-
-    extension.frame_inbound_header(None, Opcode.BINARY, RsvBits(True, False, False), 0)
-    bomb = deflated(bytes(50_000_000))
-    for i in range(0, len(bomb), 16):
-        piece = extension.frame_inbound_payload_data(None, bomb[i : i + 16])
-        if piece is CloseReason.MESSAGE_TOO_BIG:
-            break
-        inflated += len(piece)
-    assert inflated <= 10_000
+    frames = WsprotoConnection(ConnectionType.SERVER, [agreed[0]])
+    frames.receive_data(frame(BINARY, deflated(bytes(20_000_000)), rsv=4))
+    tracemalloc.start()
+    [event] = frames.events()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert isinstance(event, CloseConnection)
+    assert event.code == 1009
+    assert peak < 500_000
 
 
 # Errors of the client
@@ -701,7 +709,9 @@ def test_a_bomb_is_not_inflated() -> None:
         pytest.param(frame(CONTINUATION, b"x"), 1002, id="continuation of nothing"),
         pytest.param(frame(TEXT, b"x", fin=False) + frame(TEXT, b"y"), 1002, id="message in a message"),
         pytest.param(b"\x82\xfe\x00\x05" + bytes(9), 1002, id="length in 2 bytes where 1 does"),
-        pytest.param(b"\x82\xff" + struct.pack("!Q", 5) + bytes(9), 1002, id="length in 8 bytes where 1 does"),
+        pytest.param(
+            b"\x82\xff" + struct.pack("!Q", 5) + bytes(9), 1002, id="length in 8 bytes where 1 does"
+        ),
         pytest.param(b"\x82\xff" + struct.pack("!Q", 2**63) + bytes(9), 1002, id="negative length"),
         pytest.param(frame(CLOSE, b"\x03"), 1002, id="close with half a code"),
         pytest.param(closing(1005), 1002, id="close with 1005"),
@@ -734,51 +744,70 @@ def test_broken_frames(data: bytes, code: int, caplog: pytest.LogCaptureFixture)
     assert f"closed the WebSocket / with {code}" in caplog.text
 
 
-# Pings
+@pytest.mark.parametrize(
+    "data",
+    [frame(PING, b"x", rsv=4), frame(TEXT, b"", fin=False, rsv=4) + frame(CONTINUATION, b"x", rsv=4)],
+)
+@in_loop
+async def test_only_the_first_frame_of_a_message_is_marked_as_compressed(data: bytes) -> None:
+    wire = Wire(echo)
+    await wire.open(DEFLATE)
+    [(first, payload)] = await wire.frames(data)
+    assert (first, payload[:2]) == (0x88, struct.pack("!H", 1002))
+    await wire.leave()
 
 
-def test_pings_are_answered() -> None:
+def test_only_the_first_error_counts(caplog: pytest.LogCaptureFixture) -> None:
     async def test() -> None:
-        wire = Wire(echo)
+        wire = Wire(echo, max_size=10)
         await wire.open()
-        stream = frame(TEXT, b"a", fin=False) + frame(PING, b"1") + frame(CONTINUATION, b"b") + frame(PING)
-        assert await wire.frames(stream) == [(0x8A, b"1"), (0x8A, b""), (0x81, b"ab")]
+        frames = await wire.frames(frame(TEXT, bytes(11)) + frame(PING) + frame(3) + frame(TEXT, b"x"))
+        assert [payload[:2] for _, payload in frames] == [struct.pack("!H", 1009)]
         await wire.leave()
 
     run(test())
+    assert len(caplog.records) == 1
 
 
-def test_pings_go_on_as_long_as_they_are_answered() -> None:
-    async def test() -> None:
-        async with Site(echo, ping_interval=0.02, ping_timeout=10.0) as site:
-            reader, writer = await site.dial()
-            payloads = []
-            for _ in range(3):
-                opcode, payload = await read_frame(reader)
-                assert opcode == PING
-                payloads.append(payload)
-                writer.write(frame(PONG, payload))
-            assert len(set(payloads)) == 3
-            writer.close()
+# Pings
 
-    run(test())
+
+@in_loop
+async def test_pings_are_answered() -> None:
+    wire = Wire(echo)
+    await wire.open()
+    stream = frame(TEXT, b"a", fin=False) + frame(PING, b"1") + frame(CONTINUATION, b"b") + frame(PING)
+    assert await wire.frames(stream) == [(0x8A, b"1"), (0x8A, b""), (0x81, b"ab")]
+    await wire.leave()
+
+
+@in_loop
+async def test_pings_go_on_as_long_as_they_are_answered() -> None:
+    async with Site(echo, ping_interval=0.02, ping_timeout=10.0) as site:
+        reader, writer = await site.dial()
+        payloads = []
+        for _ in range(3):
+            opcode, payload = await read_frame(reader)
+            assert opcode == PING
+            payloads.append(payload)
+            writer.write(frame(PONG, payload))
+        assert len(set(payloads)) == 3
+        writer.close()
 
 
 @pytest.mark.parametrize("answers", [b"", frame(PONG, b"unasked")])
-def test_silence_closes_with_1011(answers: bytes) -> None:
-    async def test() -> None:
-        application = Scripted()
-        application.script = [ACCEPT_IT, "receive", "receive"]
-        async with Site(application, ping_interval=0.05, ping_timeout=0.05) as site:
-            reader, writer = await site.dial()
-            assert (await read_frame(reader))[0] == PING
-            writer.write(answers)
-            assert await read_frame(reader) == (CLOSE, struct.pack("!H", 1011) + b"keepalive ping timeout")
-            assert await reader.read() == b""
-            writer.close()
-        assert application.received[1]["code"] == 1011
-
-    run(test())
+@in_loop
+async def test_silence_closes_with_1011(answers: bytes) -> None:
+    application = Scripted()
+    application.script = [ACCEPT_IT, "receive", "receive"]
+    async with Site(application, ping_interval=0.05, ping_timeout=0.05) as site:
+        reader, writer = await site.dial()
+        assert (await read_frame(reader))[0] == PING
+        writer.write(answers)
+        assert await read_frame(reader) == (CLOSE, struct.pack("!H", 1011) + b"keepalive ping timeout")
+        assert await reader.read() == b""
+        writer.close()
+    assert application.received[1]["code"] == 1011
 
 
 class Clock:
@@ -804,127 +833,115 @@ class Clock:
                 handle._run()
 
 
-def test_timers_of_pings(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def test() -> None:
-        clock = Clock(monkeypatch)
-        wire = Wire(echo, ping_interval=7.0, ping_timeout=3.0)
-        await wire.open()
+@in_loop
+async def test_timers_of_pings(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    wire = Wire(echo, ping_interval=7.0, ping_timeout=3.0)
+    await wire.open()
+    assert clock.waiting == [7.0]
+    clock.fire()
+    assert clock.waiting == [3.0]
+    [(first, payload)] = await wire.frames()
+    assert first == 0x89
+    await wire.feed(frame(PONG, payload))
+    assert clock.waiting == [7.0]
+    await wire.leave()
+    assert clock.waiting == []
+
+
+@in_loop
+async def test_pings_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    wire = Wire(echo, ping_interval=0.0)
+    await wire.open()
+    assert clock.timers == []
+    await wire.leave()
+    wire = Wire(echo, ping_interval=7.0, ping_timeout=0.0)
+    await wire.open()
+    for _ in range(3):
         assert clock.waiting == [7.0]
         clock.fire()
-        assert clock.waiting == [3.0]
-        [(first, payload)] = await wire.frames()
-        assert first == 0x89
-        await wire.feed(frame(PONG, payload))
-        assert clock.waiting == [7.0]
-        await wire.leave()
-        assert clock.waiting == []
-
-    run(test())
+        assert [first for first, _ in await wire.frames()] == [0x89]
+    await wire.leave()
 
 
-def test_pings_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def test() -> None:
-        clock = Clock(monkeypatch)
-        wire = Wire(echo, ping_interval=0.0)
-        await wire.open()
-        assert clock.timers == []
-        await wire.leave()
-        wire = Wire(echo, ping_interval=7.0, ping_timeout=0.0)
-        await wire.open()
-        for _ in range(3):
-            assert clock.waiting == [7.0]
-            clock.fire()
-            assert [first for first, _ in await wire.frames()] == [0x89]
-        await wire.leave()
-
-    run(test())
-
-
-def test_a_pong_behind_messages_that_wait_is_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def test() -> None:
-        clock = Clock(monkeypatch)
-        gate = asyncio.Event()
-        application = Scripted()
-        application.script = [ACCEPT_IT, gate, *["receive"] * 17]
-        wire = Wire(application, ping_interval=7.0, ping_timeout=3.0)
-        await wire.open()
-        clock.fire()
-        [(_, payload)] = await wire.frames()
-        await wire.feed(*[frame(TEXT, b"x")] * 16, frame(PONG, payload))
-        clock.fire()
-        assert await wire.settle() == b""
-        assert clock.waiting == [3.0]
-        gate.set()
-        await wire.settle()
-        assert clock.waiting == [7.0]
-        await wire.leave()
-
-    run(test())
+@in_loop
+async def test_a_pong_behind_messages_that_wait_is_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    gate = asyncio.Event()
+    application = Scripted()
+    application.script = [ACCEPT_IT, gate, *["receive"] * 18]
+    wire = Wire(application, ping_interval=7.0, ping_timeout=3.0)
+    await wire.open()
+    clock.fire()
+    [(_, payload)] = await wire.frames()
+    await wire.feed(*[frame(TEXT, b"x")] * 16, frame(PONG, payload))
+    clock.fire()
+    assert await wire.settle() == b""
+    assert clock.waiting == [3.0]
+    gate.set()
+    await wire.settle()
+    assert clock.waiting == [7.0]
+    await wire.leave()
 
 
 # Back pressure
 
 
-def test_reading_stops_while_much_waits_for_the_application() -> None:
-    async def test() -> None:
-        application = Scripted()
-        steps = [asyncio.Event() for _ in range(40)]
-        application.script = [ACCEPT_IT, "receive"]
-        for step in steps:
-            application.script += [step, "receive"]
-        wire = Wire(application)
-        await wire.open()
-        # All in one piece: what the application has no room for stays frames, and is not lost.
-        await wire.feed(b"".join(frame(TEXT, b"%d" % n) for n in range(40)))
-        assert not wire.reading
-        for n, step in enumerate(steps):
-            step.set()
-            await wire.settle()
-            assert wire.reading == (n >= 31)  # the last 16 of 40 are taken out when 8 have gone, n is 31
-        texts = [message["text"] for message in application.received[1:]]
-        assert texts == [str(n) for n in range(40)]
-        await wire.leave()
-
-    run(test())
-
-
-def test_large_messages_stop_reading_sooner() -> None:
-    async def test() -> None:
-        gate = asyncio.Event()
-        application = Scripted()
-        application.script = [ACCEPT_IT, gate, *["receive"] * 4]
-        wire = Wire(application)
-        await wire.open()
-        await wire.feed(*[frame(BINARY, bytes(40_000))] * 3)
-        assert not wire.reading
-        assert len(wire.arriving) == 1
-        gate.set()
+@in_loop
+async def test_reading_stops_while_much_waits_for_the_application() -> None:
+    application = Scripted()
+    steps = [asyncio.Event() for _ in range(40)]
+    application.script = [ACCEPT_IT, "receive"]
+    for step in steps:
+        application.script += [step, "receive"]
+    wire = Wire(application)
+    await wire.open()
+    # All in one piece: what the application has no room for stays frames, and is not lost.
+    await wire.feed(b"".join(frame(TEXT, b"%d" % n) for n in range(40)))
+    assert not wire.reading
+    for n, step in enumerate(steps):
+        step.set()
         await wire.settle()
-        assert [len(message["bytes"]) for message in application.received[1:]] == [40_000] * 3
-        assert wire.reading
-        await wire.leave()
+        assert wire.reading == (n >= 31)  # the last 16 of 40 are taken out when 8 have gone, n is 31
+    texts = [message["text"] for message in application.received[1:]]
+    assert texts == [str(n) for n in range(40)]
+    await wire.leave()
 
-    run(test())
+
+@in_loop
+async def test_large_messages_stop_reading_sooner() -> None:
+    gate = asyncio.Event()
+    application = Scripted()
+    application.script = [ACCEPT_IT, gate, *["receive"] * 4]
+    wire = Wire(application)
+    await wire.open()
+    await wire.feed(*[frame(BINARY, bytes(40_000))] * 3)
+    assert not wire.reading
+    assert len(wire.arriving) == 1
+    gate.set()
+    await wire.settle()
+    assert [len(message["bytes"]) for message in application.received[1:]] == [40_000] * 3
+    assert wire.reading
+    await wire.leave()
 
 
-def test_well_compressed_messages_are_inflated_one_by_one() -> None:
-    async def test() -> None:
-        gate = asyncio.Event()
-        application = Scripted()
-        application.script = [ACCEPT_IT, gate, *["receive"] * 6]
-        wire = Wire(application)
-        await wire.open(DEFLATE)
-        tracemalloc.start()
-        await wire.feed(frame(BINARY, deflated(bytes(1_000_000)), rsv=4) * 5)
-        taken, _ = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
-        assert taken < 2_000_000
-        gate.set()
-        await wire.settle()
-        assert [len(message["bytes"]) for message in application.received[1:]] == [1_000_000] * 5
-        await wire.leave()
-
-    run(test())
+@in_loop
+async def test_well_compressed_messages_are_inflated_one_by_one() -> None:
+    gate = asyncio.Event()
+    application = Scripted()
+    application.script = [ACCEPT_IT, gate, *["receive"] * 6]
+    wire = Wire(application)
+    await wire.open(DEFLATE)
+    tracemalloc.start()
+    await wire.feed(frame(BINARY, deflated(bytes(1_000_000)), rsv=4) * 5)
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert taken < 2_000_000
+    gate.set()
+    await wire.settle()
+    assert [len(message["bytes"]) for message in application.received[1:]] == [1_000_000] * 5
+    await wire.leave()
 
 
 def test_send_waits_for_a_slow_client_or_its_end() -> None:
@@ -947,6 +964,7 @@ def test_send_waits_for_a_slow_client_or_its_end() -> None:
             await wire.settle()
             assert not wire.written
             assert isinstance(application.errors[0], ClientDisconnected)
+            assert not wire.socket.paused
         assert application.ended
         await wire.leave()
 
@@ -969,8 +987,7 @@ def test_a_real_client_that_does_not_read_stops_the_application() -> None:
             reader, writer = await site.dial()
             [connection] = site.service.connections
             assert isinstance(connection, WebSocketConnection)
-            while not connection.paused:
-                await asyncio.sleep(0)
+            await until(lambda: connection.paused)
             assert sent < 400
             size = 0
             while (received := await read_frame(reader))[0] == BINARY:
@@ -982,40 +999,36 @@ def test_a_real_client_that_does_not_read_stops_the_application() -> None:
     run(test())
 
 
-def test_a_real_client_is_held_back_and_loses_nothing() -> None:
-    async def test() -> None:
-        gate = asyncio.Event()
-        received: list[Any] = []
+@in_loop
+async def test_a_real_client_is_held_back_and_loses_nothing() -> None:
+    gate = asyncio.Event()
+    received: list[Any] = []
 
-        async def application(scope: Any, receive: Receive, send: Send) -> None:
-            await receive()
-            await send(ACCEPT_IT)
-            await gate.wait()
-            while (message := await receive())["type"] == "websocket.receive":
-                received.append(message["bytes"])
-            received.append(message["code"])
+    async def application(scope: Any, receive: Receive, send: Send) -> None:
+        await receive()
+        await send(ACCEPT_IT)
+        await gate.wait()
+        while (message := await receive())["type"] == "websocket.receive":
+            received.append(message["bytes"])
+        received.append(message["code"])
 
-        async with Site(application, ping_interval=0.0) as site, connect(site.url, compression=None) as client:
-            messages = [bytes([n]) * 100_000 for n in range(200)]
+    async with Site(application, ping_interval=0.0) as site, connect(site.url, compression=None) as client:
+        messages = [bytes([n]) * 100_000 for n in range(200)]
 
-            async def talk() -> None:
-                for message in messages:
-                    await client.send(message)
-                await client.close(4000)
+        async def talk() -> None:
+            for message in messages:
+                await client.send(message)
+            await client.close(4000)
 
-            talking = asyncio.create_task(talk())
-            [connection] = site.service.connections
-            assert isinstance(connection, WebSocketConnection)
-            while not connection._held:
-                await asyncio.sleep(0)
-            assert not talking.done()
-            gate.set()
-            await talking
-            while len(received) < 201:
-                await asyncio.sleep(0)
-            assert received == [*messages, 4000]
-
-    run(test())
+        talking = asyncio.create_task(talk())
+        [connection] = site.service.connections
+        assert isinstance(connection, WebSocketConnection)
+        await until(lambda: connection._held)
+        assert not talking.done()
+        gate.set()
+        await talking
+        await until(lambda: len(received) == 201)
+        assert received == [*messages, 4000]
 
 
 # The close
@@ -1030,74 +1043,67 @@ def test_a_real_client_is_held_back_and_loses_nothing() -> None:
         (frame(CLOSE), 1005, "", b""),
     ],
 )
-def test_the_client_closes(sent: bytes, code: int, reason: str, answer: bytes | None) -> None:
-    async def test() -> None:
-        application = Scripted()
-        application.script = [ACCEPT_IT, *["receive"] * 4, (HELLO,), CLOSE_IT]
-        wire = Wire(application)
-        await wire.open()
-        [(first, payload)] = await wire.frames(frame(TEXT, b"last words"), sent + frame(TEXT, b"too late"))
-        assert first == 0x88
-        assert payload == answer or answer is None
-        assert wire.closing
-        assert application.received[1:] == [
-            {"type": "websocket.receive", "text": "last words"},
-            *[{"type": "websocket.disconnect", "code": code, "reason": reason}] * 2,
-        ]
-        assert isinstance(application.errors[0], OSError)
-        assert application.ended
-        await wire.leave()
-
-    run(test())
-
-
-def test_messages_before_a_close_are_received_before_it() -> None:
-    async def test() -> None:
-        gate = asyncio.Event()
-        application = Scripted()
-        application.script = [ACCEPT_IT, gate, *["receive"] * 32]
-        wire = Wire(application)
-        await wire.open()
-        await wire.feed(*[frame(TEXT, b"x")] * 30, closing(1000))
-        gate.set()
-        await wire.settle()
-        assert [m["type"] for m in application.received] == [
-            "websocket.connect",
-            *["websocket.receive"] * 30,
-            "websocket.disconnect",
-        ]
-        await wire.leave()
-
-    run(test())
+@in_loop
+async def test_the_client_closes(sent: bytes, code: int, reason: str, answer: bytes | None) -> None:
+    application = Scripted()
+    application.script = [ACCEPT_IT, *["receive"] * 4, (HELLO,), (CLOSE_IT,)]
+    wire = Wire(application)
+    await wire.open()
+    [(first, payload)] = await wire.frames(frame(TEXT, b"last words"), sent + frame(TEXT, b"too late"))
+    assert first == 0x88
+    assert payload == answer or answer is None
+    assert wire.closing
+    assert application.received[1:] == [
+        {"type": "websocket.receive", "text": "last words"},
+        *[{"type": "websocket.disconnect", "code": code, "reason": reason}] * 2,
+    ]
+    [error] = application.errors  # of the message; to close what is closed is none
+    assert isinstance(error, OSError)
+    assert application.ended
+    await wire.leave()
 
 
-def test_a_connection_that_breaks_is_1006() -> None:
-    async def test() -> None:
-        application = Scripted()
-        application.script = [ACCEPT_IT, "receive", "receive", (HELLO,)]
-        wire = Wire(application)
-        await wire.open()
-        wire.abort()
-        await wire.settle()
-        assert application.received[1] == {"type": "websocket.disconnect", "code": 1006, "reason": ""}
-        assert isinstance(application.errors[0], ClientDisconnected)
-        await wire.leave()
+@in_loop
+async def test_messages_before_a_close_are_received_before_it() -> None:
+    gate = asyncio.Event()
+    application = Scripted()
+    application.script = [ACCEPT_IT, gate, *["receive"] * 32]
+    wire = Wire(application)
+    await wire.open()
+    await wire.feed(*[frame(TEXT, b"x")] * 30, closing(1000))
+    gate.set()
+    await wire.settle()
+    assert [m["type"] for m in application.received] == [
+        "websocket.connect",
+        *["websocket.receive"] * 30,
+        "websocket.disconnect",
+    ]
+    await wire.leave()
 
-    run(test())
+
+@in_loop
+async def test_a_connection_that_breaks_is_1006() -> None:
+    application = Scripted()
+    application.script = [ACCEPT_IT, "receive", "receive", (HELLO,)]
+    wire = Wire(application)
+    await wire.open()
+    wire.abort()
+    await wire.settle()
+    assert application.received[1] == {"type": "websocket.disconnect", "code": 1006, "reason": ""}
+    assert isinstance(application.errors[0], ClientDisconnected)
+    await wire.leave()
 
 
-def test_the_end_of_the_stream_without_a_close_is_1006() -> None:
-    async def test() -> None:
-        application = Scripted()
-        application.script = [ACCEPT_IT, "receive", "receive"]
-        async with Site(application) as site:
-            reader, writer = await site.dial()
-            writer.write_eof()
-            assert await reader.read() == b""
-            writer.close()
-        assert application.received[1]["code"] == 1006
-
-    run(test())
+@in_loop
+async def test_the_end_of_the_stream_without_a_close_is_1006() -> None:
+    application = Scripted()
+    application.script = [ACCEPT_IT, "receive", "receive"]
+    async with Site(application) as site:
+        reader, writer = await site.dial()
+        writer.write_eof()
+        assert await reader.read() == b""
+        writer.close()
+    assert application.received[1]["code"] == 1006
 
 
 @pytest.mark.parametrize(
@@ -1106,112 +1112,125 @@ def test_the_end_of_the_stream_without_a_close_is_1006() -> None:
         ({}, struct.pack("!H", 1000)),
         ({"code": None, "reason": None}, struct.pack("!H", 1000)),
         ({"code": 3456, "reason": "enough"}, struct.pack("!H", 3456) + b"enough"),
-        ({"code": 1014}, struct.pack("!H", 1014)),
-        ({"code": 4999, "reason": "\N{EURO SIGN}" * 100}, struct.pack("!H", 4999) + ("\N{EURO SIGN}" * 41).encode()),
+        ({"code": 1013}, struct.pack("!H", 1013)),
+        (
+            {"code": 4999, "reason": "\N{EURO SIGN}" * 100},
+            struct.pack("!H", 4999) + ("\N{EURO SIGN}" * 41).encode(),
+        ),
     ],
 )
-def test_the_application_closes(message: dict[str, Any], payload: bytes) -> None:
-    async def test() -> None:
-        application = Scripted()
-        application.script = [ACCEPT_IT, "receive", {**CLOSE_IT, **message}, "receive"]
-        wire = Wire(application)
-        answer = (await wire.feed(head())).partition(b"\r\n\r\n")[2]
-        assert split_frames(answer) == [(0x88, payload)]
-        code = message.get("code") or 1000
-        assert application.received[1] == {"type": "websocket.disconnect", "code": code, "reason": ""}
-        assert application.ended
-        assert not wire.closing  # not before the client has answered
-        assert await wire.feed(frame(TEXT, b"crossed"), frame(PING), closing(code)) == b""
-        assert wire.closing
-        assert not wire.aborted
-        await wire.leave()
-
-    run(test())
+@in_loop
+async def test_the_application_closes(message: dict[str, Any], payload: bytes) -> None:
+    application = Scripted()
+    gate = asyncio.Event()
+    application.script = [ACCEPT_IT, "receive", {**CLOSE_IT, **message}, "receive", gate, "receive"]
+    wire = Wire(application)
+    answer = (await wire.feed(head())).partition(b"\r\n\r\n")[2]
+    assert split_frames(answer) == [(0x88, payload)]
+    code = message.get("code") or 1000
+    assert application.received[1] == {"type": "websocket.disconnect", "code": code, "reason": ""}
+    assert not wire.closing  # not before the client has answered
+    assert await wire.feed(frame(TEXT, b"crossed"), frame(PING), closing(code)) == b""
+    assert wire.closing
+    assert not wire.aborted
+    gate.set()
+    await wire.settle()
+    assert application.received[2] == application.received[1]
+    await wire.leave()
 
 
 @pytest.mark.parametrize("code", [0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65536, "1000", 1000.0])
-def test_close_codes_that_may_not_be_sent(code: Any) -> None:
-    async def test() -> None:
-        application = Scripted()
-        application.script = [ACCEPT_IT, ({**CLOSE_IT, "code": code},), "receive", "receive"]
-        wire = Wire(application)
-        answer = (await wire.feed(head())).partition(b"\r\n\r\n")[2]
-        assert split_frames(answer) == [(0x88, struct.pack("!H", 1011))]
-        assert isinstance(application.errors[0], ApplicationError)
-        assert repr(code) in str(application.errors[0])
-        assert application.received[1]["code"] == 1011
-        await wire.leave()
-
-    run(test())
+@in_loop
+async def test_close_codes_that_may_not_be_sent(code: Any) -> None:
+    application = Scripted()
+    application.script = [ACCEPT_IT, ({**CLOSE_IT, "code": code},), "receive", "receive"]
+    wire = Wire(application)
+    answer = (await wire.feed(head())).partition(b"\r\n\r\n")[2]
+    assert split_frames(answer) == [(0x88, struct.pack("!H", 1011))]
+    assert isinstance(application.errors[0], ApplicationError)
+    assert repr(code) in str(application.errors[0])
+    assert application.received[1]["code"] == 1011
+    await wire.leave()
 
 
-def test_a_client_that_never_answers_the_close_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def test() -> None:
-        monkeypatch.setattr(websocket, "CLOSE_TIMEOUT", 0.05)
-        application = Scripted()
-        application.script = [ACCEPT_IT, CLOSE_IT]
-        async with Site(application) as site:
-            reader, writer = await site.dial()
-            assert (await read_frame(reader))[0] == CLOSE
-            assert await reader.read() == b""
-            writer.close()
-
-    run(test())
+@in_loop
+async def test_a_client_that_never_answers_the_close_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(websocket, "CLOSE_TIMEOUT", 0.05)
+    application = Scripted()
+    application.script = [ACCEPT_IT, CLOSE_IT]
+    async with Site(application) as site:
+        reader, writer = await site.dial()
+        assert (await read_frame(reader))[0] == CLOSE
+        assert await reader.read() == b""
+        writer.close()
 
 
-def test_a_close_to_a_slow_client_waits_while_something_moves(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def test() -> None:
-        clock = Clock(monkeypatch)
-        application = Scripted()
-        application.script = [ACCEPT_IT, CLOSE_IT]
-        wire = Wire(application, ping_interval=0.0)
-        wire.unsent = 5000
-        await wire.open()
-        for wire.unsent in (3000, 10):
-            clock.fire()
-            assert clock.waiting == [websocket.CLOSE_TIMEOUT]
-            assert not wire.closing
+@in_loop
+async def test_a_close_to_a_slow_client_waits_while_something_moves(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    application = Scripted()
+    application.script = [ACCEPT_IT, CLOSE_IT]
+    wire = Wire(application, ping_interval=0.0)
+    wire.unsent = 5000
+    await wire.open()
+    for wire.unsent in (3000, 10):
         clock.fire()
-        assert wire.aborted
-        await wire.leave()
+        assert clock.waiting == [websocket.CLOSE_TIMEOUT]
+        assert not wire.closing
+    clock.fire()
+    assert wire.aborted
+    await wire.leave()
 
-    run(test())
 
-
-def test_the_close_is_found_behind_messages_that_were_held_back() -> None:
-    async def test() -> None:
-        gate = asyncio.Event()
-        application = Scripted()
-        application.script = [ACCEPT_IT, gate, CLOSE_IT]
-        wire = Wire(application)
+@in_loop
+async def test_a_client_that_closes_but_takes_nothing_is_cut() -> None:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        clock = Clock(monkeypatch)
+        wire = Wire(echo, ping_interval=0.0)
         await wire.open()
-        await wire.feed(b"".join([frame(TEXT, b"x")] * 100), frame(TEXT, b"y"), closing(1000))
-        assert not wire.reading
-        gate.set()
-        await wire.settle()
+        wire.unsent = 5000
+        await wire.feed(closing(1000))
         assert wire.closing
-        assert not wire.aborted
+        assert not wire.lost
+        clock.fire()
+        await wire.settle()
+        assert wire.lost
         await wire.leave()
 
-    run(test())
+
+@in_loop
+async def test_the_close_is_found_behind_messages_that_were_held_back() -> None:
+    gate = asyncio.Event()
+    application = Scripted()
+    application.script = [ACCEPT_IT, gate, CLOSE_IT]
+    wire = Wire(application)
+    await wire.open()
+    await wire.feed(b"".join([frame(TEXT, b"x")] * 100) + closing(1000))
+    assert not wire.reading
+    gate.set()
+    await wire.settle()
+    assert wire.closing
+    assert not wire.aborted
+    await wire.leave()
 
 
-def test_a_client_that_goes_on_sending_sees_the_code() -> None:
-    async def test() -> None:
-        async with Site(echo, max_size=1000) as site, connect(site.url, compression=None) as client:
-            with pytest.raises(ConnectionClosed) as raised:
-                for _ in range(200):
-                    await client.send(bytes(1_000_000))
-            assert raised.value.rcvd is not None
-            assert raised.value.rcvd.code == 1009
-
-    run(test())
+@in_loop
+async def test_a_client_that_goes_on_sending_sees_the_code() -> None:
+    async with Site(echo, max_size=1000) as site:
+        reader, writer = await site.dial()
+        for _ in range(20):
+            writer.write(frame(BINARY, bytes(100_000)))
+            await writer.drain()
+        opcode, payload = await read_frame(reader)
+        assert (opcode, payload[:2]) == (CLOSE, struct.pack("!H", 1009))
+        assert await reader.read() == b""  # an end, not a reset
+        writer.close()
 
 
 def test_final_messages_arrive_before_the_close() -> None:
     async def application(scope: Any, receive: Receive, send: Send) -> None:
         await send(ACCEPT_IT)
-        await send({"type": "websocket.send", "bytes": bytes(3_000_000)})
+        await send({"type": "websocket.send", "bytes": bytes(30_000_000)})
         await send({"type": "websocket.close", "code": 4001})
 
     async def test() -> None:
@@ -1219,10 +1238,9 @@ def test_final_messages_arrive_before_the_close() -> None:
             client.transport.pause_reading()
             [connection] = site.service.connections
             assert isinstance(connection, WebSocketConnection)
-            while not connection.paused:
-                await asyncio.sleep(0)
+            await until(lambda: connection.paused)
             client.transport.resume_reading()
-            assert await client.recv() == bytes(3_000_000)
+            assert await client.recv() == bytes(30_000_000)
             with pytest.raises(ConnectionClosedError) as raised:
                 await client.recv()
             assert raised.value.rcvd is not None
@@ -1235,57 +1253,51 @@ def test_final_messages_arrive_before_the_close() -> None:
 
 
 @pytest.mark.parametrize(("arguments", "code"), [((), 1012), ((1001, "bye"), 1001)])
-def test_shutdown_closes_at_once(arguments: Any, code: int) -> None:
-    async def test() -> None:
-        application = Scripted()
-        application.script = [ACCEPT_IT, "receive", "receive", (HELLO,)]
-        wire = Wire(application)
-        await wire.open()
-        wire.socket.shutdown(*arguments)
-        [(first, payload)] = await wire.frames()
-        assert first == 0x88
-        assert payload[:2] == struct.pack("!H", code)
-        assert application.received[1]["code"] == code
-        assert isinstance(application.errors[0], ClientDisconnected)
-        await wire.feed(closing(code))
-        assert wire.closing
-        await wire.leave()
-
-    run(test())
+@in_loop
+async def test_shutdown_closes_at_once(arguments: Any, code: int) -> None:
+    application = Scripted()
+    application.script = [ACCEPT_IT, "receive", "receive", (HELLO,)]
+    wire = Wire(application)
+    await wire.open()
+    wire.socket.shutdown(*arguments)
+    [(first, payload)] = await wire.frames()
+    assert first == 0x88
+    assert payload[:2] == struct.pack("!H", code)
+    assert application.received[1]["code"] == code
+    assert isinstance(application.errors[0], ClientDisconnected)
+    await wire.feed(closing(code))
+    assert wire.closing
+    await wire.leave()
 
 
-def test_shutdown_refuses_a_handshake_that_waits() -> None:
-    async def test() -> None:
-        gate = asyncio.Event()
-        application = Scripted()
-        application.script = [gate, "receive", "receive", (ACCEPT_IT,)]
-        wire = Wire(application)
-        await wire.feed(head())
-        wire.socket.shutdown()
-        assert (await wire.settle()).startswith(b"HTTP/1.1 503 ")
-        assert wire.closing
-        gate.set()
-        await wire.settle()
-        assert application.received[1]["code"] == 1006
-        assert isinstance(application.errors[0], ClientDisconnected)
-        await wire.leave()
-
-    run(test())
+@in_loop
+async def test_shutdown_refuses_a_handshake_that_waits() -> None:
+    gate = asyncio.Event()
+    application = Scripted()
+    application.script = [gate, "receive", "receive", (ACCEPT_IT,)]
+    wire = Wire(application)
+    await wire.feed(head())
+    wire.socket.shutdown()
+    assert (await wire.settle()).startswith(b"HTTP/1.1 503 ")
+    assert wire.closing
+    gate.set()
+    await wire.settle()
+    assert application.received[1]["code"] == 1006
+    assert isinstance(application.errors[0], ClientDisconnected)
+    await wire.leave()
 
 
-def test_disconnect_cuts() -> None:
-    async def test() -> None:
-        application = Scripted()
-        application.script = [ACCEPT_IT, "receive", "receive"]
-        wire = Wire(application)
-        await wire.open()
-        wire.socket.disconnect()
-        await wire.settle()
-        assert wire.aborted
-        assert application.received[1]["code"] == 1006
-        await wire.leave()
-
-    run(test())
+@in_loop
+async def test_disconnect_cuts() -> None:
+    application = Scripted()
+    application.script = [ACCEPT_IT, "receive", "receive"]
+    wire = Wire(application)
+    await wire.open()
+    wire.socket.disconnect()
+    await wire.settle()
+    assert wire.aborted
+    assert application.received[1]["code"] == 1006
+    await wire.leave()
 
 
 def test_cancel_ends_the_application_and_the_connection() -> None:
@@ -1312,83 +1324,82 @@ def test_cancel_ends_the_application_and_the_connection() -> None:
 # ASGI
 
 
-def test_scope() -> None:
-    async def test() -> None:
-        application = Scripted()
-        application.script = ["receive", ACCEPT_IT]
-        wire = Wire(application, root_path="/mounted")
-        await wire.feed(head(b"Sec-WebSocket-Protocol: a, b", target=b"/caf%C3%A9/%ff?q=%20"))
-        scope = application.scope
-        headers = scope.pop("headers")
-        assert (b"host", b"localhost") in headers
-        assert (b"sec-websocket-protocol", b"a, b") in headers
-        assert scope == {
-            "type": "websocket",
-            "asgi": {"version": "3.0", "spec_version": "2.5"},
-            "http_version": "1.1",
-            "scheme": "ws",
-            "path": "/mounted/caf\xe9/\N{REPLACEMENT CHARACTER}",
-            "raw_path": b"/mounted/caf%C3%A9/%ff",
-            "query_string": b"q=%20",
-            "root_path": "/mounted",
-            "client": ("127.0.0.1", 50000),
-            "server": ("127.0.0.1", 8000),
-            "subprotocols": ["a", "b"],
-            "state": {"pool": 1},
-            "extensions": {"websocket.http.response": {}},
-        }
-        gateway: Any = wire.service.gateway
-        assert scope["state"] is not gateway.state
-        await wire.leave()
-
-    run(test())
+@in_loop
+async def test_scope() -> None:
+    application = Scripted()
+    application.script = ["receive", ACCEPT_IT]
+    wire = Wire(application, root_path="/mounted")
+    await wire.feed(head(b"Sec-WebSocket-Protocol: a, b", target=b"/caf%C3%A9/%ff?q=%20"))
+    scope = application.scope
+    headers = scope.pop("headers")
+    assert (b"host", b"localhost") in headers
+    assert (b"sec-websocket-protocol", b"a, b") in headers
+    assert scope == {
+        "type": "websocket",
+        "asgi": {"version": "3.0", "spec_version": "2.5"},
+        "http_version": "1.1",
+        "scheme": "ws",
+        "path": "/mounted/caf\xe9/\N{REPLACEMENT CHARACTER}",
+        "raw_path": b"/mounted/caf%C3%A9/%ff",
+        "query_string": b"q=%20",
+        "root_path": "/mounted",
+        "client": ("127.0.0.1", 50000),
+        "server": ("127.0.0.1", 8000),
+        "subprotocols": ["a", "b"],
+        "state": {"pool": 1},
+        "extensions": {"websocket.http.response": {}},
+    }
+    gateway: Any = wire.service.gateway
+    assert scope["state"] is not gateway.state
+    await wire.leave()
 
 
-def test_accept_with_subprotocol_and_headers() -> None:
-    async def test() -> None:
-        application = Scripted()
-        application.script = [{**ACCEPT_IT, "subprotocol": "b", "headers": [(b"X-Own", b"1"), [b"set-cookie", b"a=b"]]}]
-        wire = Wire(application)
-        answer = await wire.open(b"Sec-WebSocket-Protocol: a, b")
-        for line in (b"sec-websocket-protocol: b", b"x-own: 1", b"set-cookie: a=b"):
-            assert b"\r\n" + line + b"\r\n" in answer
-        assert wire.access == [("GET", b"/", "1.1", 101)]
-        await wire.leave()
-
-    run(test())
-
-
-def test_close_before_accept_is_403() -> None:
-    async def test() -> None:
-        application = Scripted()
-        application.script = ["receive", {**CLOSE_IT, "code": 1006}, "receive"]
-        wire = Wire(application)
-        answer = await wire.feed(head())
-        assert answer.startswith(b"HTTP/1.1 403 ")
-        assert application.received[1] == {"type": "websocket.disconnect", "code": 1006, "reason": ""}
-        assert wire.closing
-        assert [line[3] for line in wire.access] == [403]
-        await wire.leave()
-
-    run(test())
+@in_loop
+async def test_accept_with_subprotocol_and_headers() -> None:
+    application = Scripted()
+    application.script = [
+        {**ACCEPT_IT, "subprotocol": "b", "headers": [(b"X-Own", b"1"), [b"set-cookie", b"a=b"]]}
+    ]
+    wire = Wire(application)
+    answer = await wire.open(b"Sec-WebSocket-Protocol: a, b")
+    for line in (b"sec-websocket-protocol: b", b"x-own: 1", b"set-cookie: a=b"):
+        assert b"\r\n" + line + b"\r\n" in answer
+    assert wire.access == [("GET", b"/", "1.1", 101)]
+    await wire.leave()
 
 
-def test_refusal_by_a_response() -> None:
-    async def test() -> None:
-        application = Scripted()
-        body = {"type": "websocket.http.response.body"}
-        application.script = [RESPOND, {**body, "body": b"no ", "more_body": True}, {**body, "body": b"way"}, "receive"]
-        application.script += ["receive"]
-        wire = Wire(application)
-        answer = await wire.feed(head())
-        assert answer.startswith(b"HTTP/1.1 401 Unauthorized\r\nx-why: no ticket\r\n")
-        assert b"3\r\nno \r\n3\r\nway\r\n0\r\n\r\n" in answer
-        assert application.received[1] == {"type": "websocket.disconnect", "code": 1006, "reason": ""}
-        assert wire.closing
-        assert [line[3] for line in wire.access] == [401]
-        await wire.leave()
+@in_loop
+async def test_close_before_accept_is_403() -> None:
+    application = Scripted()
+    application.script = ["receive", {**CLOSE_IT, "code": 1006}, "receive"]
+    wire = Wire(application)
+    answer = await wire.feed(head())
+    assert answer.startswith(b"HTTP/1.1 403 ")
+    assert application.received[1] == {"type": "websocket.disconnect", "code": 1006, "reason": ""}
+    assert wire.closing
+    assert [line[3] for line in wire.access] == [403]
+    await wire.leave()
 
-    run(test())
+
+@in_loop
+async def test_refusal_by_a_response() -> None:
+    application = Scripted()
+    body = {"type": "websocket.http.response.body"}
+    application.script = [
+        RESPOND,
+        {**body, "body": b"no ", "more_body": True},
+        {**body, "body": b"way"},
+        "receive",
+    ]
+    application.script += ["receive"]
+    wire = Wire(application)
+    answer = await wire.feed(head())
+    assert answer.startswith(b"HTTP/1.1 401 Unauthorized\r\nx-why: no ticket\r\n")
+    assert b"3\r\nno \r\n3\r\nway\r\n0\r\n\r\n" in answer
+    assert application.received[1] == {"type": "websocket.disconnect", "code": 1006, "reason": ""}
+    assert wire.closing
+    assert [line[3] for line in wire.access] == [401]
+    await wire.leave()
 
 
 def test_refusal_waits_for_a_slow_client() -> None:
@@ -1396,7 +1407,7 @@ def test_refusal_waits_for_a_slow_client() -> None:
         gate = asyncio.Event()
         application = Scripted()
         body = {"type": "websocket.http.response.body", "body": b"x", "more_body": True}
-        application.script = [RESPOND, gate, body, (body,), {**body, "more_body": False}]
+        application.script = [RESPOND, gate, (body,), (body,), {**body, "more_body": False}]
         wire = Wire(application)
         await wire.feed(head())
         wire.protocol.pause_writing()
@@ -1406,9 +1417,11 @@ def test_refusal_waits_for_a_slow_client() -> None:
         if ending == "room":
             wire.protocol.resume_writing()
             assert await wire.settle() == b"1\r\nx\r\n" * 2 + b"0\r\n\r\n"
+            assert application.errors == []
         else:
             wire.abort()
             await wire.settle()
+            assert [type(error) for error in application.errors] == [ClientDisconnected] * 2
         assert application.ended
         await wire.leave()
 
@@ -1447,36 +1460,34 @@ BODY = {"type": "websocket.http.response.body", "body": b""}
     ],
 )
 @pytest.mark.parametrize("swallowed", [False, True])
-def test_messages_that_break_the_protocol(
+@in_loop
+async def test_messages_that_break_the_protocol(
     before: list[Any], bad: Any, named: str, status: int, swallowed: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The application gets an error, the client an answer; also if the application then just waits."""
 
-    async def test() -> None:
-        application = Scripted()
-        application.script = ["receive", *before, (bad,) if swallowed else bad, asyncio.Event()]
-        wire = Wire(application)
-        answer = await wire.feed(head())
-        if status == 0:
-            assert wire.aborted
-        elif status < 1000:
-            assert answer.startswith(b"HTTP/1.1 %d " % status)
-            assert wire.closing
-        else:
-            frames = split_frames(answer.partition(b"\r\n\r\n")[2])
-            assert frames == [(0x88, struct.pack("!H", status))]
-        if swallowed:
-            [error] = application.errors
-            assert isinstance(error, ApplicationError)
-            assert re.search(named, str(error))
-        else:
-            assert application.ended
-            assert re.search(named, caplog.text)
-        for handler in list(wire.service.gateway.running):
-            handler.cancel()
-        await wire.leave()
-
-    run(test())
+    application = Scripted()
+    application.script = ["receive", *before, (bad,) if swallowed else bad, asyncio.Event()]
+    wire = Wire(application)
+    answer = await wire.feed(head())
+    if status == 0:
+        assert wire.aborted
+    elif status < 1000:
+        assert answer.startswith(b"HTTP/1.1 %d " % status)
+        assert wire.closing
+    else:
+        frames = split_frames(answer.partition(b"\r\n\r\n")[2])
+        assert frames == [(0x88, struct.pack("!H", status))]
+    if swallowed:
+        [error] = application.errors
+        assert isinstance(error, ApplicationError)
+        assert re.search(named, str(error))
+    else:
+        assert application.ended
+        assert re.search(named, caplog.text)
+    for handler in list(wire.service.gateway.running):
+        handler.cancel()
+    await wire.leave()
 
 
 def test_a_swallowed_error_is_logged_in_the_end(caplog: pytest.LogCaptureFixture) -> None:
@@ -1530,107 +1541,121 @@ def test_how_an_application_ends(
     assert bool(logged) == ("ERROR" in caplog.text)
 
 
-def test_a_client_that_leaves_before_the_answer() -> None:
-    async def test() -> None:
-        gate = asyncio.Event()
-        application = Scripted()
-        application.script = ["receive", "receive", gate, (ACCEPT_IT,), CLOSE_IT]
-        wire = Wire(application)
-        await wire.feed(head())
-        wire.abort()
-        await wire.settle()
-        assert application.received[1] == {"type": "websocket.disconnect", "code": 1006, "reason": ""}
-        gate.set()
-        await wire.settle()
-        assert isinstance(application.errors[0], ClientDisconnected)
-        assert application.ended
-        assert not wire.written
-        await wire.leave()
-
-    run(test())
+@in_loop
+async def test_a_client_that_leaves_before_the_answer() -> None:
+    gate = asyncio.Event()
+    application = Scripted()
+    application.script = ["receive", "receive", gate, (ACCEPT_IT,), CLOSE_IT]
+    wire = Wire(application)
+    await wire.feed(head())
+    wire.abort()
+    await wire.settle()
+    assert application.received[1] == {"type": "websocket.disconnect", "code": 1006, "reason": ""}
+    gate.set()
+    await wire.settle()
+    assert isinstance(application.errors[0], ClientDisconnected)
+    assert application.ended
+    assert not wire.written
+    await wire.leave()
 
 
-def test_two_tasks_of_an_application_wait_at_once() -> None:
-    async def test() -> None:
-        received: list[Any] = []
+@in_loop
+async def test_two_tasks_of_an_application_wait_at_once() -> None:
+    received: list[Any] = []
 
-        async def application(scope: Any, receive: Receive, send: Send) -> None:
-            await receive()
-            await send(ACCEPT_IT)
+    async def application(scope: Any, receive: Receive, send: Send) -> None:
+        await receive()
+        await send(ACCEPT_IT)
 
-            async def listen() -> None:
-                received.append(await receive())
+        async def listen() -> None:
+            received.append(await receive())
 
-            await asyncio.gather(listen(), listen())
+        await asyncio.gather(listen(), listen())
 
-        wire = Wire(application)
-        await wire.open()
-        await wire.feed(frame(TEXT, b"one"))
-        await wire.feed(frame(TEXT, b"two"))
-        assert sorted(message["text"] for message in received) == ["one", "two"]
-        await wire.leave()
+    wire = Wire(application)
+    await wire.open()
+    await wire.feed(frame(TEXT, b"one"))
+    await wire.feed(frame(TEXT, b"two"))
+    assert sorted(message["text"] for message in received) == ["one", "two"]
+    await wire.leave()
 
-    run(test())
+
+@in_loop
+async def test_a_task_that_waits_sees_that_another_refused() -> None:
+    received: list[Any] = []
+
+    async def application(scope: Any, receive: Receive, send: Send) -> None:
+        await receive()
+
+        async def listen() -> None:
+            received.append(await receive())
+
+        listening = asyncio.create_task(listen())
+        await asyncio.sleep(0)
+        await send(CLOSE_IT)
+        await listening
+
+    wire = Wire(application)
+    assert (await wire.feed(head())).startswith(b"HTTP/1.1 403 ")
+    assert received == [{"type": "websocket.disconnect", "code": 1006, "reason": ""}]
+    await wire.leave()
 
 
 # Other people's client
 
 
 @pytest.mark.parametrize("compression", [None, "deflate"])
-def test_the_websockets_client(compression: str | None) -> None:
-    async def test() -> None:
-        async with Site(echo) as site, connect(site.url, compression=compression, max_size=None) as client:
-            extensions = client.protocol.extensions
-            assert len(extensions) == (compression is not None)
-            for message in ("", "text \N{SNOWMAN}", b"", bytes(range(256)), "x" * 70_000, os.urandom(2**20)):
-                await client.send(message)
-                assert await client.recv() == message
-            await client.send(["in ", "three ", "parts"])
-            assert await client.recv() == "in three parts"
-            await (await client.ping())
-            await client.close(4002, "done")
-        assert [line[3] for line in site.access] == [101]
-        assert client.close_code == 4002
-
-    run(test())
+@in_loop
+async def test_the_websockets_client(compression: str | None) -> None:
+    async with Site(echo) as site, connect(site.url, compression=compression, max_size=None) as client:
+        extensions = client.protocol.extensions
+        assert len(extensions) == (compression is not None)
+        for message in ("", "text \N{SNOWMAN}", b"", bytes(range(256)), "x" * 70_000, os.urandom(2**20)):
+            await client.send(message)
+            assert await client.recv() == message
+        await client.send(["in ", "three ", "parts"])
+        assert await client.recv() == "in three parts"
+        await (await client.ping())
+        await client.close(4002, "done")
+    assert [line[3] for line in site.access] == [101]
+    assert client.close_code == 4002
 
 
-def test_the_websockets_client_and_a_subprotocol() -> None:
-    async def test() -> None:
-        application = Scripted()
-        application.script = [{**ACCEPT_IT, "subprotocol": "soap"}, {**CLOSE_IT, "code": 3000, "reason": "enough"}]
-        async with Site(application) as site:
-            async with connect(site.url, subprotocols=[websockets.Subprotocol(p) for p in ("wamp", "soap")]) as client:
-                assert client.subprotocol == "soap"
-                with pytest.raises(ConnectionClosedError):
-                    await client.recv()
-            assert (client.close_code, client.close_reason) == (3000, "enough")
-
-    run(test())
-
-
-def test_the_websockets_client_sees_a_refusal() -> None:
-    async def test() -> None:
-        application = Scripted()
-        application.script = [RESPOND, {**BODY, "body": b"no ticket, no ride"}]
-        async with Site(application) as site:
-            with pytest.raises(InvalidStatus) as raised:
-                await connect(site.url)
-            response = raised.value.response
-            assert response.status_code == 401
-            assert response.headers["x-why"] == "no ticket"
-            assert response.body == b"no ticket, no ride"
-
-    run(test())
-
-
-def test_the_websockets_client_sees_a_shutdown() -> None:
-    async def test() -> None:
-        async with Site(echo) as site, connect(site.url) as client:
-            for connection in list(site.service.connections):
-                connection.shutdown(1012)
+@in_loop
+async def test_the_websockets_client_and_a_subprotocol() -> None:
+    application = Scripted()
+    application.script = [
+        {**ACCEPT_IT, "subprotocol": "soap"},
+        {**CLOSE_IT, "code": 3000, "reason": "enough"},
+    ]
+    async with Site(application) as site:
+        async with connect(
+            site.url, subprotocols=[websockets.Subprotocol(p) for p in ("wamp", "soap")]
+        ) as client:
+            assert client.subprotocol == "soap"
             with pytest.raises(ConnectionClosedError):
                 await client.recv()
-            assert client.close_code == 1012
+        assert (client.close_code, client.close_reason) == (3000, "enough")
 
-    run(test())
+
+@in_loop
+async def test_the_websockets_client_sees_a_refusal() -> None:
+    application = Scripted()
+    application.script = [RESPOND, {**BODY, "body": b"no ticket, no ride"}]
+    async with Site(application) as site:
+        with pytest.raises(InvalidStatus) as raised:
+            await connect(site.url)
+        response = raised.value.response
+        assert response.status_code == 401
+        assert response.headers["x-why"] == "no ticket"
+        assert response.body == b"no ticket, no ride"
+
+
+@in_loop
+async def test_the_websockets_client_sees_a_shutdown() -> None:
+    async with Site(echo) as site, connect(site.url) as client:
+        for connection in list(site.service.connections):
+            connection.shutdown(1012)
+        with pytest.raises(ConnectionClosedError):
+            await client.recv()
+        assert client.close_code == 1012

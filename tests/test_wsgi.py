@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any
+from typing import Any, TypeVarTuple
 from wsgiref.validate import validator
 
 import pytest
@@ -24,6 +24,8 @@ from devserver.gateway.environ import BLOCK, ClientDisconnected, constant_enviro
 from devserver.gateway.threads import Threads
 from devserver.gateway.wsgi import WsgiGateway
 from devserver.http.exchange import Handler, Headers, Peer, Request
+
+Ts = TypeVarTuple("Ts")
 
 DEADLINE = 20.0
 PLAIN = [("Content-Type", "text/plain")]
@@ -60,7 +62,7 @@ class MemoryExchange:
         self.ended = asyncio.Event()
         self.wrote = asyncio.Event()
         self._buffer = body
-        self._arriving = arriving or []
+        self._arriving = list(arriving or [])
         self._pausing = pausing
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
@@ -148,9 +150,11 @@ class CountingLoop(asyncio.SelectorEventLoop):
 
     hops = 0
 
-    def call_soon_threadsafe(self, *args: Any, **kwargs: Any) -> asyncio.Handle:
+    def call_soon_threadsafe(
+        self, callback: Callable[[*Ts], object], *args: *Ts, context: contextvars.Context | None = None
+    ) -> asyncio.Handle:
         self.hops += 1
-        return super().call_soon_threadsafe(*args, **kwargs)
+        return super().call_soon_threadsafe(callback, *args, context=context)
 
 
 def answer_error(request: Request, error: BaseException) -> tuple[int, Headers, bytes]:
@@ -175,8 +179,7 @@ class Rig:
         await self.idle()
 
     async def idle(self) -> None:
-        while self.gateway.running:
-            await asyncio.sleep(0)
+        await until(lambda: not self.gateway.running)
 
     async def answer(self, exchange: MemoryExchange) -> MemoryExchange:
         self.begin(exchange)
@@ -211,7 +214,8 @@ def ask(application: Any, root_path: str = "", **request: Any) -> MemoryExchange
 
 
 async def until(condition: Callable[[], object]) -> None:
-    while not condition():
+    # Another thread brings the condition about, so there is no asyncio.Event to wait for.
+    while not condition():  # noqa: ASYNC110
         await asyncio.sleep(0)
 
 
@@ -486,7 +490,7 @@ def test_a_large_body_is_read_whole() -> None:
         data = environ["wsgi.input"].read()
         return [b"same" if data == b"".join(blocks) else b"different"]
 
-    assert ask(total, method="POST", headers=CHUNKED, arriving=blocks.copy()).body == b"same"
+    assert ask(total, method="POST", headers=CHUNKED, arriving=blocks).body == b"same"
 
 
 def test_the_end_of_the_body_stays_the_end() -> None:
@@ -495,7 +499,9 @@ def test_the_end_of_the_body_stays_the_end() -> None:
         stream = environ["wsgi.input"]
         return [stream.read(), b"|", stream.read(), stream.read(5), stream.readline()]
 
-    assert ask(twice, method="POST", headers=CHUNKED, arriving=[b"all", b""]).body == b"all|"
+    exchange = ask(twice, method="POST", headers=CHUNKED, arriving=[b"all", b""])
+    assert exchange.body == b"all|"
+    assert exchange.reads == 4  # nothing, "all", nothing, the end; then nobody asks any more
 
 
 def test_a_disconnect_in_the_body_is_an_error_in_read(caplog: pytest.LogCaptureFixture) -> None:
@@ -618,7 +624,6 @@ def test_the_response_ends_with_the_last_byte_announced() -> None:
         release.wait(DEADLINE)
 
     async def test() -> None:
-        # The client is slow to take the last byte, and then the exchange is not woken again.
         rig, exchange = Rig(application), MemoryExchange()
         rig.begin(exchange)
         await exchange.ended.wait()
@@ -631,6 +636,8 @@ def test_the_response_ends_with_the_last_byte_announced() -> None:
 
 
 def test_a_pause_at_the_end_holds_nobody_up() -> None:
+    """Once a response is complete its exchange is not woken again."""
+
     def application(environ: Any, start_response: Any) -> Iterator[bytes]:
         start_response("200 OK", [("Content-Length", "2")])
         yield b"ab"
@@ -972,31 +979,37 @@ def test_a_broken_application_is_told_how(
 
 
 @pytest.mark.parametrize(
-    ("chunks", "aborted"),
+    ("chunks", "body", "aborted"),
     [
-        ([b"ab", "text"], True),
-        ([b"a"], True),
-        ([b"a", b"bcd"], True),
-        ([b"ab", b"c"], True),
-        ([b"abc", b"d"], False),
+        ([b"a", "text"], b"a", True),
+        ([b"a", b"b"], b"ab", True),  # too short
+        ([b"a", b"bcd"], b"a", True),  # too long, and the announced length never met
+        ([b"ab", b"c", b"d"], b"abc", False),  # the client has all that it was promised
     ],
 )
 def test_a_response_that_goes_wrong_is_cut(
-    chunks: list[Any], aborted: bool, caplog: pytest.LogCaptureFixture
+    chunks: list[Any], body: bytes, aborted: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What a client was promised and did not get; more than was promised harms nobody."""
+    async def test() -> None:
+        exchange = MemoryExchange()
+        delivered = threading.Event()
 
-    def application(environ: Any, start_response: Any) -> Iterator[Any]:
-        start_response("200 OK", [("Content-Length", "3" if "text" not in chunks else "9")])
-        yield chunks[0]
-        yield from chunks[1:]
+        def application(environ: Any, start_response: Any) -> Iterator[Any]:
+            start_response("200 OK", [("Content-Length", "3")])
+            for chunk in chunks:
+                yield chunk
+                delivered.wait(DEADLINE)  # so that the first is written by itself
 
-    exchange = ask(application)
-    if chunks == [b"ab", b"c"]:
-        assert exchange.body == b"abc"
-        assert not errors(caplog)
-        return
-    assert exchange.aborted == aborted
+        rig = Rig(application)
+        rig.begin(exchange)
+        await exchange.wrote.wait()
+        delivered.set()
+        await rig.finish(exchange)
+        assert exchange.body.startswith(body[:1])
+        assert body.startswith(exchange.body)
+        assert exchange.aborted == aborted
+
+    run(test)
     assert len(errors(caplog)) == 1
 
 
@@ -1027,6 +1040,29 @@ def test_the_loops_side_may_refuse_a_head_while_the_application_goes_on(
     assert exchange.status == 500
     assert b"control character" in exchange.body
     assert iterable.closed == 1
+    assert len(errors(caplog)) == 1
+
+
+def test_nothing_follows_the_answer_to_a_failure(caplog: pytest.LogCaptureFixture) -> None:
+    async def test() -> None:
+        answered = threading.Event()
+
+        def application(environ: Any, start_response: Any) -> list[bytes]:
+            write = start_response("200 OK", [("X", "a\nb")])
+            write(b"first")
+            answered.wait(DEADLINE)
+            write(b"second")
+            return [b"third"]
+
+        rig, exchange = Rig(application), MemoryExchange()
+        rig.begin(exchange)
+        await exchange.ended.wait()
+        answered.set()
+        await rig.idle()
+        assert exchange.status == 500
+        assert len(exchange.writes) == 1
+
+    run(test)
     assert len(errors(caplog)) == 1
 
 
@@ -1133,7 +1169,7 @@ def test_cancel_keeps_a_waiting_request_from_beginning() -> None:
     assert called == ["/"] * 40
 
 
-def test_a_closed_loop_lets_the_thread_go() -> None:
+def test_a_closed_loop_lets_the_thread_go(caplog: pytest.LogCaptureFixture) -> None:
     entered, release = threading.Event(), threading.Event()
     ended: list[threading.Thread] = []
 
@@ -1155,6 +1191,7 @@ def test_a_closed_loop_lets_the_thread_go() -> None:
     release.set()
     ended[0].join(DEADLINE)
     assert not ended[0].is_alive()
+    assert not errors(caplog)
 
 
 def test_calls_run_in_copies_of_the_context() -> None:
@@ -1196,6 +1233,23 @@ def test_a_job_that_raises_does_not_end_its_thread(caplog: pytest.LogCaptureFixt
     threads.submit(done.set)
     assert done.wait(DEADLINE)
     assert "A job failed in pool-1" in caplog.text
+
+
+def test_idle_threads_are_used_again() -> None:
+    threads = Threads(40, "pool")
+    names: set[str] = set()
+    for _ in range(200):
+        done = threading.Event()
+
+        def job(done: threading.Event = done) -> None:
+            names.add(threading.current_thread().name)
+            done.set()
+
+        threads.submit(job)
+        assert done.wait(DEADLINE)
+    threads.close()
+    # A thread is idle a moment after its job is done, so there may be a few.
+    assert len(names) < 10
 
 
 def test_closed_threads_end() -> None:

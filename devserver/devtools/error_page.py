@@ -205,16 +205,14 @@ class PageGateway:
 
     websockets = False
 
-    def __init__(self, failure: Failure, style: str, asked: Callable[[], None]) -> None:
-        """Args: style: see `render`; asked: called for each request."""
+    def __init__(self, failure: Failure, style: str) -> None:
+        """Args: style: see `render`."""
         self.failure = failure
         self.running: set[Handler] = set()
         self._style = style
-        self._asked = asked
         self._handler = _Answered()
 
     def exchange(self, exchange: Exchange) -> Handler:
-        self._asked()
         status, headers, body = render(self.failure, exchange.request, self._style)
         exchange.start(status, headers)
         exchange.write(body, False)

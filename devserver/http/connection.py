@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, cast
 
 from devserver.config import Http, WebSocket
 from devserver.http import framing
-from devserver.http.exchange import Address, Gateway, Headers, Peer, Request
+from devserver.http.exchange import Address, Gateway, Handler, Headers, Peer, Request
 from devserver.http.framing import BadBody, Refused
 from devserver.http.stream import HIGH_WATER, Stream
 
@@ -47,7 +47,10 @@ class Service:
         defaults: headers that each response gets unless it has them; an empty value is the date.
         access: writes the access line; None for no lines.
         connections: those that are open.
-        draining: no connection is kept alive any more.
+        draining: no request is begun any more; a connection without one is handed over or closed.
+        gate: asked before each request is begun; False holds the request back.
+        hand_over: gives a connection to whoever serves next: its descriptor, which is closed
+            afterwards, and the bytes that were read and not used. None: connections are closed.
     """
 
     gateway: Gateway
@@ -58,6 +61,8 @@ class Service:
     access: AccessLog | None = None
     connections: set[Connection | WebSocketConnection] = field(default_factory=set)
     draining: bool = False
+    gate: Callable[[], bool] | None = None
+    hand_over: Callable[[int, bytes], None] | None = None
 
     @property
     def full(self) -> bool:
@@ -79,7 +84,9 @@ class Connection(asyncio.Protocol):
         self._searched = 0
         self._eof = False
         self._closing = False  # the last response has been sent; what still arrives is dropped
-        self._held = False
+        self._paused = False
+        self._held = False  # the gate has not let the next request through
+        self._leaving = False  # handed over as soon as everything is written
         self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -105,15 +112,14 @@ class Connection(asyncio.Protocol):
         self._buffer = self._buffer + data if self._buffer else data
         if stream is None:
             self._next()
-        elif len(self._buffer) > HIGH_WATER and not self._held:
-            self._held = True
-            self._transport.pause_reading()
+        elif len(self._buffer) > HIGH_WATER:
+            self._pause()
 
     def eof_received(self) -> bool:
         self._eof = True
         stream = self.stream
         if stream is None:
-            return False
+            return self._held or self._leaving
         if stream.complete:
             stream.keep_alive = False
             stream.hang_up()
@@ -134,13 +140,15 @@ class Connection(asyncio.Protocol):
             self.stream.pause(True)
 
     def resume_writing(self) -> None:
-        if self.stream is not None:
+        if self._leaving:
+            self._leave()
+        elif self.stream is not None:
             self.stream.pause(False)
 
     # reading
 
-    def _next(self) -> None:
-        """Begin the next request if its head is there."""
+    def _next(self, passed: bool = False) -> None:
+        """Begin the next request if its head is there. Args: passed: the gate has been asked."""
         buffer = self._buffer
         if not self._searched and buffer[:2] == b"\r\n":
             buffer = self._buffer = buffer.lstrip(b"\r\n")  # RFC 9112 section 2.2
@@ -150,6 +158,10 @@ class Connection(asyncio.Protocol):
                 if not self._searched and buffer:
                     self._expect_by(self.service.settings.header_timeout)
                 self._searched = len(buffer)
+                return
+            if not passed and self.service.gate is not None and not self.service.gate():
+                self._held, self._deadline = True, 0.0
+                self._pause()
                 return
             head, self._buffer, self._searched = buffer[:end], buffer[end:], 0
             framing.check_head(head)
@@ -252,21 +264,32 @@ class Connection(asyncio.Protocol):
             self._transport.close()
             return
         self.stream = None
-        if self._held:
-            self._held = False
-            self._transport.resume_reading()
+        if self.service.draining:
+            self._leave()
+            return
+        self._unpause()
         self._expect_by(self.service.settings.keep_alive)
         if self._buffer:
             # Not in this call: a client with a thousand requests in one segment would nest as deep.
             self._loop.call_soon(self._resume)
-        elif self._eof or self.service.draining:
+        elif self._eof:
             self._transport.close()
 
     def _resume(self) -> None:
-        if self.stream is None and not self._transport.is_closing():
+        if self.stream is None and not self._closing and not self._leaving:
             self._next()
-            if self.stream is None and (self._eof or self.service.draining):
+            if self.stream is None and self._eof and not self._held:
                 self._transport.close()
+
+    def _pause(self) -> None:
+        if not self._paused:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def _unpause(self) -> None:
+        if self._paused:
+            self._paused = False
+            self._transport.resume_reading()
 
     def _linger(self) -> None:
         """Close so that the response arrives: a close with unread data would reset the connection."""
@@ -308,14 +331,52 @@ class Connection(asyncio.Protocol):
     # the server's wishes
 
     def shutdown(self, code: int) -> None:
-        """Close as soon as what has begun is answered. `code` is for WebSockets only."""
+        """Leave as soon as what has begun is answered. `code` is for WebSockets only."""
         stream = self.stream
         if stream is None:
+            self._leave()
+            return
+        if self.service.hand_over is None:
+            stream.keep_alive = False
+        if stream.event_stream:
+            self._closing = True
+            stream.end()
+            self._transport.close()
+
+    @property
+    def endless(self) -> bool:
+        """Whether what is being answered never ends by itself."""
+        return self.stream is not None and self.stream.event_stream
+
+    @property
+    def handler(self) -> Handler | None:
+        """The application at work here."""
+        return None if self.stream is None else self.stream.handler
+
+    def release(self) -> None:
+        """Begin a request that the gate held back."""
+        if self._held and not self._leaving:
+            self._held = False
+            self._unpause()
+            self._next(passed=True)
+
+    def _leave(self) -> None:
+        """Give the connection, with what was read of it, to whoever serves next."""
+        hand_over = self.service.hand_over
+        if self._transport.is_closing() or self._closing:
+            return
+        if hand_over is None or (self._eof and not self._buffer):
             self._transport.close()
             return
-        stream.keep_alive = False
-        if stream.event_stream:
-            stream.disconnect()
+        self._deadline = 0.0
+        self._pause()
+        if self._transport.get_write_buffer_size():
+            self._leaving = True
+            self._transport.set_write_buffer_limits(0)  # `resume_writing` comes when all is written
+            return
+        self._closing = True
+        hand_over(self._transport.get_extra_info("socket").fileno(), self._buffer)
+        self._transport.abort()
 
     def disconnect(self) -> None:
         """The grace is over: the application sees a disconnect, the client an abort."""

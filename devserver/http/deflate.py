@@ -59,8 +59,8 @@ class MessageDeflate(PerMessageDeflate):
         if not fin or not self._inflating:
             return None
         data = self._inflate(b"\x00\x00\xff\xff")  # which the sender leaves out (section 7.2.2)
-        if self.client_no_context_takeover or (self._inflater is not None and self._inflater.eof):
-            self._inflater = None
+        if self._inflater is not None and self._inflater.eof:
+            self._inflater = None  # a sender may end its stream, and begin another (section 7.2.3.5)
         return data
 
     def _inflate(self, data: bytes) -> bytes | CloseReason:

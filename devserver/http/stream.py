@@ -224,6 +224,12 @@ class Stream:
             self.disconnected = True
             self.wake()
 
+    def end(self) -> None:
+        """End a response that never ends by itself, so that the client sees its end and not a cut."""
+        if self._remaining == -1 and self._head is None and not self.finished and not self.disconnected:
+            self._transport.write(b"0\r\n\r\n")
+        self.disconnect()
+
     def hang_up(self) -> None:
         """The client has closed its sending side."""
         self.half_closed = True

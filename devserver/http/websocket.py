@@ -216,6 +216,11 @@ class WebSocketConnection(asyncio.Protocol):
 
     # the server's wishes
 
+    @property
+    def endless(self) -> bool:
+        """A WebSocket never ends by itself."""
+        return True
+
     def shutdown(self, code: int = 1012, reason: str = "") -> None:
         """Close at once, or refuse a handshake that was not answered yet.
 

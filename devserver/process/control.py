@@ -1,24 +1,31 @@
 """Framed messages between a supervisor and its child, with descriptors beside them.
 
-A message is one JSON object behind its length (4 bytes, big-endian). JSON and not pickle: a
-channel must not be a way to run code. Descriptors travel by SCM_RIGHTS with the first byte of the
-message that belongs to them; the message says how many they are. Knows no vocabulary: what is
-said, and when, belongs to `reload`.
+A message is one JSON object behind a header: its length (4 bytes) and the number of descriptors
+that belong to it (1 byte), both big-endian. JSON and not pickle: a channel must not be a way to run
+code. Descriptors travel by SCM_RIGHTS with the first byte of their message: they may arrive before
+its last byte, never after it, and in the order of the messages. So a queue of bytes and a queue of
+descriptors put them together again, wherever the kernel has cut the stream.
+
+Knows no vocabulary: what is said, and when, belongs to `reload`.
 """
 
 import json
 import os
 import socket
 import struct
+import sys
+from array import array
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 Message = dict[str, Any]
 
-_LENGTH = struct.Struct("!I")
-_MAX_FDS = 64
+_HEADER = struct.Struct("!IB")
 _BLOCK = 65536
+
+MAX_FDS = 253
+"""What Linux lets travel with one message (SCM_MAX_FD)."""
 
 
 class Closed(Exception):
@@ -43,13 +50,18 @@ class Channel:
     def send(self, message: Message, fds: Sequence[int] = ()) -> None:
         """Write one message; the descriptors are duplicated into the other process.
 
+        Args:
+            message: what JSON can hold; lone surrogates, as in file names, survive.
+            fds: at most MAX_FDS.
+
         Raises:
             Closed: nobody is there to read it.
+            ValueError: too many descriptors.
         """
-        if fds:
-            message = {**message, "fds": len(fds)}
+        if len(fds) > MAX_FDS:
+            raise ValueError(f"{len(fds)} descriptors in one message; the kernel takes {MAX_FDS}")
         body = json.dumps(message, separators=(",", ":")).encode("ascii")
-        data = memoryview(_LENGTH.pack(len(body)) + body)
+        data = memoryview(_HEADER.pack(len(body), len(fds)) + body)
         try:
             if fds:
                 data = data[socket.send_fds(self.socket, [data], list(fds)) :]
@@ -58,34 +70,59 @@ class Channel:
             raise Closed(str(error)) from None
 
     def receive(self) -> list[tuple[Message, list[int]]]:
-        """The messages that are there, with their descriptors; waits only when none has arrived.
+        """The messages that are there, with their descriptors; waits only when nothing has arrived.
+
+        Nothing is returned when what has arrived is no whole message yet. The descriptors belong
+        to the caller; programs that it starts do not inherit them.
 
         Raises:
-            Closed: the other side is gone and everything that it said has been taken.
+            Closed: the other side is gone and everything that it said has been taken, or
+                descriptors were lost because this process has too many open.
         """
         try:
-            data, fds, _, _ = _receive(self.socket)
+            self._take()
         except (BlockingIOError, InterruptedError):
             return []
-        except OSError as error:
-            raise Closed(str(error)) from None
-        if not data:
-            raise Closed("end of stream")
-        for fd in fds:
-            os.set_inheritable(fd, False)
-        self._fds += fds
-        self._data += data
         return list(self._messages())
 
-    def _messages(self) -> Iterable[tuple[Message, list[int]]]:
-        while len(self._data) >= _LENGTH.size:
-            (length,) = _LENGTH.unpack_from(self._data)
-            end = _LENGTH.size + length
+    def drain(self) -> list[tuple[Message, list[int]]]:
+        """Everything that an ended process has said; never waits.
+
+        Not the same as `receive` until it raises: the end of the stream does not come as long as
+        a process that was forked from the ended one holds the channel. Of no use for more after.
+        """
+        self.socket.setblocking(False)
+        try:
+            while True:
+                self._take()
+        except (BlockingIOError, Closed):
+            pass
+        return list(self._messages())
+
+    def _take(self) -> None:
+        """Add what has arrived to what is there."""
+        try:
+            data, fds, flags = _receive(self.socket)
+        except (BlockingIOError, InterruptedError):
+            raise
+        except OSError as error:
+            raise Closed(str(error)) from None
+        self._fds += fds
+        if flags:
+            raise Closed("descriptors were lost: this process has too many open")
+        if not data:
+            raise Closed("end of stream")
+        self._data += data
+
+    def _messages(self) -> Iterator[tuple[Message, list[int]]]:
+        while len(self._data) >= _HEADER.size:
+            length, count = _HEADER.unpack_from(self._data)
+            end = _HEADER.size + length
             if len(self._data) < end:
                 return
-            message = json.loads(self._data[_LENGTH.size : end])
+            message = json.loads(self._data[_HEADER.size : end])
             del self._data[:end]
-            yield message, [self._fds.popleft() for _ in range(message.pop("fds", 0))]
+            yield message, [self._fds.popleft() for _ in range(count)]
 
     def close(self) -> None:
         """Close this end, and descriptors that nobody has taken."""
@@ -94,7 +131,17 @@ class Channel:
             os.close(self._fds.popleft())
 
 
-def _receive(sock: socket.socket) -> tuple[bytes, list[int], int, Any]:
-    if hasattr(socket, "recv_fds"):
-        return socket.recv_fds(sock, _BLOCK, _MAX_FDS)
-    return sock.recv(_BLOCK), [], 0, None  # Windows: sockets are shared within the message
+def _receive(sock: socket.socket) -> tuple[bytes, list[int], bool]:
+    """Bytes, descriptors, and whether the kernel had to leave descriptors out."""
+    if sys.platform == "win32":
+        return sock.recv(_BLOCK), [], False  # sockets are shared within the message
+    fds = array("i")
+    # CLOEXEC from the start where it can be had: another thread may be starting a program just now.
+    flags = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+    data, ancillary, flags, _ = sock.recvmsg(_BLOCK, socket.CMSG_LEN(MAX_FDS * fds.itemsize), flags)
+    for level, kind, rights in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            fds.frombytes(rights[: len(rights) - len(rights) % fds.itemsize])
+    for fd in fds:
+        os.set_inheritable(fd, False)
+    return data, list(fds), bool(flags & socket.MSG_CTRUNC)

@@ -10,7 +10,9 @@ decides whether there is a successor; the supervisor does.
 
 What is said, by child: `read` (entries of the timeline, before they are executed), `loaded`,
 `serving`, `failed`, `closing` (drained; the lifespan shuts down), `restart` (the end is a wanted
-one), `asked` (a page was looked at). By supervisor: `boot`, `serve`, `retire`, `show`.
+one), `changed` (noticed by the gate), `asked` (a request came to the page and waits), `connection` (to be
+handed over), `received` (a connection). By supervisor: `boot`, `serve`, `retire`, `show` and `answer`
+(to the page), `connection`.
 """
 
 from __future__ import annotations
@@ -21,10 +23,11 @@ import logging
 import os
 import select
 import signal
+import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import FrameType
 from typing import Any, Protocol
@@ -35,8 +38,16 @@ from devserver.process.control import Channel, Closed, Message
 logger = logging.getLogger("devserver")
 
 EXIT_FAILED = 1
+SERVICE_RESTART = 1012
 _SLACK = 0.1
 """Seconds between the end of a grace and the end of the process."""
+
+
+OnMessage = Callable[[Message, list[int]], None]
+
+
+def _nothing(message: Message, fds: list[int]) -> None:
+    """Takes messages before anybody else does."""
 
 
 class Retired(BaseException):
@@ -48,6 +59,14 @@ class Service(Protocol):
 
     def stop(self, grace: float, code: int) -> None:
         """Drain for at most `grace` seconds; any thread."""
+        ...
+
+
+class Adopter(Protocol):
+    """What serves, as far as handing over goes."""
+
+    def adopt(self, connection: socket.socket, data: bytes) -> bool:
+        """Serve a connection; False if it is too late."""
         ...
 
 
@@ -65,16 +84,18 @@ class Child:
         self.phase = "load"
         self._graceful = graceful
         self._send_lock = threading.Lock()
+        self._retire_lock = threading.Lock()
         self._service: Service | None = None
-        self._on_message: Callable[[Message], None] = lambda message: None
-        self._retired = False
+        self._on_message: OnMessage = _nothing
+        self._retiring = False
+        self._restart = False
         self._closing = threading.Event()
         self._ended = threading.Event()
 
-    def say(self, what: str, **fields: Any) -> None:
+    def say(self, what: str, fds: Sequence[int] = (), **fields: Any) -> None:
         """Tell the supervisor something; a supervisor that is gone is noticed elsewhere."""
         with self._send_lock, suppress(Closed):
-            self.channel.send({"say": what, **fields})
+            self.channel.send({"say": what, **fields}, fds)
 
     # loading
 
@@ -94,7 +115,7 @@ class Child:
     def _interrupt(self, signum: int, frame: FrameType | None) -> None:
         if self.phase == "load":
             raise Retired
-        self._retire(0.0, 1001, restart=False)
+        self.retire(0.0, 1001, restart=False)
 
     def wait_for_word(self) -> bool:
         """Say that the application is loaded; wait until it may be served. False: it never may."""
@@ -121,12 +142,12 @@ class Child:
 
     # serving
 
-    def attend(self, service: Service, on_message: Callable[[Message], None] = lambda message: None) -> None:
+    def attend(self, service: Service, on_message: OnMessage) -> None:
         """Listen to the supervisor from now on, in a thread.
 
         Args:
             service: what is to be stopped.
-            on_message: takes the messages that are not for this class.
+            on_message: takes the messages that are not for this class, with their descriptors.
         """
         self._service = service
         self._on_message = on_message
@@ -140,6 +161,28 @@ class Child:
         self.phase = "serve"
         self.say("serving")
 
+    def noticed(self, changed: Callable[[], list[str]], grace: float) -> bool:
+        """Ask the gate, in the event loop. True: what is served is old, and this process is ending."""
+        if self._retiring:
+            return True
+        files = changed()
+        if files:
+            self.say("changed", files=files)
+            self.retire(grace, SERVICE_RESTART, restart=True)
+        return bool(files)
+
+    def hand_over(self, fd: int, data: bytes) -> None:
+        """Give a connection to whoever serves next."""
+        self.say("connection", [fd], data=data.decode("latin-1"))
+
+    def adopt(self, serving: Adopter, message: Message, fds: list[int]) -> None:
+        """Take a connection over from a predecessor. One that comes too late stays the supervisor's."""
+        connection = socket.socket(fileno=fds[0])
+        if serving.adopt(connection, message["data"].encode("latin-1")):
+            self.say("received")
+        else:
+            connection.close()
+
     def closing(self) -> None:
         """The drain is over and the lifespan's shutdown begins."""
         self._closing.set()
@@ -148,7 +191,7 @@ class Child:
     def ended(self) -> int:
         """What was served has ended. Returns the exit code."""
         self._ended.set()
-        return EXIT_RESTART if self._retired else EXIT_FAILED
+        return EXIT_RESTART if self._restart else EXIT_FAILED
 
     def _listen(self) -> None:
         while True:
@@ -159,16 +202,26 @@ class Child:
             except (Closed, OSError, ValueError):
                 self._orphaned()
                 return
-            for message, _ in messages:
+            for message, fds in messages:
                 if message["do"] == "retire":
-                    self._retire(message["grace"], message["code"], message["restart"])
+                    self.retire(message["grace"], message["code"], message["restart"])
                 else:
-                    self._on_message(message)
+                    self._on_message(message, fds)
 
-    def _retire(self, grace: float, code: int, restart: bool) -> None:
-        if restart and not self._retired:
+    def retire(self, grace: float, code: int, restart: bool) -> None:
+        """Begin to end; any thread. Being told so again changes nothing.
+
+        Args:
+            grace: seconds that requests in flight may take.
+            code: WebSockets are closed with it.
+            restart: a successor is wanted.
+        """
+        with self._retire_lock:
+            if self._retiring:
+                return
+            self._retiring, self._restart = True, restart
+        if restart:
             self.say("restart")
-        self._retired = self._retired or restart
         assert self._service is not None
         self._service.stop(grace, code)
         threading.Thread(
@@ -201,7 +254,7 @@ class Child:
             atexit._run_exitfuncs()
         finally:
             flush()
-            os._exit(EXIT_RESTART if self._retired else EXIT_FAILED)
+            os._exit(EXIT_RESTART if self._restart else EXIT_FAILED)
 
 
 def flush() -> None:

@@ -18,6 +18,7 @@ Where events do not arrive, or there are no watches left, `Polling` does the res
 
 import ctypes
 import errno
+import itertools
 import logging
 import os
 import stat
@@ -25,40 +26,37 @@ import struct
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
 
+from devserver.reload.mounts import find_silent_mount, read_mounts
 from devserver.reload.places import Places, Trail, ancestors, beneath
 from devserver.reload.watch import EVERYTHING, Hints, Polling
 
 if sys.platform != "linux":
     raise ImportError("inotify is a part of Linux")
 
-IN_MODIFY = 0x2
-IN_CLOSE_WRITE = 0x8
-IN_MOVED_FROM = 0x40
-IN_MOVED_TO = 0x80
-IN_CREATE = 0x100
-IN_DELETE = 0x200
-IN_DELETE_SELF = 0x400
-IN_MOVE_SELF = 0x800
-IN_UNMOUNT = 0x2000
-IN_Q_OVERFLOW = 0x4000
-IN_IGNORED = 0x8000
-IN_ONLYDIR = 0x1000000
-IN_MASK_ADD = 0x20000000
-IN_ISDIR = 0x40000000
+IN_MODIFY, IN_CLOSE_WRITE = 0x2, 0x8
+IN_MOVED_FROM, IN_MOVED_TO = 0x40, 0x80
+IN_CREATE, IN_DELETE = 0x100, 0x200
+IN_DELETE_SELF, IN_MOVE_SELF = 0x400, 0x800
+IN_UNMOUNT, IN_Q_OVERFLOW, IN_IGNORED = 0x2000, 0x4000, 0x8000
+IN_ONLYDIR, IN_DONT_FOLLOW = 0x1000000, 0x2000000
+IN_MASK_ADD, IN_ISDIR = 0x20000000, 0x40000000
 
-SELF = IN_DELETE_SELF | IN_MOVE_SELF | IN_DELETE | IN_ONLYDIR
+SELF = IN_DELETE_SELF | IN_MOVE_SELF | IN_DELETE | IN_ONLYDIR | IN_DONT_FOLLOW
 NAMES = SELF | IN_MODIFY | IN_CLOSE_WRITE | IN_CREATE | IN_MOVED_FROM | IN_MOVED_TO
+LEAVES = IN_DELETE | IN_MOVED_FROM
+COMES_OR_GOES = LEAVES | IN_CREATE | IN_MOVED_TO
 LOST = IN_DELETE_SELF | IN_MOVE_SELF | IN_UNMOUNT | IN_IGNORED
+
+REFUSED = -1
+"""In place of a watch: the folder may not be read."""
 
 HOLD = 0.1
 """Seconds for which a path being written is held back at most."""
 
 BUFFER = 65536
-
-SILENT = ("9p", "drvfs", "nfs", "nfs4", "cifs", "smb3", "smbfs", "vboxsf", "virtiofs", "prl_fs", "vmhgfs")
-"""File systems on which others may write without an event here; so may all whose type begins with fuse."""
-
 log = logging.getLogger("devserver")
 
 
@@ -88,7 +86,7 @@ class Kernel:
 
     def read(self) -> Iterator[tuple[int, int, str]]:
         """Yield what is queued: watch, mask and name."""
-        while True:
+        while self.fd >= 0:
             try:
                 data = os.read(self.fd, BUFFER)
             except BlockingIOError:
@@ -114,38 +112,17 @@ class Kernel:
         return result
 
 
-def read_mounts(table: str) -> dict[str, str]:
-    """Read /proc/self/mountinfo (proc(5)): mount point to type; what was mounted last covers the rest."""
-    mounts = {}
-    for line in table.splitlines():
-        before, _, after = line.partition(" - ")
-        if after:
-            point = before.split()[4].encode().decode("unicode_escape").encode("latin-1")
-            mounts[os.fsdecode(point)] = after.split()[0]
-    return mounts
-
-
-def find_silent_mount(folder: str, mounts: dict[str, str]) -> tuple[str, str] | None:
-    """Give mount point and type if `folder` lies on a mount where events do not arrive."""
-    for point in ancestors(folder):
-        kind = mounts.get(point)
-        if kind is not None:
-            return (point, kind) if kind in SILENT or kind.startswith("fuse") else None
-    return None
-
-
 class Watches:
-    """Which real folder has which watch.
-
-    Args:
-        kernel: where they are.
-    """
+    """Which real folder has which watch: `NAMES` for those that matter, `SELF` for all above them."""
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
-        self._numbers: dict[str, int] = {}  # folder: watch; -1: it may not be watched
+        self._numbers: dict[str, int] = {}
         self._masks: dict[int, int] = {}
         self._folders: dict[int, set[str]] = {}
+
+    def __contains__(self, folder: str) -> bool:
+        return folder in self._numbers
 
     def folders(self, wd: int) -> list[str]:
         """Give the folders that `wd` stands for; none if it has been dropped."""
@@ -157,14 +134,13 @@ class Watches:
         Raises:
             OSError: as `Kernel.add`. What was added before stays.
         """
-        for above in ancestors(os.path.dirname(folder)):
-            if above in self._numbers:
-                break  # and so are those above it
+        above = itertools.takewhile(lambda each: each not in self._numbers, ancestors(folder))
+        for each in reversed([*above][1:]):  # from the top, so that above a known one all are known
             try:
-                self._add(above, SELF)
+                self._add(each, SELF)
             except PermissionError:
-                self._numbers[above] = -1
-        if self._masks.get(self._numbers.get(folder, -1), 0) != NAMES:
+                self._numbers[each] = REFUSED
+        if self._masks.get(self._numbers.get(folder, REFUSED)) != NAMES:
             self._add(folder, NAMES)
 
     def drop(self, gone: set[str]) -> None:
@@ -182,12 +158,8 @@ class Watches:
             else:
                 masks[wd] = masks.get(wd, SELF) | (NAMES if folder in wanted else SELF)
         for wd, mask in masks.items():
-            if wd >= 0 and mask != self._masks[wd]:
-                try:
-                    self._kernel.add(next(iter(self._folders[wd])), mask)
-                    self._masks[wd] = mask
-                except OSError:
-                    pass  # gone meanwhile: its events are on their way
+            if wd != REFUSED and mask != self._masks[wd]:
+                self._narrow(next(iter(self._folders[wd])), mask)
 
     def clear(self) -> None:
         """End all."""
@@ -198,19 +170,35 @@ class Watches:
         self._folders.clear()
 
     def _add(self, folder: str, mask: int) -> None:
-        known = self._masks.get(self._numbers.get(folder, -1), 0)
-        wd = self._kernel.add(folder, mask | known | IN_MASK_ADD)
+        wd = self._kernel.add(folder, mask | IN_MASK_ADD)
         self._numbers[folder] = wd
         self._masks[wd] = self._masks.get(wd, 0) | mask
         self._folders.setdefault(wd, set()).add(folder)
+
+    def _narrow(self, folder: str, mask: int) -> None:
+        try:
+            wd = self._kernel.add(folder, mask)
+        except OSError:
+            return  # gone meanwhile: the event that says so is queued
+        if wd in self._folders:
+            self._masks[wd] = mask
+        else:
+            self._kernel.remove(wd)  # another folder is in its place: likewise
 
     def _remove(self, folder: str) -> None:
         wd = self._numbers.pop(folder)
         folders = self._folders.get(wd, set())
         folders.discard(folder)
-        if wd >= 0 and not folders:
+        if wd != REFUSED and not folders:
             del self._folders[wd], self._masks[wd]
             self._kernel.remove(wd)
+
+
+class Hold(NamedTuple):
+    """A path held back until `until` (monotonic); `made`: it is a new name in its folder."""
+
+    until: float
+    made: bool
 
 
 class Inotify:
@@ -242,7 +230,7 @@ class Inotify:
     def _reset(self) -> None:
         self._places = Places()
         self._watches = Watches(self._kernel)
-        self._held: dict[tuple[str, str], float] = {}  # real folder and name: until when
+        self._held: dict[tuple[str, str], Hold] = {}  # by real folder and name
         self._polled: set[str] = set()  # keys left to polling
         self._polling = Polling()
         self._mounts: dict[str, str] | None = None
@@ -250,7 +238,7 @@ class Inotify:
     @property
     def interval(self) -> float | None:
         """The time until a path held back is due, or a sweep."""
-        waits = [until - self._clock() for until in self._held.values()]
+        waits = [hold.until - self._clock() for hold in self._held.values()]
         if (sweep := self._polling.interval) is not None:
             waits.append(sweep)
         return max(0.0, min(waits)) if waits else None
@@ -290,9 +278,9 @@ class Inotify:
                 if mask & LOST:
                     gone.add(folder)
                     continue
-                if mask & IN_ISDIR and mask & (IN_DELETE | IN_MOVED_FROM):
-                    gone.add(os.path.join(folder, name))
-                if mask & (IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO):
+                if mask & LEAVES and (path := os.path.join(folder, name)) in self._watches:
+                    gone.add(path)
+                if mask & COMES_OR_GOES:
                     bent |= self._places.bent(folder, name)
                 touched |= self._hold_or_spell(folder, name, mask)
         if lost:
@@ -326,11 +314,11 @@ class Inotify:
     def _cover(self, trail: Trail) -> bool:
         """Watch the folders of `trail`; False if it has to be polled."""
         if self._mounts is None:
-            self._mounts = _read_mounts_of(self._mountinfo)
+            self._mounts = read_mounts(_read(self._mountinfo))
         for folder in trail.folders:
             mount = find_silent_mount(folder, self._mounts)
             if mount is not None:
-                self._say_once(f"polling {mount[0]}: changes on {mount[1]} mounts are not announced")
+                self._say_once(logging.INFO, f"polling {mount[0]}: {mount[1]} mounts do not announce changes")
                 return False
             try:
                 self._watches.cover(folder)
@@ -338,17 +326,76 @@ class Inotify:
                 if error.errno in (errno.ENOENT, errno.ENOTDIR):
                     continue  # changed under our feet: the trail will be another
                 if error.errno in (errno.ENOSPC, errno.ENOMEM, errno.EMFILE):
-                    self._say_once(_exhaustion())
+                    self._say_once(logging.WARNING, _exhaustion())
                 return False
         return True
 
     def _hold_or_spell(self, folder: str, name: str, mask: int) -> set[str]:
-        """Hold a path back while it is being written; else give its spellings."""
-        made = mask & IN_CREATE and not mask & IN_ISDIR
-        if mask & IN_MODIFY or (made and _is_new_file(os.path.join(folder, name))):
-            self._held.setdefault((folder, name), self._clock() + HOLD)
+        """Hold a path back if somebody may still be writing it, else give its spellings."""
+        made = bool(mask & IN_CREATE) and _is_new_file(os.path.join(folder, name))
+        hold = self._held.pop((folder, name), None)
+        made = made or (hold is not None and hold.made)
+        if mask & IN_MODIFY or (mask & IN_CREATE and made):
+            until = self._clock() + HOLD if hold is None else hold.until
+            self._held[folder, name] = Hold(until, made)
             return set()
-        if not mask & IN_CLOSE_WRITE:
-            self._held.pop((folder, name), None)
-            return self._places.spell(folder, name, listing=True)
-        return self._end_hold(folder, name)
+        return self._places.spell(folder, name, listing=made or bool(mask & COMES_OR_GOES))
+
+    def _release(self) -> set[str]:
+        """Give the spellings of what has been held back long enough."""
+        due = [item for item in self._held.items() if item[1].until <= self._clock()]
+        touched: set[str] = set()
+        for (folder, name), hold in due:
+            del self._held[folder, name]
+            touched |= self._places.spell(folder, name, listing=hold.made)
+        return touched
+
+    def _mend(self, gone: set[str], bent: set[str]) -> set[str]:
+        """Walk the trails that have changed; give all that may have changed with them."""
+        self._watches.drop(gone)
+        touched: set[str] = set()
+        todo = bent | self._places.through(gone)
+        while todo:
+            key = todo.pop()
+            self._follow(key)
+            touched |= self._places.below(key)
+            todo |= self._places.arrived(key)
+        trails = self._places.trails
+        self._watches.keep({each for key in trails.keys() - self._polled for each in trails[key].folders})
+        return touched
+
+    def _start_over(self) -> None:
+        """Watch everything anew: what became of the folders was lost with the rest."""
+        self._held.clear()
+        self._watches.clear()
+        self._mend(set(), set(self._places.trails))
+
+    def _say_once(self, level: int, text: str) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            log.log(level, text)
+
+
+def _is_new_file(path: str) -> bool:
+    """Say whether a name that has come is a new file; a link (hard or symbolic) was never open."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_nlink == 1
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text("utf-8", "surrogateescape")
+    except OSError:
+        return ""  # no /proc: nothing is known, which is no reason to fail
+
+
+def _exhaustion() -> str:
+    limit = _read("/proc/sys/fs/inotify/max_user_watches").strip()
+    more = max(524288, 2 * int(limit or 0))
+    return (
+        f"inotify watches are exhausted (fs.inotify.max_user_watches = {limit or 'unknown'}): polling the "
+        f"rest; raise it with: sudo sysctl fs.inotify.max_user_watches={more}"
+    )

@@ -149,10 +149,12 @@ class Watchfiles:
 
     def _follow(self, keys: set[str]) -> set[str]:
         touched: set[str] = set()
-        for key in keys:
+        while keys:
+            key = keys.pop()
             before = self._places.trails.get(key)
             if self._places.follow(key) != before:
                 touched |= self._places.below(key)
+                keys |= self._places.arrived(key)
         if touched:
             self._listen_to_places()
         return touched
@@ -168,10 +170,12 @@ class Watchfiles:
 
     def _listen(self) -> None:
         """Run in the thread: listen to the folders of the moment until there are others."""
-        while not self._closed:
+        while True:
             for _ in range(10):  # gather until 20 ms pass without more
                 self._turn.clear()
-                if self._closed or not self._turn.wait(0.02):
+                if self._closed:
+                    return
+                if not self._turn.wait(0.02):
                     break
             try:
                 self._listen_once()

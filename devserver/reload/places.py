@@ -197,6 +197,10 @@ class Places:
                 keys.update(self.unfollowed(path))
         return keys
 
+    def arrived(self, key: str) -> set[str]:
+        """Give the keys that must be followed because the trail of `key` leads somewhere else now."""
+        return {each for path in self._asked.get(key, ()) for each in self.unfollowed(path)}
+
     def through(self, gone: set[str]) -> set[str]:
         """Give the keys whose trails pass one of the real folders in `gone`."""
         folders = {folder for trail in self.trails.values() for folder in trail.folders}

@@ -21,13 +21,14 @@ from typing import Any
 from devserver.config import Config
 from devserver.errors import DevserverError
 from devserver.events import Events
-from devserver.process import RUN_MAIN, Child, Terminal, spawn
+from devserver.process import Terminal
 from devserver.process.control import Closed, Message
 from devserver.process.signals import Signals
-from devserver.reload import watch
+from devserver.reload.launcher import APP, PAGE, Launcher, Spawned, describe_exit
 from devserver.reload.machine import Action, Attempts, Event, State, step
-from devserver.reload.rules import Rules
-from devserver.reload.timeline import Entry, Timeline
+from devserver.reload.timeline import Entry
+from devserver.reload.transit import Transit
+from devserver.reload.watchset import WatchSet
 
 logger = logging.getLogger("devserver")
 
@@ -46,55 +47,24 @@ RETRY = (1, 2.0)
 GOING_AWAY, SERVICE_RESTART = 1001, 1012
 
 
-class Spawned:
-    """A child and what the supervisor remembers of it.
-
-    Attributes:
-        role: "app" or "page".
-        generation: running number of the application's loads; a page has that of its failure.
-        serving, announced: what it has said: that it serves, that its end is wanted.
-        kill_at: when it is killed; None while it is not retired.
-        at: the last file it said it would read.
-    """
-
-    def __init__(self, child: Child, role: str, generation: int, crash: int) -> None:
-        self.child = child
-        self.role = role
-        self.generation = generation
-        self.crash = crash
-        self.began = time.monotonic()
-        self.serving = False
-        self.announced = False
-        self.failed = False
-        self.kill_at: float | None = None
-        self.at = ""
-
-
 class Supervisor:
     """See the module. `run` is its whole life."""
 
     def __init__(
-        self,
-        config: Config,
-        sockets: list[socket.socket],
-        events: Events,
-        *,
-        argv: list[str],
-        page_argv: list[str],
+        self, config: Config, sockets: list[socket.socket], events: Events, launcher: Launcher
     ) -> None:
         """
         Args:
             config: read again before each spawn.
             sockets: bound and listening; every child gets duplicates.
             events: where to say what happens.
-            argv: how this program was started, and how a child is.
-            page_argv: how a child is started that holds no user code.
+            launcher: makes the children.
         """
         self._config = config
         self._sockets = sockets
         self._events = events
-        self._argv = argv
-        self._page_argv = page_argv
+        self._launcher = launcher
+        self._transit = Transit()
         self._state = State.STARTING
         self._selector = selectors.DefaultSelector()
         self._terminal = Terminal()
@@ -110,9 +80,8 @@ class Supervisor:
         self._shown = ""
         self._heal = Attempts(*HEAL)
         self._retry = Attempts(*RETRY)
-        self._watcher = watch.make(config.reload.poll)
-        self._rules = rules_of(config)
-        self._timeline = Timeline(self._rules)
+        self._watched = WatchSet(config)
+        self._served = self._watched.timeline
         self._finished = False
         self._actions: dict[Action, Callable[[], None]] = {
             Action.SPAWN: self._spawn,
@@ -132,8 +101,7 @@ class Supervisor:
         """Supervise until told to stop. Returns the exit code."""
         with Signals(_signals()) as signals:
             self._selector.register(signals, selectors.EVENT_READ, lambda: self._signalled(signals))
-            self._watch_trees()
-            fd = self._watcher.fileno()
+            fd = self._watched.watcher.fileno()
             if fd is not None:
                 self._selector.register(fd, selectors.EVENT_READ, self._look)
             self._spawn()
@@ -142,7 +110,9 @@ class Supervisor:
                     self._wait()
             finally:
                 self._kill()
-                self._watcher.close()
+                self._launcher.close()
+                self._transit.close()
+                self._watched.close()
                 self._selector.close()
                 self._terminal.restore()
         return 0
@@ -163,7 +133,7 @@ class Supervisor:
                 spawned.kill_at = None
                 logger.warning("process %d did not end within its grace and was killed", spawned.child.pid)
                 spawned.child.kill()
-        if self._watcher.interval is not None:
+        if self._watched.watcher.interval is not None:
             self._look()
         while self._pending:
             self._happen(self._pending.pop(0))
@@ -171,8 +141,8 @@ class Supervisor:
     def _timeout(self) -> float | None:
         due = [*self._timers.values(), *(s.kill_at for s in self._retired if s.kill_at is not None)]
         waits = [max(0.0, min(due) - time.monotonic())] if due else []
-        if self._watcher.interval is not None:
-            waits.append(self._watcher.interval)
+        if self._watched.watcher.interval is not None:
+            waits.append(self._watched.watcher.interval)
         return min(waits) if waits else None
 
     def _happen(self, event: Event) -> None:
@@ -199,13 +169,13 @@ class Supervisor:
         self._pending.append(Event.CHANGED)
 
     def _look(self) -> None:
-        """Ask the watcher, and the timeline whether what it hints matters."""
-        hints = self._watcher.hints()
-        paths = None if hints is watch.EVERYTHING else hints
-        if paths is not None and not paths and not self._timeline.suspicious:
-            return
-        changed = self._timeline.changes(paths)
-        if changed and self._state not in (State.STOPPING, State.STOPPED):
+        """Ask whether something changed."""
+        changed = self._watched.changed()
+        if changed:
+            self._changed(changed)
+
+    def _changed(self, changed: list[str]) -> None:
+        if self._state not in (State.STOPPING, State.STOPPED):
             files = [os.path.relpath(path) if path.startswith(os.getcwd() + os.sep) else path for path in changed]
             self._events.emit("change", files=files)
             more = f" and {len(files) - 1} more" if len(files) > 1 else ""
@@ -217,23 +187,47 @@ class Supervisor:
         except Closed:
             self._selector.unregister(spawned.child.channel)
             return  # its exit is reported by its own descriptor
-        for message, _ in messages:
-            self._said(spawned, message)
+        for message, fds in messages:
+            self._said(spawned, message, fds)
 
-    def _said(self, spawned: Spawned, message: Message) -> None:
+    def _said(self, spawned: Spawned, message: Message, fds: list[int]) -> None:
         what = message["say"]
         if what == "read":
             self._note_reads(spawned, message["entries"])
-        elif what == "restart":
-            spawned.announced = True
+        elif what == "connection":
+            self._transit.take(fds[0], message["data"])
+            self._pass_on()
+        elif what == "received":
+            self._transit.received(spawned)
+        elif what == "changed" and spawned is self._current and spawned.serving:
+            self._changed(message["files"])
         elif what == "closing" and spawned.kill_at is not None:
             spawned.kill_at = time.monotonic() + self._config.http.graceful + SLACK
-        elif spawned is self._page and what == "asked":
-            if self._failure.get("retry", True) and self._retry.allow(time.monotonic()):
-                self._reason = "a request came while the start had failed"
-                self._pending.append(Event.ASKED)
+        elif spawned is self._page and what in ("asked", "serving"):
+            self._asked(spawned, what)
         elif spawned is self._current and what in ("loaded", "serving", "failed"):
             self._progressed(spawned, what, message)
+
+    def _asked(self, page: Spawned, what: str) -> None:
+        """A request has come to the page, which holds it until it is told to answer, or retired."""
+        if what == "serving":
+            page.serving = True
+            self._pass_on()
+            return
+        self._look()
+        if Event.CHANGED not in self._pending:
+            page.tell({"do": "answer"})
+            if self._state is State.WAITING and self._retry.allow(time.monotonic()):
+                self._reason = "a request came while the start had failed"
+                self._changed_at = time.monotonic()
+                self._pending.append(Event.ASKED)
+
+    def _pass_on(self) -> None:
+        """Give connections in transit to whoever serves now."""
+        for spawned in (self._current, self._page):
+            if spawned is not None and spawned.serving:
+                self._transit.pass_on(spawned)
+                return
 
     def _progressed(self, spawned: Spawned, what: str, message: Message) -> None:
         if what == "loaded":
@@ -253,8 +247,7 @@ class Supervisor:
             return
         for data in entries:
             entry = Entry.from_json(data)
-            for path in self._timeline.add(entry):
-                self._watcher.watch(path)
+            self._watched.add(entry)
             spawned.at = entry.path
         # Answers given before the paths were watched may be outdated by now.
         self._look()
@@ -268,14 +261,15 @@ class Supervisor:
         if self._registered(child.channel):
             try:
                 while messages := child.channel.receive():
-                    for message, _ in messages:
-                        self._said(spawned, message)
+                    for message, fds in messages:
+                        self._said(spawned, message, fds)
             except Closed:
                 pass
             if self._registered(child.channel):
                 self._selector.unregister(child.channel)
-        trace = _crash_report(spawned.crash)
+        trace = spawned.last_words()
         child.close()
+        self._transit.lost(spawned)
         self._terminal.restore()
         if spawned in self._retired:
             self._retired.remove(spawned)
@@ -319,41 +313,20 @@ class Supervisor:
             logger.debug("%s: restarting", self._reason)
         else:
             self._events.emit("starting", target=str(self._config.app.target))
-        self._watcher.forget()
-        self._timeline = Timeline(self._rules)
-        self._watch_trees()
-        self._current = self._launch(self._argv, "app", {})
+        self._watched.begin(self._config)
+        self._current = self._launch(APP, {})
         self._timers[Event.SLOW] = time.monotonic() + self._config.reload.load_timeout
 
-    def _launch(self, argv: list[str], role: str, more: Message) -> Spawned:
-        crash = _crash_file()
-        environ = {**os.environ, RUN_MAIN: "true", "RUN_MAIN": "true", "WERKZEUG_RUN_MAIN": "true"}
-        child = spawn(argv, environ)
-        spawned = Spawned(child, role, self._generation, crash)
-        message = {
-            "do": "boot",
-            "role": role,
-            "config": self._config.to_json(),
-            "crash": crash >= 0,
-            **more,
-        }
-        try:
-            child.send_listeners(message, [*self._sockets, *([_Descriptor(crash)] if crash >= 0 else [])])  # type: ignore[list-item] # only fileno is asked
-        except Closed:
-            pass  # it died at once, which its exit reports
-        self._selector.register(child.channel, selectors.EVENT_READ, lambda: self._heard(spawned))
-        self._selector.register(child.fileno(), selectors.EVENT_READ, lambda: self._exited(spawned))
+    def _launch(self, role: str, more: Message) -> Spawned:
+        spawned = self._launcher.launch(role)
+        spawned.boot(role, self._generation, {"config": self._config.to_json(), **more}, self._sockets)
+        self._selector.register(spawned.child.channel, selectors.EVENT_READ, lambda: self._heard(spawned))
+        self._selector.register(spawned.child.fileno(), selectors.EVENT_READ, lambda: self._exited(spawned))
         return spawned
 
     def _serve(self) -> None:
-        self._tell(self._current, {"do": "serve"})
-
-    def _tell(self, spawned: Spawned | None, message: Message) -> None:
-        if spawned is not None:
-            try:
-                spawned.child.channel.send(message)
-            except Closed:
-                pass  # its exit says more
+        if self._current is not None:
+            self._current.tell({"do": "serve"})
 
     def _retire_current(self) -> None:
         self._timers.pop(Event.SLOW, None)
@@ -372,7 +345,7 @@ class Supervisor:
         stopping = self._state is State.STOPPING
         grace = self._config.http.graceful if stopping else self._config.reload.grace
         code = GOING_AWAY if stopping else SERVICE_RESTART
-        self._tell(spawned, {"do": "retire", "grace": grace, "code": code, "restart": not stopping})
+        spawned.tell({"do": "retire", "grace": grace, "code": code, "restart": not stopping})
         spawned.kill_at = time.monotonic() + grace + SLACK
         self._retired.append(spawned)
 
@@ -394,6 +367,7 @@ class Supervisor:
             self._events.emit("failed", generation=self._generation, **failure)
             logger.error("%s", (failure["traceback"] or failure["error"]).rstrip())
             logger.error("%s; waiting for a change", failure["error"])
+            self._watched.recall(self._served)
         else:
             logger.info("still: %s", failure["error"])
         self._put_up({"status": 500, **failure})
@@ -407,14 +381,17 @@ class Supervisor:
 
     def _put_up(self, failure: Message) -> None:
         if self._page is None:
-            self._page = self._launch(self._page_argv, "page", {"failure": failure})
+            self._page = self._launch(PAGE, {"failure": failure})
         else:
-            self._tell(self._page, {"do": "show", "failure": failure})
+            self._page.tell({"do": "show", "failure": failure})
 
     def _announce(self) -> None:
         assert self._current is not None
         spawned = self._current
         self._shown = ""
+        self._served = self._watched.timeline
+        self._pass_on()
+        self._launcher.prepare()
         seconds = time.monotonic() - (spawned.began if spawned.generation == 1 else self._changed_at)
         self._events.emit(
             "serving", generation=spawned.generation, pid=spawned.child.pid, seconds=round(seconds, 4)
@@ -432,45 +409,6 @@ class Supervisor:
     def _finish(self) -> None:
         self._events.emit("stopped")
         self._finished = True
-
-    # what to watch
-
-    def _watch_trees(self) -> None:
-        """Watch what counts without having been read, and the configuration file."""
-        if self._config.file is not None:
-            from devserver.reload.timeline import read_entry
-
-            for path in self._timeline.add(read_entry(self._config.file)):
-                self._watcher.watch(path)
-        for folder in watch.walk(self._rules):
-            self._watcher.watch(folder)
-
-
-class _Descriptor:
-    """A descriptor that can be sent like a socket."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-
-    def fileno(self) -> int:
-        return self._fd
-
-
-def rules_of(config: Config) -> Rules:
-    """The rules of the `--reload-*` options."""
-    section = config.reload
-    return Rules(section.dirs, section.include, section.exclude, config.app.app_dir)
-
-
-def describe_exit(code: int) -> str:
-    """What an exit code says, as the end of a sentence about a process."""
-    if code >= 0:
-        return f"exited with code {code}"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
-    return f"was ended by {name}"
 
 
 def _at(path: str) -> str:
@@ -491,22 +429,3 @@ def _hung_up() -> bool:
     except OSError:
         return sys.stdin is not None and sys.stdin.isatty()
     return False
-
-
-def _crash_file() -> int:
-    """A file in memory for the last words of a process; -1 where there is no such thing."""
-    if sys.platform == "linux":
-        try:
-            return os.memfd_create("devserver-crash")
-        except OSError:
-            pass
-    return -1
-
-
-def _crash_report(fd: int) -> str:
-    if fd < 0:
-        return ""
-    try:
-        return os.pread(fd, 65536, 0).decode("utf-8", "replace")
-    finally:
-        os.close(fd)

@@ -176,10 +176,15 @@ class Fingerprint(NamedTuple):
     inode: int
     folder: bool
 
-    def proven_at(self) -> float:
-        """Give the time (seconds since the epoch) from which on any change shows in the stamps."""
-        last = max(self.mtime_ns, self.ctime_ns)
-        return last / 1e9 + (GRAIN if last % 1_000_000_000 else COARSE_GRAIN)
+    @property
+    def changed_at(self) -> float:
+        """The time of the last change, in seconds since the epoch."""
+        return max(self.mtime_ns, self.ctime_ns) / 1e9
+
+    @property
+    def grain(self) -> float:
+        """Seconds within which another change may leave the stamps as they are."""
+        return GRAIN if self.mtime_ns % 1_000_000_000 or self.ctime_ns % 1_000_000_000 else COARSE_GRAIN
 
 
 def take_fingerprint(path: str) -> Fingerprint | None:
@@ -291,6 +296,5 @@ class Polling:
 
     def _note_age(self, path: str, found: Fingerprint | None, now: float) -> None:
         self._young.pop(path, None)
-        if found is not None and found.proven_at() > now:
-            # Not until `proven_at`: the stamp may be a server's, whose clock is ahead.
-            self._young[path] = now + (found.proven_at() - max(found.mtime_ns, found.ctime_ns) / 1e9)
+        if found is not None and found.changed_at + found.grain > now:
+            self._young[path] = now + found.grain  # counted from now: a file server's clock may be ahead

@@ -1,0 +1,171 @@
+"""Makes children: one call, whether a process is new or was waiting.
+
+A *spare* is a child that was started ahead of time: an interpreter with the same arguments that has
+imported what is ours and reads its boot message, with no user code in it. The next child is the
+spare, so that a restart does not wait for an interpreter to start. It is used once, and thrown away
+when the installed packages have changed since it was started (what it has imported, or where it
+would look, may be another then).
+
+Knows neither when a child is wanted nor what becomes of it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import site
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from devserver.process import RUN_MAIN, Child, spawn
+from devserver.process.control import Closed, Message
+
+APP, PAGE = "app", "page"
+
+
+class Spawned:
+    """A child and what the supervisor remembers of it.
+
+    Attributes:
+        role: APP or PAGE.
+        generation: running number of the application's loads; a page has that of its failure.
+        began: when it was told its role, on `time.monotonic`.
+        serving, failed: what it has said.
+        kill_at: when it is killed, on `time.monotonic`; None while it is not retired.
+        at: what it said last that it would read.
+    """
+
+    def __init__(self, child: Child, crash: int) -> None:
+        self.child = child
+        self.role = ""
+        self.generation = 0
+        self.began = 0.0
+        self.serving = False
+        self.failed = False
+        self.kill_at: float | None = None
+        self.at = ""
+        self._crash = crash
+
+    def tell(self, message: Message, fds: Sequence[int] = ()) -> bool:
+        """Send a message; whether it could be sent. A child that is gone is known by its exit."""
+        try:
+            self.child.channel.send(message, fds)
+        except Closed:
+            return False
+        return True
+
+    def boot(self, role: str, generation: int, message: Message, sockets: Sequence[socket.socket]) -> None:
+        """Tell it what to be."""
+        self.role, self.generation, self.began = role, generation, time.monotonic()
+        shared: list[Any] = list(sockets)
+        if self._crash >= 0:
+            shared.append(_Descriptor(self._crash))
+        try:
+            self.child.send_listeners({**message, "do": "boot", "role": role, "crash": self._crash >= 0}, shared)
+        except Closed:
+            pass  # it died at once, which its exit reports
+
+    def last_words(self) -> str:
+        """What a fatal signal made the process say; to be asked once, when it is gone."""
+        if self._crash < 0:
+            return ""
+        fd, self._crash = self._crash, -1
+        try:
+            return os.pread(fd, 65536, 0).decode("utf-8", "replace")
+        finally:
+            os.close(fd)
+
+    def discard(self) -> None:
+        """End a process that has no role, and let go of it."""
+        self.child.kill()
+        self.child.wait()
+        self.last_words()
+        self.child.close()
+
+
+class Launcher:
+    """Starts children for a program."""
+
+    def __init__(self, argv: list[str], page_argv: list[str], *, spare: bool) -> None:
+        """
+        Args:
+            argv: how this program was started, and how a child is.
+            page_argv: how a child is started that holds no user code.
+            spare: whether a process started by `argv` runs none of the user's code before it reads
+                its boot message: true for the command line, not for a script that calls `run`.
+        """
+        self._argv = argv
+        self._page_argv = page_argv
+        self._wants_spare = spare
+        self._spare: Spawned | None = None
+        self._packages: object = None
+
+    def launch(self, role: str) -> Spawned:
+        """A process that waits for its boot message."""
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            if spare.child.exit_code() is None and self._packages == _installed():
+                return spare
+            spare.discard()
+        return self._start(self._argv if role == APP else self._page_argv)
+
+    def prepare(self) -> None:
+        """Have a spare ready, unless there is one."""
+        if self._wants_spare and self._spare is None:
+            self._packages = _installed()
+            self._spare = self._start(self._argv)
+
+    def close(self) -> None:
+        """End the spare."""
+        if self._spare is not None:
+            self._spare.discard()
+            self._spare = None
+
+    def _start(self, argv: list[str]) -> Spawned:
+        environ = {**os.environ, RUN_MAIN: "true", "RUN_MAIN": "true", "WERKZEUG_RUN_MAIN": "true"}
+        crash = _crash_file()
+        return Spawned(spawn(argv, environ), crash)
+
+
+class _Descriptor:
+    """A descriptor that can be sent like a socket."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def fileno(self) -> int:
+        return self._fd
+
+
+def _installed() -> list[int]:
+    """Something that changes when packages are installed or removed."""
+    times = []
+    for folder in (*getattr(site, "getsitepackages", list)(), site.getusersitepackages()):
+        try:
+            times.append(os.stat(folder).st_mtime_ns)
+        except OSError:
+            times.append(0)
+    return times
+
+
+def _crash_file() -> int:
+    """A file in memory for the last words of a process; -1 where there is no such thing."""
+    if sys.platform == "linux":
+        try:
+            return os.memfd_create("devserver-crash")
+        except OSError:
+            pass
+    return -1
+
+
+def describe_exit(code: int) -> str:
+    """What an exit code says, as the end of a sentence about a process."""
+    if code >= 0:
+        return f"exited with code {code}"
+    try:
+        return f"was ended by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was ended by signal {-code}"
