@@ -181,7 +181,7 @@ def _supervise(config: Config, sockets: list[socket.socket], events: Events, spa
 
 def child(channel: Channel) -> int:
     """Be the child that the supervisor at the other end of `channel` wants. Returns the exit code."""
-    message, fds = channel.receive()[0]
+    message, fds = channel.receive_one()
     config = Config.from_json(message["config"])
     console.configure(config.log)
     if message["crash"]:

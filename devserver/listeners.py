@@ -113,33 +113,39 @@ def bind(section: Bind) -> Listeners:
 
 def _bind_all(addresses: Sequence[tuple[int, _Address]], port: int, backlog: int) -> list[socket.socket]:
     """One socket for each address, all on one port. Port 0 is any that is free on all of them."""
-    for _ in range(_ATTEMPTS if not port else 1):
-        try:
-            return _bind_once(addresses, port, backlog)
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise
-            taken = error
+    # What was opened in vain is held meanwhile, lest the kernel offer the same port again.
+    with contextlib.ExitStack() as held:
+        for _ in range(1 if port else _ATTEMPTS):
+            opened = held.enter_context(contextlib.ExitStack())
+            try:
+                sockets = _bind_once(addresses, port, backlog, opened)
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+                taken = error
+            else:
+                opened.pop_all()
+                return sockets
     raise taken
 
 
-def _bind_once(addresses: Sequence[tuple[int, _Address]], port: int, backlog: int) -> list[socket.socket]:
+def _bind_once(
+    addresses: Sequence[tuple[int, _Address]], port: int, backlog: int, opened: contextlib.ExitStack
+) -> list[socket.socket]:
     """One socket for each address that the machine has; at least one it must have."""
-    absent: OSError | None = None
-    with contextlib.ExitStack() as opened:
-        sockets: list[socket.socket] = []
-        for family, (host, _, *scope) in addresses:
-            chosen = sockets[0].getsockname()[1] if sockets and not port else port
-            try:
-                sockets.append(opened.enter_context(_listen(family, (host, chosen, *scope), backlog)))
-            except OSError as error:
-                if error.errno not in _NO_SUCH_FAMILY:
-                    raise
-                absent = absent or error
-        if not sockets:
-            raise absent or OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
-        opened.pop_all()
-        return sockets
+    sockets: list[socket.socket] = []
+    absent = OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
+    for family, (host, _, *scope) in addresses:
+        chosen = sockets[0].getsockname()[1] if sockets and not port else port
+        try:
+            sockets.append(opened.enter_context(_listen(family, (host, chosen, *scope), backlog)))
+        except OSError as error:
+            if error.errno not in _NO_SUCH_FAMILY:
+                raise
+            absent = error
+    if not sockets:
+        raise absent
+    return sockets
 
 
 def _resolve(host: str) -> list[tuple[int, _Address]]:

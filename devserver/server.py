@@ -24,9 +24,10 @@ from devserver.config import Config
 from devserver.errors import UsageError
 from devserver.gateway.asgi import AsgiGateway, OnError, asgi2
 from devserver.gateway.lifespan import Lifespan
-from devserver.http.connection import Connection, Service
+from devserver.http.connection import Connection
 from devserver.http.exchange import Gateway, Handler, Headers, Request
 from devserver.http.framing import Head
+from devserver.http.service import Service
 from devserver.listeners import Listeners, bind
 
 logger = logging.getLogger("devserver")
@@ -42,6 +43,9 @@ _PAUSE = 0.5
 
 _TICK = 0.005
 """Seconds between two looks at what a drain still waits for: it ends rarely and soon."""
+
+_LAST_LOOKS = 3
+"""Turns of the loop until a connection just accepted has been read from."""
 
 _UNWIND = 0.3
 """Seconds that cancelled tasks have to unwind."""
@@ -206,8 +210,6 @@ class Serving:
         http = self._config.http
         defaults = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in http.headers]
         names = {name for name, _ in defaults}
-        if http.date_header and b"date" not in names:
-            defaults.append((b"date", b""))
         if http.server_header and b"server" not in names:
             defaults.append((b"server", b"devserver/" + __version__.encode("ascii")))
         from devserver.console import AccessLog
@@ -301,6 +303,8 @@ class Serving:
         service.draining = True
         while self._tasks:
             await asyncio.wait(self._tasks)
+        for _ in range(_LAST_LOOKS):
+            await asyncio.sleep(0)  # a request that has arrived is taken from its socket, and answered
         deadline = loop.time() + grace
         endless = {c.handler for c in service.connections if c.handler is not None and c.endless}
         for connection in list(service.connections):

@@ -193,7 +193,9 @@ def test_an_environment_outside_and_one_learned_later() -> None:
     assert kind(made, "/opt/venv/lib/x.py") is NEVER
     assert kind(made, "env/lib/x.py") is READ
     made.add_environment(f"{ROOT}/env")
+    made.add_environment("/opt/other")
     assert kind(made, "env/lib/x.py") is NEVER
+    assert kind(made, "/opt/other/lib/x.py") is NEVER
 
 
 @pytest.mark.parametrize(

@@ -180,6 +180,15 @@ def test_a_folder_that_does_not_exist_yet(tmp_path: Path, watcher: Watcher) -> N
     expect(watcher, path)
 
 
+def test_the_names_in_a_folder_that_does_not_exist_yet(tmp_path: Path, watcher: Watcher) -> None:
+    folder = tmp_path / "one" / "two"
+    start(watcher, folder)
+    folder.mkdir(parents=True)
+    expect(watcher, folder)
+    (folder / "new").write_text("x")
+    expect(watcher, folder, folder / "new")
+
+
 def test_a_path_below_a_file(tmp_path: Path, watcher: Watcher) -> None:
     """`package.py` may become `package/`."""
     (tmp_path / "package").write_text("x")
@@ -217,11 +226,12 @@ def test_a_project_moved_away_and_back(tmp_path: Path, watcher: Watcher) -> None
     path = tmp_path / "work" / "project" / "package" / "a.py"
     path.parent.mkdir(parents=True)
     path.write_text("x")
+    (path.parent / "unasked.py").touch()
     start(watcher, path, path.parent)
     (tmp_path / "work").rename(tmp_path / "away")
     expect(watcher, path, path.parent)
     (tmp_path / "away").rename(tmp_path / "work")
-    expect(watcher, path, path.parent)
+    expect(watcher, path, path.parent, path.parent / "unasked.py")
     path.write_text("longer")
     expect(watcher, path)
 
@@ -530,6 +540,12 @@ def test_a_walk_gives_the_folders_and_the_files_that_count(tmp_path: Path) -> No
     found = {os.path.relpath(path, tmp_path) for path in watch.walk(rules)}
     assert found == {"src", "src/a.py", "src/sub", "src/sub/b.py", "src/venv"}
     assert "virtual environment" in rules.verdict(str(tmp_path / "src/venv/lib/e.py")).rule
+
+
+def test_a_walk_of_a_project_that_is_its_own_environment(tmp_path: Path) -> None:
+    tree(tmp_path, "pyvenv.cfg", "app.py", "lib/site-packages/a.py")
+    found = {os.path.relpath(path, tmp_path) for path in watch.walk(Rules((".",), (), (), str(tmp_path)))}
+    assert found == {".", "app.py", "lib"}
 
 
 def test_a_walk_enters_links_once(tmp_path: Path) -> None:

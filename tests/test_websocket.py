@@ -817,8 +817,10 @@ class Clock:
         self.timers: list[tuple[float, asyncio.Handle]] = []
         monkeypatch.setattr(asyncio.get_running_loop(), "call_later", self.call_later)
 
-    def call_later(self, delay: float, callback: Callable[..., None], *args: Any) -> asyncio.Handle:
-        handle = asyncio.Handle(callback, args, asyncio.get_running_loop())
+    def call_later(
+        self, delay: float, callback: Callable[..., None], *args: Any, context: Any = None
+    ) -> asyncio.Handle:
+        handle = asyncio.Handle(callback, args, asyncio.get_running_loop(), context)
         self.timers.append((delay, handle))
         return handle
 
@@ -854,7 +856,7 @@ async def test_pings_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> Non
     clock = Clock(monkeypatch)
     wire = Wire(echo, ping_interval=0.0)
     await wire.open()
-    assert clock.timers == []
+    assert clock.waiting == []
     await wire.leave()
     wire = Wire(echo, ping_interval=7.0, ping_timeout=0.0)
     await wire.open()
@@ -1198,14 +1200,16 @@ async def test_a_client_that_closes_but_takes_nothing_is_cut() -> None:
         await wire.leave()
 
 
+@pytest.mark.parametrize("pieces", [1, 2])
 @in_loop
-async def test_the_close_is_found_behind_messages_that_were_held_back() -> None:
+async def test_the_close_is_found_behind_messages_that_were_held_back(pieces: int) -> None:
     gate = asyncio.Event()
     application = Scripted()
     application.script = [ACCEPT_IT, gate, CLOSE_IT]
     wire = Wire(application)
     await wire.open()
-    await wire.feed(b"".join([frame(TEXT, b"x")] * 100) + closing(1000))
+    stream = [b"".join([frame(TEXT, b"x")] * 100), closing(1000)]
+    await wire.feed(*(stream if pieces == 2 else [b"".join(stream)]))
     assert not wire.reading
     gate.set()
     await wire.settle()
@@ -1247,6 +1251,49 @@ def test_final_messages_arrive_before_the_close() -> None:
             assert raised.value.rcvd.code == 4001
 
     run(test())
+
+
+@in_loop
+async def test_a_handshake_is_answered_once() -> None:
+    gate = asyncio.Event()
+    application = Scripted()
+    application.script = [gate]
+    wire = Wire(application)
+    await wire.feed(head())
+    session = wire.socket
+    session.accept(None, [])
+    with pytest.raises(ApplicationError, match="twice"):
+        session.accept(None, [])
+    with pytest.raises(ApplicationError, match="twice"):
+        session.refuse()
+    gate.set()
+    await wire.settle()
+    await wire.leave()
+    session = WebSocketConnection(
+        wire, request(), wire.service.gateway, WebSocket(), Connection(wire.service)
+    )
+    session.connection_lost(None)
+    session.accept(None, [])
+    assert not session.accepted
+
+
+@pytest.mark.skipif(not hasattr(asyncio, "eager_task_factory"), reason="eager tasks are new in Python 3.12")
+@in_loop
+async def test_an_application_that_refuses_within_the_call_of_the_gateway() -> None:
+    asyncio.get_running_loop().set_task_factory(getattr(asyncio, "eager_task_factory"))  # noqa: B009
+    gate = asyncio.Event()
+    application = Scripted()
+    application.script = [RESPOND, gate, {**BODY, "more_body": True}, BODY]
+    wire = Wire(application)
+    await wire.feed(head())
+    wire.protocol.pause_writing()
+    gate.set()
+    await wire.settle()
+    assert not application.ended
+    wire.protocol.resume_writing()
+    await wire.settle()
+    assert application.ended
+    await wire.leave()
 
 
 # The server's wishes
@@ -1319,6 +1366,18 @@ def test_cancel_ends_the_application_and_the_connection() -> None:
 
     run(test(True))
     run(test(False))
+
+
+@in_loop
+async def test_cancel_before_the_application_has_begun() -> None:
+    application = Scripted()
+    wire = Wire(application)
+    wire.protocol.data_received(head())
+    [handler] = wire.service.gateway.running
+    handler.cancel()
+    assert (await wire.settle()).startswith(b"HTTP/1.1 500 ")
+    assert application.scope is None
+    await wire.leave()
 
 
 # ASGI
@@ -1596,6 +1655,7 @@ async def test_a_task_that_waits_sees_that_another_refused() -> None:
         await listening
 
     wire = Wire(application)
+    wire.unsent = 5000  # the connection stays for a while, which would end the wait too
     assert (await wire.feed(head())).startswith(b"HTTP/1.1 403 ")
     assert received == [{"type": "websocket.disconnect", "code": 1006, "reason": ""}]
     await wire.leave()

@@ -8,6 +8,7 @@ slower. Refuses to know sockets and parsers.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -50,7 +51,13 @@ def decode_path(path: bytes) -> str:
 
 
 class AsgiGateway:
-    """An ASGI 3 application as a `Gateway`."""
+    """An ASGI 3 application as a `Gateway`.
+
+    Attributes:
+        context: the context variables that each call of the application gets a copy of. Without it
+            a request would see what the one before set: a connection's callbacks run in the
+            context of whoever scheduled them.
+    """
 
     websockets = True
 
@@ -71,12 +78,13 @@ class AsgiGateway:
         self.on_error = on_error
         self.version = {**VERSION, "version": "2.0"} if legacy else VERSION
         self.running: set[Handler] = set()
+        self.context = contextvars.copy_context()
         self._create_task = asyncio.get_running_loop().create_task
 
     def exchange(self, exchange: Exchange) -> Handler:
         handler = HttpCall(self, exchange)
         self.running.add(handler)
-        handler.task = self._create_task(handler.run())
+        handler.task = self._create_task(handler.run(), context=self.context.copy())
         return handler
 
     def session(self, session: Session) -> Handler:
@@ -91,7 +99,7 @@ class AsgiGateway:
 class HttpCall:
     """The application at work on one exchange: a `Handler`, and its `receive` and `send`."""
 
-    __slots__ = ("_closed", "_waiter", "exchange", "gateway", "task")
+    __slots__ = ("_breach", "_cancelled", "_closed", "_waiter", "exchange", "gateway", "task")
 
     def __init__(self, gateway: AsgiGateway, exchange: Exchange) -> None:
         self.gateway = gateway
@@ -99,6 +107,8 @@ class HttpCall:
         self.task: asyncio.Task[None] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._closed = False  # receive has said that the body is over
+        self._cancelled = False  # by the server, not by the application itself
+        self._breach: ApplicationError | None = None  # an error of `send` that it may have swallowed
 
     def wake(self) -> None:
         waiter, self._waiter = self._waiter, None
@@ -106,6 +116,7 @@ class HttpCall:
             waiter.set_result(None)
 
     def cancel(self) -> None:
+        self._cancelled = True
         if self.task is not None:
             self.task.cancel()
 
@@ -116,12 +127,12 @@ class HttpCall:
         path = decode_path(request.path)
         return {
             "type": "http",
-            "asgi": gateway.version,
+            "asgi": gateway.version.copy(),
             "http_version": request.version,
-            "method": request.method,
+            "method": request.method.upper(),
             "scheme": peer.scheme,
             "path": gateway.root_path + path if gateway.root_path else path,
-            "raw_path": gateway.root_path.encode() + request.path if gateway.root_path else request.path,
+            "raw_path": request.path,
             "query_string": request.query,
             "root_path": gateway.root_path,
             "headers": request.headers,
@@ -132,32 +143,41 @@ class HttpCall:
         }
 
     async def run(self) -> None:
-        exchange = self.exchange
         try:
             await self.gateway.application(self.scope(), self.receive, self.send)
-            if not exchange.finished and not exchange.disconnected:
+            if self._wanted():
                 self._incomplete()
-        except ClientDisconnected:
-            pass  # the application let it pass, as it may
-        except asyncio.CancelledError:
-            if not exchange.finished:
-                exchange.abort()
+        except ClientDisconnected as error:
+            # The application let it pass, as it may; but it can come from another exchange's send.
+            if self._wanted():
+                self._failed(error)
+        except asyncio.CancelledError as error:
+            if not self._cancelled:
+                self._failed(error)
+            elif self._wanted():
+                self.exchange.abort()
+        except GeneratorExit:
+            raise  # the loop has been closed around it; there is nobody to answer
         except BaseException as error:  # whatever user code raises, SystemExit too, ends one request only
             self._failed(error)
         finally:
             self.gateway.running.discard(self)
 
+    def _wanted(self) -> bool:
+        """Somebody waits for what the application has not sent."""
+        return not (self.exchange.finished or self.exchange.disconnected)
+
     def _incomplete(self) -> None:
         missing = "ended its response" if self.exchange.started else "started a response"
-        self._failed(ApplicationError(f"the application returned before it {missing}"))
+        self._failed(self._breach or ApplicationError(f"the application returned before it {missing}"))
 
     def _failed(self, error: BaseException) -> None:
         exchange = self.exchange
         request = exchange.request
         logger.error("%s %s failed", request.method, request.target.decode("latin-1"), exc_info=error)
-        if exchange.disconnected or exchange.finished:
+        if not self._wanted():
             return
-        if exchange.started:
+        if exchange.started and not exchange.withdraw():
             exchange.abort()
             return
         status, headers, body = self.gateway.on_error(request, error)
@@ -165,53 +185,77 @@ class HttpCall:
         exchange.write(body, False)
 
     async def _wait(self) -> None:
-        # More than one task of the application may wait; the last to come makes the future.
+        # More than one task of the application may wait; the first to come makes the future.
         if self._waiter is None:
             self._waiter = asyncio.get_running_loop().create_future()
         await asyncio.shield(self._waiter)
 
     async def receive(self) -> Message:
         exchange = self.exchange
-        if not self._closed:
-            while True:
-                # The order matters: reading asks a client that waits for 100 to go on.
-                data = exchange.read()
-                if data or exchange.complete:
-                    self._closed = exchange.complete
-                    return {"type": "http.request", "body": data, "more_body": not exchange.complete}
-                if exchange.disconnected:
-                    break
-                await self._wait()
+        while not (self._closed or exchange.finished):
+            # The order matters: reading asks a client that waits for 100 to go on.
+            data = exchange.read()
+            if data or exchange.complete:
+                self._closed = exchange.complete
+                return {"type": "http.request", "body": data, "more_body": not exchange.complete}
+            if exchange.disconnected:
+                break
+            await self._wait()
         while not (exchange.disconnected or exchange.half_closed or exchange.finished):
             await self._wait()
         return {"type": "http.disconnect"}
 
     async def send(self, message: Message) -> None:
         exchange = self.exchange
-        kind = message["type"]
-        if kind == "http.response.body":
-            more = message.get("more_body", False)
-            exchange.write(message.get("body", b""), more)
-            if exchange.disconnected:
-                if more:
-                    raise ClientDisconnected("the client has closed the connection")
-            elif exchange.paused:
-                while exchange.paused and not exchange.disconnected:
-                    await self._wait()
-            if not more:
-                self.wake()  # a task of the application that waits for the disconnect
-        elif kind == "http.response.start":
-            exchange.start(message["status"], _lowered(message.get("headers", ())))
-        else:
-            state = "ended" if exchange.finished else "begun" if exchange.started else "not begun"
-            raise ApplicationError(f"the application sent {kind!r} on an HTTP exchange whose response has {state}")
+        more = True
+        try:
+            kind = message.get("type")
+            if kind == "http.response.body":
+                more = bool(message.get("more_body", False))
+                exchange.write(_body(message), more)
+            elif kind == "http.response.start":
+                exchange.start(_status(message), _lowered(message.get("headers") or ()))
+                return
+            else:
+                raise ApplicationError(f"the application sent {kind!r}: it must be an ASGI HTTP response message")
+        except ApplicationError as error:
+            if self._breach is None:
+                self._breach = ApplicationError(f"{error} ({self._state(message)})")
+            raise self._breach from None
+        while exchange.paused and not exchange.disconnected:
+            await self._wait()
+        if not more:
+            self.wake()  # a task of the application that waits for the disconnect
+        elif exchange.disconnected:
+            raise ClientDisconnected("the client has closed the connection")
+
+    def _state(self, message: Message) -> str:
+        exchange = self.exchange
+        state = "had ended" if exchange.finished else "had begun" if exchange.started else "had not begun"
+        return f"{message.get('type')!r} when the response {state}"
+
+
+def _body(message: Message) -> bytes:
+    body = message.get("body", b"")
+    if isinstance(body, bytes):
+        return body
+    if isinstance(body, bytearray | memoryview):
+        return bytes(body)
+    raise ApplicationError(f"the application sent a body that is {type(body).__name__}: it must be bytes")
+
+
+def _status(message: Message) -> int:
+    status = message.get("status")
+    if isinstance(status, int):
+        return status
+    raise ApplicationError(f"the application sent the status {status!r}: it must be a number")
 
 
 def _lowered(headers: Any) -> Headers:
-    """The headers of a message as the seam has them."""
+    """The headers of a message as the seam has them; values are looked at when they are encoded."""
     try:
-        return [(bytes(name).lower(), bytes(value)) for name, value in headers]
-    except (TypeError, ValueError):
+        return [(name.lower(), value) for name, value in headers]
+    except (TypeError, ValueError, AttributeError):
         raise ApplicationError(
-            f"the application sent headers {headers!r}: each must be a pair of byte strings"
+            f"the application sent the headers {headers!r:.200}: each must be a pair of byte strings"
         ) from None

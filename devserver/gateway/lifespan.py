@@ -18,6 +18,10 @@ from devserver.gateway.asgi import Application
 logger = logging.getLogger("devserver")
 
 
+_RAISES = 0.5
+"""Seconds for an application that has said that its startup failed to raise why, too."""
+
+
 class State(Enum):
     """Where a lifespan stands."""
 
@@ -28,7 +32,7 @@ class State(Enum):
 
 
 class StartupFailed(Exception):
-    """The application said so, or raised (the cause) where a lifespan was demanded."""
+    """The application said so, or raised where a lifespan was demanded; what it raised is the cause."""
 
 
 # What the application may send, by state: the state that follows.
@@ -73,6 +77,8 @@ class Lifespan:
         await self._changed.wait()
         if self._phase is State.STARTED:
             return
+        # Starlette gives a whole traceback as the reason, and then raises the exception itself.
+        await asyncio.wait([self._task], timeout=_RAISES)
         self._task = None
         if isinstance(self._error, StartupFailed | ApplicationError):
             raise self._error
@@ -105,6 +111,8 @@ class Lifespan:
         except BaseException as error:  # user code; with "auto" an exception means "no lifespan here"
             if self._phase is State.STARTING:
                 self._error = self._error or error
+            elif isinstance(self._error, StartupFailed):
+                self._error.__cause__ = error
             elif not isinstance(error, asyncio.CancelledError):
                 what = "during" if self._phase is State.STARTED else "at the end of"
                 logger.error("the application failed %s its lifespan", what, exc_info=error)

@@ -70,6 +70,7 @@ class AsgiSession:
     def start(self) -> None:
         """Call the application. The gateway has put this among its `running`; it takes itself out."""
         self._task = asyncio.get_running_loop().create_task(self.run())
+        self._task.add_done_callback(self._done)
 
     def wake(self) -> None:
         waiter, self._waiter = self._waiter, None
@@ -113,10 +114,13 @@ class AsgiSession:
             self._end(error)
         except BaseException as error:  # whatever user code raises, SystemExit too, ends one WebSocket only
             self._failed(error)
-        finally:
-            self.gateway.running.discard(self)
 
     # how the application ends
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self.gateway.running.discard(self)
+        if task.cancelled():  # before its first step, when `run` could not see to it
+            self._end(asyncio.CancelledError())
 
     def _returned(self) -> None:
         if self._breach is not None:

@@ -1,26 +1,35 @@
 """One connection: reads heads, runs one exchange after the other, keeps the time.
 
-An `asyncio.Protocol`. A request is only begun when the response before it is complete: what a
-pipelining client sent ahead waits as bytes. There is one timer per connection; it is not set
-again for every request but looks, when it fires, at the deadline as it is then.
+An `asyncio.Protocol`. A request is only begun when the response before it is complete and the
+client has taken most of it: what a pipelining client sent ahead waits as bytes, and when that is
+too much, at the client. There is one timer per connection; it is not set again for every request
+but looks, when it fires, at the deadline as it is then.
 
-Refuses to know WSGI and ASGI, what a head or a body must look like (`framing`) and how a response
-is written (`stream`).
+How a connection ends:
+
+    all is read and answered      the transport is closed, which sends what is left to send
+    the client still sends        our side is ended, and what arrives is dropped until the client's
+                                  end or silence: a close with unread data would reset the connection,
+                                  and the client would never see the answer
+    a promise cannot be kept      the transport is aborted, so that nobody takes half for the whole
+
+Refuses to know WSGI and ASGI, what a head or a body must look like (`framing`, `body`) and how a
+response is written (`stream`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, cast
 
-from devserver.config import Http, WebSocket
 from devserver.http import framing
-from devserver.http.exchange import Address, Gateway, Handler, Headers, Peer, Request
-from devserver.http.framing import BadBody, Refused
+from devserver.http.body import BadBody
+from devserver.http.exchange import Handler, Headers, Peer, Request
+from devserver.http.framing import Framing, Refused
+from devserver.http.peer import peer, show
+from devserver.http.service import Service as Service
 from devserver.http.stream import HIGH_WATER, Stream
 
 if TYPE_CHECKING:
@@ -28,47 +37,16 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("devserver")
 
-LINGER = 2.0
-"""Seconds that a refused or unread request may go on arriving, so that the client reads the answer
-instead of a reset."""
+SILENCE = 2.0
+"""Seconds without a byte after which the rest of what nobody wants is not waited for."""
 
-AccessLog = Callable[[Address | None, str, bytes, str, int, float], None]
-"""Client, method, target, version, status and seconds."""
+PATIENCE = 30.0
+"""Seconds after which it is not waited for even if it still comes."""
 
+HURRY = 0.2
+"""Seconds for the same when the server stops."""
 
-@dataclass(slots=True)
-class Service:
-    """What all connections of a server share.
-
-    Attributes:
-        gateway: the application.
-        parse: the parser of heads.
-        settings, websocket: sections of the configuration.
-        defaults: headers that each response gets unless it has them; an empty value is the date.
-        access: writes the access line; None for no lines.
-        connections: those that are open.
-        draining: no request is begun any more; a connection without one is handed over or closed.
-        gate: asked before each request is begun; False holds the request back.
-        hand_over: gives a connection to whoever serves next: its descriptor, which is closed
-            afterwards, and the bytes that were read and not used. None: connections are closed.
-    """
-
-    gateway: Gateway
-    parse: framing.Head
-    settings: Http
-    websocket: WebSocket
-    defaults: Headers
-    access: AccessLog | None = None
-    connections: set[Connection | WebSocketConnection] = field(default_factory=set)
-    draining: bool = False
-    gate: Callable[[], bool] | None = None
-    hand_over: Callable[[int, bytes], None] | None = None
-
-    @property
-    def full(self) -> bool:
-        """Whether `--limit-concurrency` forbids another request."""
-        limit = self.settings.concurrency
-        return limit is not None and (len(self.connections) > limit or len(self.gateway.running) >= limit)
+_PLAIN: Headers = [(b"content-type", b"text/plain; charset=utf-8")]
 
 
 class Connection(asyncio.Protocol):
@@ -81,50 +59,53 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)  # set before anything else is called
         self._buffer = b""
-        self._searched = 0
+        self._searched = 0  # of the buffer, for the end of a head
         self._eof = False
-        self._closing = False  # the last response has been sent; what still arrives is dropped
-        self._paused = False
-        self._held = False  # the gate has not let the next request through
-        self._leaving = False  # handed over as soon as everything is written
-        self._deadline = 0.0
+        self._closing = False  # the last response is complete; what still arrives is dropped
+        self._held = False  # reading is paused because of the buffer
+        self._waits = False  # the gate has not let the next request through
+        self._leaving = False  # handed over as soon as all is written
+        self._choked = False  # the client is slower than what was written to it
+        self._partial = True  # the deadline is for the rest of a head
+        self._deadline = 0.0  # 0 for none
+        self._latest = 0.0  # the deadline is put off until then at most, while data is dropped
         self._timer: asyncio.TimerHandle | None = None
 
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self.peer = Peer(
-            _address(transport.get_extra_info("peername")),
-            _address(transport.get_extra_info("sockname")),
-            "https" if transport.get_extra_info("sslcontext") else "http",
-        )
+        self.peer = peer(transport)
         self.service.connections.add(self)
         self._expect_by(self.service.settings.header_timeout)
 
     def data_received(self, data: bytes) -> None:
         stream = self.stream
         if self._closing:
+            self._put_off()
             return
         if stream is not None and not stream.complete:
             self._feed(stream, data)
             return
         self._buffer = self._buffer + data if self._buffer else data
-        if stream is None:
+        if stream is None and not self._choked:
             self._next()
         elif len(self._buffer) > HIGH_WATER:
-            self._pause()
+            self._hold()
 
     def eof_received(self) -> bool:
         self._eof = True
         stream = self.stream
+        if self._closing:
+            return False
         if stream is None:
-            return self._held or self._leaving
-        if stream.complete:
-            stream.keep_alive = False
+            self._loop.call_soon(self._resume)
+        elif stream.complete:
+            if not self._buffer:
+                stream.keep_alive = False
             stream.hang_up()
-            return True
-        self._bad_body(stream, "the body ended before its announced length")
+        else:
+            self._bad_body(stream, "the body ended early")
         return not self._transport.is_closing()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -136,65 +117,84 @@ class Connection(asyncio.Protocol):
             self.stream.disconnect()
 
     def pause_writing(self) -> None:
+        self._choked = True
         if self.stream is not None:
             self.stream.pause(True)
 
     def resume_writing(self) -> None:
+        self._choked = False
         if self._leaving:
             self._leave()
         elif self.stream is not None:
             self.stream.pause(False)
+        elif not self._closing:
+            self._idle()
 
     # reading
 
-    def _next(self, passed: bool = False) -> None:
-        """Begin the next request if its head is there. Args: passed: the gate has been asked."""
+    def _next(self, *, passed: bool = False) -> None:
+        """Begin the next request if its head is there. Args: passed: the gate has let it through."""
+        if self._buffer[:2] == b"\r\n":
+            self._buffer = self._buffer[framing.blank_lines(self._buffer) :]
+            self._searched = 0
         buffer = self._buffer
-        if not self._searched and buffer[:2] == b"\r\n":
-            buffer = self._buffer = buffer.lstrip(b"\r\n")  # RFC 9112 section 2.2
         try:
             end = framing.end_of_head(buffer, self._searched, self.service.settings.max_head)
             if end < 0:
-                if not self._searched and buffer:
-                    self._expect_by(self.service.settings.header_timeout)
-                self._searched = len(buffer)
+                self._await_head()
                 return
             if not passed and self.service.gate is not None and not self.service.gate():
-                self._held, self._deadline = True, 0.0
-                self._pause()
+                self._wait()
                 return
             head, self._buffer, self._searched = buffer[:end], buffer[end:], 0
-            framing.check_head(head)
+            frame = framing.read(head)
             method, target, version, headers = self.service.parse(head)
-            frame = framing.framing(method, version, headers)
-            path, query = framing.split_target(method, target)
         except Refused as refused:
             self._refuse(refused)
             return
-        self._begin(Request(method, target, path, query, version, headers, self.peer), frame)
+        self._begin(Request(method, target, frame.path, frame.query, version, headers, self.peer), frame)
 
-    def _begin(self, request: Request, frame: framing.Framing) -> None:
+    def _await_head(self) -> None:
+        self._searched = len(self._buffer)
+        self._release()
+        if self._buffer and not self._partial:
+            self._partial = True
+            self._expect_by(self.service.settings.header_timeout)
+
+    def _begin(self, request: Request, frame: Framing) -> None:
         service = self.service
         self._deadline = 0.0
+        self._partial = False
         if frame.upgrade == b"websocket" and request.method == "GET" and self._upgrade(request):
             return
         stream = self.stream = Stream(request, frame, self._transport, self, service.defaults)
-        if service.draining:
+        if not service.settings.keep_alive:
             stream.keep_alive = False
-        if self._eof:
-            stream.half_closed, stream.keep_alive = True, False
-        if service.full:
-            stream.start(503, [(b"content-type", b"text/plain"), (b"retry-after", b"1")])
-            stream.write(b"Too many requests at once (--limit-concurrency).\n", False)
-            return
-        if not stream.complete and self._buffer:
+        if self._feed_first(stream):
+            handler = service.gateway.exchange(stream)
+            if self.stream is stream:  # else it was answered, and what follows has begun, in that call
+                stream.handler = handler
+
+    def _feed_first(self, stream: Stream) -> bool:
+        """Give a new stream what there is for it; whether the application is to be called."""
+        if not stream.complete:
+            self._release()
             data, self._buffer = self._buffer, b""
-            self._feed(stream, data)
-            if self.stream is not stream:
-                return
-        handler = service.gateway.exchange(stream)
-        if self.stream is stream:  # else it was answered, and what follows has begun, in that call
-            stream.handler = handler
+            if data:
+                self._feed(stream, data)
+        elif len(self._buffer) <= HIGH_WATER:
+            self._release()
+        if self.service.full and not stream.finished:
+            stream.keep_alive = False
+            stream.start(503, [*_PLAIN, (b"retry-after", b"1")])
+            stream.write(b"Too many requests at once (--limit-concurrency).\n", False)
+        elif self._eof and not stream.finished:
+            if not stream.complete:
+                self._bad_body(stream, "the body ended early")
+            else:
+                stream.half_closed = True
+                stream.keep_alive = stream.keep_alive and bool(self._buffer)
+        return not stream.finished
 
     def _feed(self, stream: Stream, data: bytes) -> None:
         try:
@@ -204,36 +204,46 @@ class Connection(asyncio.Protocol):
             return
         if rest is not None:
             self._buffer = rest
-            if stream.finished:
+        if stream.finished:
+            if rest is not None:
                 self._after(stream)
+            else:
+                self._put_off()
+
+    def _hold(self) -> None:
+        if not self._held:
+            self._held = True
+            self._transport.pause_reading()
+
+    def _release(self) -> None:
+        if self._held:
+            self._held = False
+            self._transport.resume_reading()
 
     # what is refused
 
     def _refuse(self, refused: Refused) -> None:
         """Answer a head that is not served, and close. The application never hears of it."""
-        logger.warning("refused a request from %s: %s", _show(self.peer.client), refused.reason)
+        logger.warning("refused a request from %s: %s", show(self.peer.client), refused.reason)
         request = Request("GET", b"", b"", b"", "1.1", [], self.peer)
-        stream = self.stream = Stream(request, framing.Framing(keep_alive=False), self._transport, self, self.service.defaults)
-        stream.start(refused.status, [(b"content-type", b"text/plain; charset=utf-8")])
-        stream.complete = False  # whatever follows is no request of ours
+        frame = Framing(length=1, keep_alive=False)  # whatever follows is no request of ours
+        stream = self.stream = Stream(request, frame, self._transport, self, self.service.defaults)
+        stream.start(refused.status, _PLAIN)
         stream.write(refused.reason.encode() + b"\n", False)
 
     def _bad_body(self, stream: Stream, reason: str) -> None:
         """The rest of the connection cannot be understood: tell both sides, and close."""
         stream.keep_alive = False
         if stream.finished:
-            self._transport.close()
+            self._linger()
             return
-        logger.warning("bad body from %s: %s", _show(self.peer.client), reason)
-        handler, stream.handler = stream.handler, None
-        if not stream.started:
-            stream.start(400, [(b"content-type", b"text/plain; charset=utf-8")])
+        logger.warning("bad body from %s: %s", show(self.peer.client), reason)
+        if stream.withdraw():
+            stream.start(400, _PLAIN)
             stream.write(reason.encode() + b"\n", False)
         else:
-            self._transport.abort()
-        stream.disconnected = True
-        if handler is not None:
-            handler.wake()
+            self.cut()
+        stream.disconnect()
 
     # what comes after a response
 
@@ -247,62 +257,118 @@ class Connection(asyncio.Protocol):
                 )
         if self._closing or self._transport.is_closing():
             return
-        if stream.complete and not stream.keep_alive:
-            self._closing = True
-            self._transport.close()
-        elif stream.complete:
+        if stream.complete:
             self._after(stream)
-        elif stream.keep_alive and not stream.disconnected:
-            # The rest of a body that nobody wants is read and dropped, for a while.
-            self._expect_by(LINGER)
+        elif stream.keep_alive:
+            self._drop()  # the rest of a body that nobody wants; after it may come another request
         else:
             self._linger()
 
     def _after(self, stream: Stream) -> None:
         """Request and response are complete: wait for the next request, or begin it."""
-        if not stream.keep_alive:
-            self._transport.close()
+        if stream.keep_alive:
+            self.stream = None
+            self._idle()
+        elif self._buffer and not self._eof:
+            self._linger()
+        else:
+            self._close()
+
+    def _idle(self) -> None:
+        if self._choked:
+            self._deadline = 0.0  # first the client has to take what there is; then this is called again
             return
-        self.stream = None
+        self._expect_by(self.service.settings.keep_alive)
+        if self._buffer or self._eof or self.service.draining:
+            # Not in this call: a client with a thousand requests in one segment would nest as deep.
+            self._loop.call_soon(self._resume)
+
+    def _resume(self) -> None:
+        """Look at what has arrived and was left."""
+        if self.stream is not None or self._choked or self._closing or self._waits or self._leaving:
+            return
         if self.service.draining:
             self._leave()
             return
-        self._unpause()
-        self._expect_by(self.service.settings.keep_alive)
         if self._buffer:
-            # Not in this call: a client with a thousand requests in one segment would nest as deep.
-            self._loop.call_soon(self._resume)
-        elif self._eof:
-            self._transport.close()
-
-    def _resume(self) -> None:
-        if self.stream is None and not self._closing and not self._leaving:
             self._next()
-            if self.stream is None and self._eof and not self._held:
-                self._transport.close()
+        if self.stream is None and not self._closing:
+            if self._eof and self._buffer:
+                self._refuse(Refused(400, "the head of the request ended early"))
+            elif self._eof and not self._waits:
+                self._close()
 
-    def _pause(self) -> None:
-        if not self._paused:
-            self._paused = True
-            self._transport.pause_reading()
+    # handing over
 
-    def _unpause(self) -> None:
-        if self._paused:
-            self._paused = False
-            self._transport.resume_reading()
+    def _wait(self) -> None:
+        """Hold a request back: it is begun by `release`, or by whoever takes the connection over."""
+        self._waits = True
+        self._deadline = 0.0
+        self._hold()
+
+    def release(self) -> None:
+        """Begin a request that the gate held back."""
+        if self._waits and not self._leaving:
+            self._waits = False
+            self._release()
+            self._next(passed=True)
+
+    def _leave(self) -> None:
+        """Give the connection, with what was read of it, to whoever serves next."""
+        hand_over = self.service.hand_over
+        if self._closing or self._transport.is_closing():
+            return
+        if hand_over is None or (self._eof and not self._buffer):
+            self._close()
+            return
+        self._deadline = 0.0
+        self._hold()
+        if self._transport.get_write_buffer_size():
+            self._leaving = True
+            self._transport.set_write_buffer_limits(0)  # `resume_writing` comes when all is written
+            return
+        self._closing = True
+        hand_over(self._transport.get_extra_info("socket").fileno(), self._buffer)
+        self._transport.abort()
+
+    @property
+    def endless(self) -> bool:
+        """What is being answered never ends by itself."""
+        return self.stream is not None and self.stream.event_stream
+
+    @property
+    def handler(self) -> Handler | None:
+        """The application at work here."""
+        return None if self.stream is None else self.stream.handler
+
+    def _close(self) -> None:
+        self._closing = True
+        self._deadline = 0.0
+        self._transport.close()
 
     def _linger(self) -> None:
-        """Close so that the response arrives: a close with unread data would reset the connection."""
+        """End our side and drop what still arrives."""
         self._closing = True
         if self._eof or not self._transport.can_write_eof():
-            self._transport.close()
+            self._close()
             return
+        self._release()
         try:
             self._transport.write_eof()
         except OSError:
-            self._transport.abort()  # the other side was faster
-        self._transport.resume_reading()
-        self._expect_by(LINGER)
+            self.cut()  # the other side was faster
+        else:
+            self._drop()
+
+    def _drop(self) -> None:
+        """Wait for the end of what is dropped, but not for ever."""
+        silence, patience = (HURRY, HURRY) if self.service.draining else (SILENCE, PATIENCE)
+        self._latest = self._loop.time() + patience
+        self._expect_by(silence)
+
+    def _put_off(self) -> None:
+        if self._deadline:
+            self._deadline = min(self._loop.time() + SILENCE, self._latest)
 
     def cut(self) -> None:
         self._closing = True
@@ -323,10 +389,20 @@ class Connection(asyncio.Protocol):
             return  # a request is being answered, which has no limit; the next one sets it anew
         if self._loop.time() < self._deadline:
             self._timer = self._loop.call_at(self._deadline, self._look)
-        elif self.stream is None and self._buffer and not self._closing:
+        elif self._closing:
+            self._cut_unless_sending()
+        elif self.stream is not None:
+            self._linger()
+        elif self._buffer:
             self._refuse(Refused(408, "the head of the request did not arrive in time"))
         else:
-            self._transport.abort() if self._closing else self._transport.close()
+            self._close()
+
+    def _cut_unless_sending(self) -> None:
+        if self._transport.get_write_buffer_size():
+            self._expect_by(SILENCE)  # the answer has not left yet; no response is cut for being slow
+        else:
+            self._transport.abort()
 
     # the server's wishes
 
@@ -338,45 +414,12 @@ class Connection(asyncio.Protocol):
             return
         if self.service.hand_over is None:
             stream.keep_alive = False
-        if stream.event_stream:
-            self._closing = True
+        if stream.finished:
+            if self._deadline:
+                self._drop()
+        elif stream.event_stream:
             stream.end()
-            self._transport.close()
-
-    @property
-    def endless(self) -> bool:
-        """Whether what is being answered never ends by itself."""
-        return self.stream is not None and self.stream.event_stream
-
-    @property
-    def handler(self) -> Handler | None:
-        """The application at work here."""
-        return None if self.stream is None else self.stream.handler
-
-    def release(self) -> None:
-        """Begin a request that the gate held back."""
-        if self._held and not self._leaving:
-            self._held = False
-            self._unpause()
-            self._next(passed=True)
-
-    def _leave(self) -> None:
-        """Give the connection, with what was read of it, to whoever serves next."""
-        hand_over = self.service.hand_over
-        if self._transport.is_closing() or self._closing:
-            return
-        if hand_over is None or (self._eof and not self._buffer):
-            self._transport.close()
-            return
-        self._deadline = 0.0
-        self._pause()
-        if self._transport.get_write_buffer_size():
-            self._leaving = True
-            self._transport.set_write_buffer_limits(0)  # `resume_writing` comes when all is written
-            return
-        self._closing = True
-        hand_over(self._transport.get_extra_info("socket").fileno(), self._buffer)
-        self._transport.abort()
+            self._close()
 
     def disconnect(self) -> None:
         """The grace is over: the application sees a disconnect, the client an abort."""
@@ -392,10 +435,12 @@ class Connection(asyncio.Protocol):
             return False
         from devserver.http.websocket import WebSocketConnection  # wsproto is only loaded when one comes
 
+        self._release()
         rest, self._buffer = self._buffer, b""
         session = WebSocketConnection(self._transport, request, service.gateway, service.websocket, self)
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
         service.connections.discard(self)
         service.connections.add(session)
         self._began = perf_counter()
@@ -417,19 +462,6 @@ class Connection(asyncio.Protocol):
         """An exchange for an ordinary response to a handshake; the connection closes after it."""
         self.service.connections.add(self)
         self._transport.set_protocol(self)
-        stream = Stream(request, framing.Framing(keep_alive=False), self._transport, self, self.service.defaults)
+        stream = Stream(request, Framing(keep_alive=False), self._transport, self, self.service.defaults)
         self.stream = stream
         return stream
-
-
-def _address(name: object) -> Address | None:
-    """An address of a socket as the gateways show it: (host, port), or (path, None) on Unix."""
-    if isinstance(name, tuple) and len(name) >= 2:
-        return str(name[0]), int(name[1])
-    if isinstance(name, str | bytes) and name:
-        return (name if isinstance(name, str) else name.decode(errors="replace")), None
-    return None
-
-
-def _show(address: Address | None) -> str:
-    return "a Unix socket" if address is None else address[0] if address[1] is None else f"{address[0]}:{address[1]}"

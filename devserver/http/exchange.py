@@ -106,6 +106,13 @@ class Exchange(Protocol):
         """
         ...
 
+    def withdraw(self) -> bool:
+        """Take `start` back, so that another response can be started in its place.
+
+        Returns False when that is too late: the head has been sent.
+        """
+        ...
+
     def write(self, data: bytes, more: bool) -> None:
         """Send a part of the body. For HEAD, 204 and 304 it is counted and dropped.
 
@@ -115,7 +122,7 @@ class Exchange(Protocol):
 
         Raises:
             ApplicationError: before `start`, after the end, or more or less than the
-                `content-length` that was announced.
+                `content-length` that was announced. Nothing of `data` has been sent then.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""HTTP/1.1 heads by h11. Bodies, limits and checks are in `framing`, the same for every parser."""
+"""HTTP/1.1 heads by h11. Bodies, limits and checks are in `framing` and `body`, the same for every parser."""
 
 import h11
 
@@ -10,7 +10,7 @@ def parse(head: bytes) -> tuple[str, bytes, str, Headers]:
     """See `framing.Head`.
 
     A connection of h11 serves for one head: what it would do further with the body and the
-    response is done by `framing`, and made new it has no state that could get out of step.
+    response is done by `body` and `stream`, and made new it has no state that could get out of step.
     """
     parser = h11.Connection(h11.SERVER, max_incomplete_event_size=len(head) + 1)
     try:
@@ -20,4 +20,5 @@ def parse(head: bytes) -> tuple[str, bytes, str, Headers]:
         raise Refused(error.error_status_hint, str(error)) from None
     if not isinstance(request, h11.Request):
         raise Refused(400, "malformed head")
-    return request.method.decode("ascii"), request.target, request.http_version.decode("ascii"), list(request.headers)
+    method, version = request.method.decode("ascii"), request.http_version.decode("ascii")
+    return method, request.target, version, list(request.headers)

@@ -24,12 +24,24 @@ class _Head:
 
 def parse(head: bytes) -> tuple[str, bytes, str, Headers]:
     """See `framing.Head`."""
+    method, _, rest = head.partition(b" ")
+    try:
+        result, version = _parse(head)
+    except httptools.HttpParserError as error:
+        # llhttp has a list of methods and special rules for some; every other method goes as well
+        # (RFC 9110 section 9.1), so it may only find fault with the rest.
+        try:
+            result, version = _parse(b"GET " + rest)
+        except httptools.HttpParserError:
+            raise Refused(400, str(error) or "malformed head") from None
+    return method.decode("ascii"), result.target, version, result.headers
+
+
+def _parse(head: bytes) -> tuple[_Head, str]:
     result = _Head()
     parser = httptools.HttpRequestParser(result)
     try:
         parser.feed_data(head)
     except httptools.HttpParserUpgrade:
         pass  # said of every head with an Upgrade header; the connection decides what comes of it
-    except httptools.HttpParserError as error:
-        raise Refused(400, str(error) or "malformed head") from None
-    return parser.get_method().decode("ascii"), result.target, parser.get_http_version(), result.headers
+    return result, parser.get_http_version()

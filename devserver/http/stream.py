@@ -4,6 +4,10 @@ Implements `exchange.Exchange` on a transport. It decides how the response is fr
 what was promised; it refuses to know how requests are read, what comes before or after it on
 the connection, and what a gateway does with it. What the connection must know it is told by
 `Owner`.
+
+A response's head is checked and encoded when it is started, but it leaves with the first part of
+the body: only then is it known whether that is all (a length) or not (chunks). Until then the
+response can be taken back.
 """
 
 from __future__ import annotations
@@ -13,12 +17,15 @@ from time import perf_counter
 from typing import Protocol
 
 from devserver.errors import ApplicationError
-from devserver.http import framing
+from devserver.http.body import body
 from devserver.http.exchange import Handler, Headers, Request
+from devserver.http.framing import Framing
+from devserver.http.response import UNKNOWN, Defaults, Head, encode
 
 HIGH_WATER = 65536
 """Bytes of a body that wait for the application before the connection stops reading."""
 
+CHUNKED = -1
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 BODILESS = frozenset((204, 304))
 
@@ -41,30 +48,31 @@ class Stream:
     Attributes beyond those:
         handler: the gateway's side; None only until the gateway has been called.
         keep_alive: whether the connection may go on after the response.
-        status: what was sent, or 0.
+        status: what was started, or 0.
         began: when the head had been read, on the clock of `time.perf_counter`.
+        event_stream: the response is a stream of server-sent events, which never ends by itself.
     """
 
     __slots__ = (
         "_body",
         "_buffered",
-        "_event_stream",
+        "_defaults",
         "_expects",
         "_head",
         "_no_body",
+        "_owner",
         "_pieces",
         "_remaining",
         "_transport",
         "_unheld",
         "began",
         "complete",
-        "defaults",
         "disconnected",
+        "event_stream",
         "finished",
         "half_closed",
         "handler",
         "keep_alive",
-        "owner",
         "paused",
         "request",
         "started",
@@ -72,29 +80,29 @@ class Stream:
     )
 
     def __init__(
-        self, request: Request, frame: framing.Framing, transport: asyncio.Transport, owner: Owner, defaults: Headers
+        self, request: Request, frame: Framing, transport: asyncio.Transport, owner: Owner, defaults: Defaults
     ) -> None:
         """Args: the checked head and its framing; where to write; headers that every response gets."""
         self.request = request
-        self.owner = owner
-        self.defaults = defaults
         self.handler: Handler | None = None
         self.began = perf_counter()
         self.keep_alive = frame.keep_alive
         self.complete = frame.length == 0
         self.disconnected = self.half_closed = self.paused = self.started = self.finished = False
+        self.event_stream = False
         self.status = 0
+        self._owner = owner
+        self._defaults = defaults
         self._transport = transport
-        self._body = framing.body(frame.length)
+        self._body = body(frame.length)
         self._expects = frame.expects
         self._pieces: list[bytes] = []
         self._buffered = 0
         self._unheld = True
-        self._head: Headers | None = None
-        # What is left of the announced length; -1 for chunked, -2 for "until the connection closes".
-        self._remaining = -2
+        self._head: Head | None = None  # what was started and has not been sent
+        # What is left of the announced length; or CHUNKED; or UNKNOWN, which then ends with the connection.
+        self._remaining = UNKNOWN
         self._no_body = False
-        self._event_stream = False
 
     # the request's body
 
@@ -102,27 +110,27 @@ class Stream:
         """Take bytes from the connection; returns what follows the body, None while it goes on.
 
         Raises:
-            framing.BadBody: the body is malformed.
+            body.BadBody: the body is malformed.
         """
         assert self._body is not None
+        self._expects = False  # it comes, so nobody waits
         piece, rest = self._body.feed(data)
+        if rest is not None:
+            self.complete = True
         if piece and not self.finished:
             self._pieces.append(piece)
             self._buffered += len(piece)
             if self._buffered > HIGH_WATER and rest is None and self._unheld:
                 self._unheld = False
                 self._transport.pause_reading()
-        if rest is not None:
-            self.complete = True
-            self._expects = False
-        if self.handler is not None:
+        if (piece or rest is not None) and self.handler is not None:
             self.handler.wake()
         return rest
 
     def read(self) -> bytes:
         if self._expects:
             self._expects = False
-            if not self.started and not self.disconnected:
+            if not (self._sent or self.disconnected):
                 self._transport.write(CONTINUE)
         if not self._pieces:
             return b""
@@ -141,94 +149,115 @@ class Stream:
     # the response
 
     @property
-    def event_stream(self) -> bool:
-        """The response is a stream of server-sent events, which never ends by itself."""
-        return self._event_stream
+    def _sent(self) -> bool:
+        """The head has left."""
+        return self.started and self._head is None
 
     def start(self, status: int, headers: Headers) -> None:
         if self.started:
+            if self.disconnected:
+                return  # answered by the connection, with a 400 for the body
             raise ApplicationError("the application started its response a second time")
-        self._remaining, kept = _announced(headers)
-        if len(kept) != len(headers) and any(n == b"connection" and b"close" in v.lower() for n, v in headers):
-            self.keep_alive = False
-        framing.response_head(status, kept)  # before anything is decided: a bad header is the caller's error
+        head = self._head = encode(status, headers)
         self.started = True
         self.status = status
-        self._head = kept
+        self.event_stream = head.event_stream
+        self._remaining = head.length
         self._no_body = status in BODILESS or self.request.method == "HEAD"
-        self._event_stream = any(n == b"content-type" and v.startswith(b"text/event-stream") for n, v in kept)
+
+    def withdraw(self) -> bool:
+        if self._sent:
+            return False
+        self.started = self.event_stream = False
+        self.status = 0
+        self._head = None
+        return True
 
     def write(self, data: bytes, more: bool) -> None:
         if not self.started:
             raise ApplicationError("the application sent a body before it started the response")
         if self.finished:
+            if self.disconnected:
+                return
             raise ApplicationError("the application sent more after the end of its response")
-        out = self._opening(len(data), more) if self._head is not None else b""
-        self._count(len(data), more)
-        if not self._no_body:
-            if self._remaining == -1:
-                if data:
-                    out = b"%b%x\r\n%b\r\n" % (out, len(data), data)
-                if not more:
-                    out += b"0\r\n\r\n"
-            else:
-                out = out + data if out else data
-        if not self.disconnected and out:
+        if self._remaining >= 0:
+            self._count(len(data), more)
+        if self._head is not None:
+            out = self._opening(self._head, data, more)
+            self._head = None
+        else:
+            out = self._framed(data, more)
+        if out and not self.disconnected:
             self._transport.write(out)
+            if more and self._transport.is_closing():
+                # An application that never waits would not hear of it: the loop cannot say so
+                # before the application lets it run.
+                self.disconnect()
         if not more:
             self.finished = True
+            self.paused = False  # the connection does not let the next exchange begin before there is room
             self._pieces.clear()
             self._unhold()
-            self.owner.responded(self)
+            self._owner.responded(self)
 
-    def _opening(self, size: int, more: bool) -> bytes:
-        """The head, with framing for a body whose first piece has `size` bytes."""
-        head, self._head = self._head, None
-        assert head is not None
-        if self._remaining == -2 and self.status not in BODILESS:
+    def _opening(self, head: Head, data: bytes, more: bool) -> bytes:
+        """The head with all that was missing, and the first part of the body."""
+        framing = b""
+        if head.length == UNKNOWN and self.status not in BODILESS:
             if not more:
-                self._remaining = size
-                head.append((b"content-length", b"%d" % size))
+                self._remaining = 0
+                framing = b"content-length: %d\r\n" % len(data)
             elif self.request.version == "1.1":
-                self._remaining = -1
-                head.append((b"transfer-encoding", b"chunked"))
+                self._remaining = CHUNKED
+                framing = b"transfer-encoding: chunked\r\n"
             else:
                 self.keep_alive = False
-        if self._expects:
-            self.keep_alive = False  # whether its body still comes only the client knows
-        if not self.keep_alive:
-            head.append((b"connection", b"close"))
-        for name, value in self.defaults:
-            if not any(n == name for n, _ in head):
-                head.append((name, value or framing.date()))
-        return framing.response_head(self.status, head)
+        if head.close or self._expects:  # whether an expected body still comes only the client knows
+            self.keep_alive = False
+        close = b"" if self.keep_alive else b"connection: close\r\n"
+        body = self._framed(data, more)
+        return b"".join((head.block, framing, close, self._defaults.lines(head.names), b"\r\n", body))
+
+    def _framed(self, data: bytes, more: bool) -> bytes:
+        """A part of the body as it is sent."""
+        if self._no_body:
+            return b""
+        if self._remaining != CHUNKED:
+            return data
+        if data:
+            data = b"%x\r\n%b\r\n" % (len(data), data)
+        return data if more else data + b"0\r\n\r\n"
 
     def _count(self, size: int, more: bool) -> None:
-        if self._remaining < 0 or self.status in BODILESS:
+        """Hold a part of the body against the announced length, before anything of it is sent."""
+        if self.status in BODILESS:
             return
-        if size > self._remaining:
+        left = self._remaining - size
+        if left < 0:
             raise ApplicationError("the application sent a body longer than its content-length")
-        self._remaining -= size
-        if not more and self._remaining and self.request.method != "HEAD":
-            raise ApplicationError(f"the application's body ended {self._remaining} bytes short of its content-length")
+        if left and not more and self.request.method != "HEAD":
+            raise ApplicationError(
+                f"the application ended its response {left} bytes short of its content-length"
+            )
+        self._remaining = left
 
     def abort(self) -> None:
         self.finished = True
-        self.owner.cut()
+        self._owner.cut()
 
     # what the connection tells
+
+    def end(self) -> None:
+        """The server stops: end a response that would go on for ever, as well as its framing allows."""
+        if self._sent and self._remaining == CHUNKED and not self._no_body and not self.disconnected:
+            self._transport.write(b"0\r\n\r\n")
+        self.disconnect()
 
     def disconnect(self) -> None:
         """The client is gone, or is to be treated so."""
         if not self.disconnected:
             self.disconnected = True
             self.wake()
-
-    def end(self) -> None:
-        """End a response that never ends by itself, so that the client sees its end and not a cut."""
-        if self._remaining == -1 and self._head is None and not self.finished and not self.disconnected:
-            self._transport.write(b"0\r\n\r\n")
-        self.disconnect()
 
     def hang_up(self) -> None:
         """The client has closed its sending side."""
@@ -245,23 +274,3 @@ class Stream:
         """Let the gateway look."""
         if self.handler is not None:
             self.handler.wake()
-
-
-def _announced(headers: Headers) -> tuple[int, Headers]:
-    """The announced length (-2 for none) and the headers that are the application's to set.
-
-    Connection, Keep-Alive and Transfer-Encoding describe this connection, not the response.
-    """
-    length, kept = -2, []
-    for header in headers:
-        name, value = header
-        if name == b"content-length":
-            if not value.isdigit() or (length >= 0 and length != int(value)):
-                raise ApplicationError(f"the application sent content-length {value!r}")
-            if length >= 0:
-                continue
-            length = int(value)
-        elif name in (b"connection", b"transfer-encoding", b"keep-alive"):
-            continue
-        kept.append(header)
-    return length, kept

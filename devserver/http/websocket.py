@@ -243,7 +243,7 @@ class WebSocketConnection(asyncio.Protocol):
 
     def _pump(self) -> None:
         """Take what has arrived apart, as far as the application keeps up."""
-        if self._phase is Phase.OPEN and self._inbox.full:
+        if self._phase not in (Phase.OPEN, Phase.CLOSING) or (self._phase is Phase.OPEN and self._inbox.full):
             return
         for event in self._frames.events():
             self._take(event)
@@ -290,16 +290,16 @@ class WebSocketConnection(asyncio.Protocol):
 
     def _fail(self, code: int, reason: str) -> None:
         """The client broke the protocol, a limit, or off (RFC 6455 section 7.1.7)."""
-        if code == 1009:
-            reason = f"message larger than {self._settings.max_size} bytes (--ws-max-size)"
-        logger.warning("closed the WebSocket %s with %d: %s", self._target, code, reason)
         if self._phase is Phase.OPEN:
+            if code == 1009:
+                reason = f"message larger than {self._settings.max_size} bytes (--ws-max-size)"
+            logger.warning("closed the WebSocket %s with %d: %s", self._target, code, reason)
             self._send_close(Phase.FAILED, code, reason)
         self._phase = Phase.FAILED
         if self._transport.can_write_eof() and not self._transport.is_closing():
             try:
                 self._transport.write_eof()
-            except OSError:
+            except (OSError, RuntimeError):  # the latter is uvloop's
                 self._transport.abort()  # the other side was faster
 
     def _send_close(self, phase: Phase, code: int, reason: str) -> None:

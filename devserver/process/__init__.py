@@ -1,15 +1,17 @@
 """Processes on any system: spawning, adopting, watching the end, signals, the terminal.
 
-Everything that differs between systems stands in `posix` and `windows`, which offer the same
-names; the choice is made here, once. Knows neither applications nor HTTP.
+Everything that differs between systems stands in `posix`, `kin` and `terminal`, and in `windows`,
+which offers the same names; the choice is made here, once. Knows neither applications nor HTTP.
 """
 
 import sys
 
 if sys.platform == "win32":
-    from devserver.process.windows import Child, Terminal, adopt, listeners_from, spawn
+    from devserver.process.windows import Child, Kin, Terminal, adopt, guard, listeners_from, spawn
 else:
-    from devserver.process.posix import Child, Terminal, adopt, listeners_from, spawn
+    from devserver.process.kin import Kin, guard
+    from devserver.process.posix import Child, adopt, listeners_from, spawn
+    from devserver.process.terminal import Terminal
 
 RUN_MAIN = "DEVSERVER_RUN_MAIN"
 """Says to an application that it runs in the child that a supervisor restarts."""
@@ -20,4 +22,15 @@ CONTROL = "DEVSERVER_CONTROL"
 EXIT_RESTART = 3
 """How a child ends that wants a successor. It counts only when announced on the channel."""
 
-__all__ = ["CONTROL", "EXIT_RESTART", "RUN_MAIN", "Child", "Terminal", "adopt", "listeners_from", "spawn"]
+__all__ = [
+    "CONTROL",
+    "EXIT_RESTART",
+    "RUN_MAIN",
+    "Child",
+    "Kin",
+    "Terminal",
+    "adopt",
+    "guard",
+    "listeners_from",
+    "spawn",
+]

@@ -35,7 +35,8 @@ class Closed(Exception):
 class Channel:
     """One end of a connection between two processes.
 
-    `send` blocks until the message is written; `receive` takes what has arrived.
+    `send` blocks until the message is written; `receive` takes what has arrived. Not for several
+    threads at a time in one direction.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -63,7 +64,7 @@ class Channel:
         body = json.dumps(message, separators=(",", ":")).encode("ascii")
         data = memoryview(_HEADER.pack(len(body), len(fds)) + body)
         try:
-            if fds:
+            if fds and sys.platform != "win32":
                 data = data[socket.send_fds(self.socket, [data], list(fds)) :]
             self.socket.sendall(data)
         except OSError as error:
@@ -85,44 +86,59 @@ class Channel:
             return []
         return list(self._messages())
 
+    def receive_one(self) -> tuple[Message, list[int]]:
+        """Wait for a message and take no byte of the next one, so that a selector still sees it.
+
+        Raises:
+            Closed: as for `receive`.
+        """
+        while True:
+            for message in self._messages():
+                return message
+            self._take(self._missing())
+
     def drain(self) -> list[tuple[Message, list[int]]]:
         """Everything that an ended process has said; never waits.
 
         Not the same as `receive` until it raises: the end of the stream does not come as long as
         a process that was forked from the ended one holds the channel. Of no use for more after.
         """
-        self.socket.setblocking(False)
         try:
+            self.socket.setblocking(False)
             while True:
                 self._take()
-        except (BlockingIOError, Closed):
+        except (OSError, Closed):
             pass
         return list(self._messages())
 
-    def _take(self) -> None:
-        """Add what has arrived to what is there."""
+    def _take(self, most: int = _BLOCK) -> None:
+        """Add what has arrived, at most so many bytes, to what is there."""
         try:
-            data, fds, flags = _receive(self.socket)
+            data, fds, lost = _receive(self.socket, most)
         except (BlockingIOError, InterruptedError):
             raise
         except OSError as error:
             raise Closed(str(error)) from None
         self._fds += fds
-        if flags:
+        if lost:
             raise Closed("descriptors were lost: this process has too many open")
         if not data:
             raise Closed("end of stream")
         self._data += data
 
     def _messages(self) -> Iterator[tuple[Message, list[int]]]:
-        while len(self._data) >= _HEADER.size:
+        while self._missing() <= 0:
             length, count = _HEADER.unpack_from(self._data)
             end = _HEADER.size + length
-            if len(self._data) < end:
-                return
             message = json.loads(self._data[_HEADER.size : end])
             del self._data[:end]
             yield message, [self._fds.popleft() for _ in range(count)]
+
+    def _missing(self) -> int:
+        """How many bytes to read next, so as not to read beyond the first message; 0 or less: none."""
+        if len(self._data) < _HEADER.size:
+            return _HEADER.size - len(self._data)
+        return int(_HEADER.size + _HEADER.unpack_from(self._data)[0] - len(self._data))
 
     def close(self) -> None:
         """Close this end, and descriptors that nobody has taken."""
@@ -131,14 +147,14 @@ class Channel:
             os.close(self._fds.popleft())
 
 
-def _receive(sock: socket.socket) -> tuple[bytes, list[int], bool]:
+def _receive(sock: socket.socket, most: int) -> tuple[bytes, list[int], bool]:
     """Bytes, descriptors, and whether the kernel had to leave descriptors out."""
     if sys.platform == "win32":
-        return sock.recv(_BLOCK), [], False  # sockets are shared within the message
+        return sock.recv(most), [], False  # sockets are shared within the message
     fds = array("i")
     # CLOEXEC from the start where it can be had: another thread may be starting a program just now.
     flags = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
-    data, ancillary, flags, _ = sock.recvmsg(_BLOCK, socket.CMSG_LEN(MAX_FDS * fds.itemsize), flags)
+    data, ancillary, flags, _ = sock.recvmsg(most, socket.CMSG_LEN(MAX_FDS * fds.itemsize), flags)
     for level, kind, rights in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             fds.frombytes(rights[: len(rights) - len(rights) % fds.itemsize])

@@ -5,15 +5,12 @@ and inode: whatever the application starts inherits the flag, but not the descri
 child of ours. The listeners come over the channel, so that a process made by fork gets them the
 same way.
 
-A child must not outlive its supervisor. It holds the read end of a pipe whose write end only the
-supervisor has; on Linux the kernel itself kills the child when that end closes (O_ASYNC with
-F_SETSIG), even while C code holds the GIL. PR_SET_PDEATHSIG would do it too, but would kill a child
-that outlives the checkpoint which forked it. Elsewhere the thread that reads the channel notices.
+A child must not outlive its supervisor: the thread that reads the channel notices its end, and
+what no thread can notice (a loop in C that holds the GIL) is ended by the guardian (`kin`).
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import socket
@@ -34,11 +31,10 @@ class Child:
         channel: our end of the control channel.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes], channel: Channel, lifeline: int) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], channel: Channel) -> None:
         self.pid = process.pid
         self.channel = channel
         self._process = process
-        self._lifeline = lifeline
         self._exit = _exit_descriptor(process)
 
     def fileno(self) -> int:
@@ -73,7 +69,6 @@ class Child:
         """Let go of what belongs to a process that has exited."""
         self.channel.close()
         os.close(self._exit)
-        os.close(self._lifeline)
 
 
 def _exit_descriptor(process: subprocess.Popen[bytes]) -> int:
@@ -100,18 +95,16 @@ def spawn(argv: Sequence[str], environ: Mapping[str, str]) -> Child:
     from devserver.process import CONTROL
 
     ours, theirs = socket.socketpair()
-    held, lifeline = os.pipe()
     try:
         inode = os.fstat(theirs.fileno()).st_ino
         process = subprocess.Popen(
             argv,
-            env={**environ, CONTROL: f"{theirs.fileno()}:{inode}:{held}"},
-            pass_fds=(theirs.fileno(), held),
+            env={**environ, CONTROL: f"{theirs.fileno()}:{inode}"},
+            pass_fds=(theirs.fileno(),),
         )
     finally:
         theirs.close()
-        os.close(held)
-    return Child(process, Channel(ours), lifeline)
+    return Child(process, Channel(ours))
 
 
 def adopt() -> Channel | None:
@@ -123,65 +116,16 @@ def adopt() -> Channel | None:
 
     named = os.environ.pop(CONTROL, "")
     try:
-        fd, inode, lifeline = map(int, named.split(":"))
+        fd, inode = map(int, named.split(":"))
         status = os.fstat(fd)
     except (ValueError, OSError):
         return None
     if not stat.S_ISSOCK(status.st_mode) or status.st_ino != inode:
         return None
     os.set_inheritable(fd, False)
-    os.set_inheritable(lifeline, False)
-    die_with(lifeline)
     return Channel(socket.socket(fileno=fd))
-
-
-def die_with(lifeline: int) -> None:
-    """Have the kernel kill this process when the other end of a pipe closes. Linux only."""
-    if sys.platform != "linux":
-        return
-    fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
-    fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
-    fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC | os.O_NONBLOCK)
-    try:
-        if os.read(lifeline, 1) == b"":  # it closed before the kernel was told to watch it
-            os.kill(os.getpid(), signal.SIGKILL)
-    except BlockingIOError:
-        pass
 
 
 def listeners_from(message: Message, fds: Sequence[int]) -> list[socket.socket]:
     """The listening sockets that came with a message of `Child.send_listeners`."""
     return [socket.socket(fileno=fd) for fd in fds]
-
-
-class Terminal:
-    """The settings of the controlling terminal, put back after an application changed them.
-
-    A debugger or a line editor that is killed leaves the terminal without echo.
-    """
-
-    def __init__(self) -> None:
-        self._fd = -1
-        try:
-            import termios
-
-            if os.isatty(0):
-                self._settings = termios.tcgetattr(0)
-                self._fd = 0
-        except (ImportError, OSError):
-            pass
-
-    def restore(self) -> None:
-        """Put the settings back, also from the background."""
-        if self._fd < 0:
-            return
-        import termios
-
-        # Without this a process that is not in the foreground would be stopped by the call.
-        ignored = signal.signal(signal.SIGTTOU, signal.SIG_IGN)
-        try:
-            termios.tcsetattr(self._fd, termios.TCSADRAIN, self._settings)
-        except (OSError, termios.error):
-            pass  # the terminal is gone
-        finally:
-            signal.signal(signal.SIGTTOU, ignored)

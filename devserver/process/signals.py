@@ -54,3 +54,14 @@ class Signals:
         signal.set_wakeup_fd(self._wakeup)
         self._read.close()
         self._write.close()
+
+
+def wanted() -> list[int]:
+    """The signals that mean something to a supervisor, on this system.
+
+    One that was ignored when this program was started stays ignored (nohup), except SIGINT, which
+    shells ignore for what they start in the background.
+    """
+    names = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
+    signums = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    return [n for n in signums if n == signal.SIGINT or signal.getsignal(n) is not signal.SIG_IGN]

@@ -15,7 +15,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 
 from devserver.process.control import Channel, Message
 
@@ -111,7 +112,32 @@ def listeners_from(message: Message, fds: Sequence[int]) -> list[socket.socket]:
 
 
 class Terminal:
-    """See `posix.Terminal`; a Windows console needs no restoring."""
+    """See `terminal.Terminal`; a Windows console needs no restoring, and its keys are not read."""
 
     def restore(self) -> None:
         """Nothing to put back."""
+
+    def hung_up(self) -> bool:
+        """There is no SIGHUP that would ask."""
+        return True
+
+    def keys(self) -> int | None:
+        """A selector cannot wait for a console."""
+        return None
+
+    def read_key(self) -> str | None:
+        """Nothing can be typed."""
+        return None
+
+
+class Kin:
+    """See `kin.Kin`; there are no orphans to inherit."""
+
+    def end(self, apart_from: Set[int] = frozenset()) -> None:
+        """Nothing to end."""
+
+
+@contextmanager
+def guard() -> Iterator[None]:
+    """See `kin.guard`; children notice the end of their channel."""
+    yield

@@ -122,14 +122,11 @@ class Child:
         self.say("loaded")
         while True:
             try:
-                messages = self.channel.receive()
+                message, _ = self.channel.receive_one()
             except Closed:
                 return False
-            for message, _ in messages:
-                if message["do"] == "serve":
-                    return True
-                if message["do"] == "retire":
-                    return False
+            if message["do"] in ("serve", "retire"):
+                return bool(message["do"] == "serve")
 
     def failed(self, error: BaseException, describe: Callable[[BaseException], str]) -> int:
         """Report what user code raised. Returns the exit code."""

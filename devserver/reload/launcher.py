@@ -34,6 +34,7 @@ class Spawned:
         generation: running number of the application's loads; a page has that of its failure.
         began: when it was told its role, on `time.monotonic`.
         serving, failed: what it has said.
+        exited: the process is gone.
         kill_at: when it is killed, on `time.monotonic`; None while it is not retired.
         at: what it said last that it would read.
     """
@@ -45,6 +46,7 @@ class Spawned:
         self.began = 0.0
         self.serving = False
         self.failed = False
+        self.exited = False
         self.kill_at: float | None = None
         self.at = ""
         self._crash = crash
@@ -87,7 +89,11 @@ class Spawned:
 
 
 class Launcher:
-    """Starts children for a program."""
+    """Starts children for a program.
+
+    Attributes:
+        spare: the one that waits for its role, if there is one.
+    """
 
     def __init__(self, argv: list[str], page_argv: list[str], *, spare: bool) -> None:
         """
@@ -100,12 +106,12 @@ class Launcher:
         self._argv = argv
         self._page_argv = page_argv
         self._wants_spare = spare
-        self._spare: Spawned | None = None
+        self.spare: Spawned | None = None
         self._packages: object = None
 
     def launch(self, role: str) -> Spawned:
         """A process that waits for its boot message."""
-        spare, self._spare = self._spare, None
+        spare, self.spare = self.spare, None
         if spare is not None:
             if spare.child.exit_code() is None and self._packages == _installed():
                 return spare
@@ -114,15 +120,15 @@ class Launcher:
 
     def prepare(self) -> None:
         """Have a spare ready, unless there is one."""
-        if self._wants_spare and self._spare is None:
+        if self._wants_spare and self.spare is None:
             self._packages = _installed()
-            self._spare = self._start(self._argv)
+            self.spare = self._start(self._argv)
 
     def close(self) -> None:
         """End the spare."""
-        if self._spare is not None:
-            self._spare.discard()
-            self._spare = None
+        if self.spare is not None:
+            self.spare.discard()
+            self.spare = None
 
     def _start(self, argv: list[str]) -> Spawned:
         environ = {**os.environ, RUN_MAIN: "true", "RUN_MAIN": "true", "WERKZEUG_RUN_MAIN": "true"}

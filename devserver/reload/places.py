@@ -7,7 +7,8 @@ folders to listen in, the names that would bend the trail, and where it ends now
 walked anew when one of its names or folders changes. So a link is edited by either name, and a
 path that does not exist is waited for in its nearest existing ancestor.
 
-Files are not walked one by one: a plain file is known by its folder.
+Files are not walked one by one: a plain file is known by its folder. A file with two hard links is
+two files here: editing one name says nothing of the other.
 
 This module refuses to know any source of events. It asks the file system, but never opens a file.
 """

@@ -1,6 +1,6 @@
 """Phase 1: keeps the listeners, spawns children, and does what the table says.
 
-Every stimulus arrives through one wait: signals, messages, the ends of processes, hints of the
+Every stimulus arrives through one wait: signals, keys, messages, the ends of processes, hints of the
 watcher, deadlines. It never loads user code, so nothing that a user types can end it. It watches
 itself and does not leave that to the child: while a child loads, hangs with the GIL held, or has
 died, there is nobody else to notice the save that mends it.
@@ -9,11 +9,9 @@ died, there is nobody else to notice the save that mends it.
 from __future__ import annotations
 
 import logging
-import os
 import selectors
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -21,11 +19,12 @@ from typing import Any
 from devserver.config import Config
 from devserver.errors import DevserverError
 from devserver.events import Events
-from devserver.process import Terminal
+from devserver.process import Kin, Terminal, guard
 from devserver.process.control import Closed, Message
-from devserver.process.signals import Signals
+from devserver.process.signals import Signals, wanted
 from devserver.reload.launcher import APP, PAGE, Launcher, Spawned, describe_exit
 from devserver.reload.machine import Action, Attempts, Event, State, step
+from devserver.reload.report import Report
 from devserver.reload.timeline import Entry
 from devserver.reload.transit import Transit
 from devserver.reload.watchset import WatchSet
@@ -43,6 +42,9 @@ HEAL = (2, 10.0)
 
 RETRY = (1, 2.0)
 """A failed start is tried again for a request at most so often in so many seconds."""
+
+PAGES = (3, 10.0)
+"""A page that died by itself is put up again at most so often in so many seconds."""
 
 GOING_AWAY, SERVICE_RESTART = 1001, 1012
 
@@ -62,26 +64,25 @@ class Supervisor:
         """
         self._config = config
         self._sockets = sockets
-        self._events = events
+        self._report = Report(events)
         self._launcher = launcher
         self._transit = Transit()
-        self._state = State.STARTING
-        self._selector = selectors.DefaultSelector()
+        self._kin = Kin()
         self._terminal = Terminal()
+        self._watched = WatchSet(config)
+        self._served = self._watched.timeline
+        self._selector = selectors.DefaultSelector()
+        self._state = State.STARTING
         self._current: Spawned | None = None
         self._page: Spawned | None = None
         self._retired: list[Spawned] = []
-        self._pending: list[Event] = []
+        self._pending: list[tuple[Event, Spawned | None]] = []
         self._timers: dict[Event, float] = {}
         self._generation = 0
-        self._reason = "start"
-        self._changed_at = time.monotonic()
         self._failure: Message = {}
-        self._shown = ""
         self._heal = Attempts(*HEAL)
         self._retry = Attempts(*RETRY)
-        self._watched = WatchSet(config)
-        self._served = self._watched.timeline
+        self._pages = Attempts(*PAGES)
         self._finished = False
         self._actions: dict[Action, Callable[[], None]] = {
             Action.SPAWN: self._spawn,
@@ -99,22 +100,24 @@ class Supervisor:
 
     def run(self) -> int:
         """Supervise until told to stop. Returns the exit code."""
-        with Signals(_signals()) as signals:
+        with guard(), Signals(wanted()) as signals:
             self._selector.register(signals, selectors.EVENT_READ, lambda: self._signalled(signals))
             fd = self._watched.watcher.fileno()
             if fd is not None:
                 self._selector.register(fd, selectors.EVENT_READ, self._look)
+            self._listen_to_keys(True)
             self._spawn()
             try:
                 while not self._finished:
                     self._wait()
             finally:
-                self._kill()
+                self._kill(wait=True)
                 self._launcher.close()
                 self._transit.close()
                 self._watched.close()
                 self._selector.close()
                 self._terminal.restore()
+                self._kin.end()
         return 0
 
     # the one wait
@@ -127,7 +130,7 @@ class Supervisor:
         for event, due in list(self._timers.items()):
             if due <= now:
                 del self._timers[event]
-                self._pending.append(event)
+                self._raise(event)
         for spawned in self._retired:
             if spawned.kill_at is not None and spawned.kill_at <= now:
                 spawned.kill_at = None
@@ -136,7 +139,7 @@ class Supervisor:
         if self._watched.watcher.interval is not None:
             self._look()
         while self._pending:
-            self._happen(self._pending.pop(0))
+            self._happen(*self._pending.pop(0))
 
     def _timeout(self) -> float | None:
         due = [*self._timers.values(), *(s.kill_at for s in self._retired if s.kill_at is not None)]
@@ -145,28 +148,58 @@ class Supervisor:
             waits.append(self._watched.watcher.interval)
         return min(waits) if waits else None
 
-    def _happen(self, event: Event) -> None:
-        """Take one event through the table."""
-        state = self._state
-        self._state, actions = step(state, event, overlap=self._config.reload.overlap)
-        if self._state is not state:
-            logger.debug("%s: %s -> %s", event.name, state.name, self._state.name)
+    def _raise(self, event: Event, about: Spawned | None = None) -> None:
+        """Have an event taken through the table, after those that came before it.
+
+        Args:
+            about: the child that it is about. If by then another is the current one, the event came
+                too late to mean anything.
+        """
+        self._pending.append((event, about))
+
+    def _happen(self, event: Event, about: Spawned | None) -> None:
+        if (about is not None and about is not self._current) or (event is Event.GONE and self._retired):
+            return
+        if event in (Event.CRASHED, Event.CRASHED_AGAIN):
+            self._current = None
+        before = self._state
+        self._state, actions = step(before, event, overlap=self._config.reload.overlap)
+        if self._state is not before:
+            logger.debug("%s: %s -> %s", event.name, before.name, self._state.name)
         for action in actions:
             self._actions[action]()
 
-    # stimuli
+    # stimuli: signals, keys, files
 
     def _signalled(self, signals: Signals) -> None:
         for signum in signals.taken():
-            if signum == getattr(signal, "SIGHUP", None) and not _hung_up():
-                self._change_by("SIGHUP")
+            if signum == getattr(signal, "SIGHUP", None) and not self._terminal.hung_up():
+                self._restart_by_hand("SIGHUP")
             else:
-                self._pending.append(Event.STOP)
+                self._raise(Event.STOP)
 
-    def _change_by(self, reason: str) -> None:
-        self._reason = reason
-        self._changed_at = time.monotonic()
-        self._pending.append(Event.CHANGED)
+    def _listen_to_keys(self, on: bool) -> None:
+        """Read lines from the terminal, or leave them to an application that reads them."""
+        fd = self._terminal.keys()
+        if fd is None:
+            return
+        if on and fd not in self._selector.get_map():
+            self._selector.register(fd, selectors.EVENT_READ, self._key)
+        elif not on and fd in self._selector.get_map():
+            self._selector.unregister(fd)
+
+    def _key(self) -> None:
+        line = self._terminal.read_key()
+        if line is None:
+            self._listen_to_keys(False)  # end of file: nobody types any more
+        elif line == "r":
+            self._restart_by_hand("r was pressed")
+        elif line == "q":
+            self._raise(Event.STOP)
+
+    def _restart_by_hand(self, reason: str) -> None:
+        self._report.because(reason)
+        self._raise(Event.CHANGED)
 
     def _look(self) -> None:
         """Ask whether something changed."""
@@ -174,21 +207,19 @@ class Supervisor:
         if changed:
             self._changed(changed)
 
-    def _changed(self, changed: list[str]) -> None:
+    def _changed(self, paths: list[str]) -> None:
         if self._state not in (State.STOPPING, State.STOPPED):
-            files = [os.path.relpath(path) if path.startswith(os.getcwd() + os.sep) else path for path in changed]
-            self._events.emit("change", files=files)
-            more = f" and {len(files) - 1} more" if len(files) > 1 else ""
-            self._change_by(f"{files[0]} changed{more}")
+            self._report.changed(paths)
+            self._raise(Event.CHANGED)
+
+    # stimuli: what children say
 
     def _heard(self, spawned: Spawned) -> None:
         try:
-            messages = spawned.child.channel.receive()
+            for message, fds in spawned.child.channel.receive():
+                self._said(spawned, message, fds)
         except Closed:
-            self._selector.unregister(spawned.child.channel)
-            return  # its exit is reported by its own descriptor
-        for message, fds in messages:
-            self._said(spawned, message, fds)
+            self._selector.unregister(spawned.child.channel)  # its exit is reported by its own descriptor
 
     def _said(self, spawned: Spawned, message: Message, fds: list[int]) -> None:
         what = message["say"]
@@ -201,12 +232,22 @@ class Supervisor:
             self._transit.received(spawned)
         elif what == "changed" and spawned is self._current and spawned.serving:
             self._changed(message["files"])
-        elif what == "closing" and spawned.kill_at is not None:
-            spawned.kill_at = time.monotonic() + self._config.http.graceful + SLACK
+        elif what == "stdin":
+            self._listen_to_keys(not message["reading"])
+        elif what in ("closing", "stopped") and spawned.kill_at is not None:
+            self._put_off(spawned, message)
         elif spawned is self._page and what in ("asked", "serving"):
             self._asked(spawned, what)
         elif spawned is self._current and what in ("loaded", "serving", "failed"):
             self._progressed(spawned, what, message)
+
+    def _put_off(self, spawned: Spawned, message: Message) -> None:
+        """A child that drains has a reason to live longer."""
+        if message["say"] == "closing":
+            spawned.kill_at = time.monotonic() + self._config.http.graceful + SLACK
+        elif self._state is not State.STOPPING:
+            spawned.kill_at = None
+            logger.warning("the restart waits: %s", message["where"])
 
     def _asked(self, page: Spawned, what: str) -> None:
         """A request has come to the page, which holds it until it is told to answer, or retired."""
@@ -215,12 +256,11 @@ class Supervisor:
             self._pass_on()
             return
         self._look()
-        if Event.CHANGED not in self._pending:
+        if (Event.CHANGED, None) not in self._pending:
             page.tell({"do": "answer"})
             if self._state is State.WAITING and self._retry.allow(time.monotonic()):
-                self._reason = "a request came while the start had failed"
-                self._changed_at = time.monotonic()
-                self._pending.append(Event.ASKED)
+                self._report.because("a request came while the start had failed")
+                self._raise(Event.ASKED)
 
     def _pass_on(self) -> None:
         """Give connections in transit to whoever serves now."""
@@ -232,15 +272,15 @@ class Supervisor:
     def _progressed(self, spawned: Spawned, what: str, message: Message) -> None:
         if what == "loaded":
             self._timers.pop(Event.SLOW, None)
-            self._events.emit("loaded", generation=spawned.generation, pid=spawned.child.pid)
-            self._pending.append(Event.LOADED)
+            self._report.loaded(spawned.generation, spawned.child.pid, time.monotonic() - spawned.began)
+            self._raise(Event.LOADED, spawned)
         elif what == "serving":
             spawned.serving = True
-            self._pending.append(Event.SERVING)
+            self._raise(Event.SERVING, spawned)
         else:
             spawned.failed = True
             self._failure = {key: message[key] for key in ("phase", "error", "traceback")}
-            self._pending.append(Event.FAILED)
+            self._raise(Event.FAILED, spawned)
 
     def _note_reads(self, spawned: Spawned, entries: list[list[Any]]) -> None:
         if spawned is not self._current:
@@ -252,53 +292,59 @@ class Supervisor:
         # Answers given before the paths were watched may be outdated by now.
         self._look()
 
+    # stimuli: what children do
+
     def _exited(self, spawned: Spawned) -> None:
         child = spawned.child
         code = child.exit_code()
         if code is None:
             return
         self._selector.unregister(child.fileno())
-        if self._registered(child.channel):
-            try:
-                while messages := child.channel.receive():
-                    for message, fds in messages:
-                        self._said(spawned, message, fds)
-            except Closed:
-                pass
-            if self._registered(child.channel):
-                self._selector.unregister(child.channel)
+        if child.channel.fileno() in self._selector.get_map():
+            self._selector.unregister(child.channel)
+            for message, fds in child.channel.drain():
+                self._said(spawned, message, fds)
+        spawned.exited = True
         trace = spawned.last_words()
         child.close()
         self._transit.lost(spawned)
         self._terminal.restore()
+        self._listen_to_keys(True)
+        self._kin.end(apart_from=self._alive())
         if spawned in self._retired:
             self._retired.remove(spawned)
             self._await()
         elif spawned is self._page:
             self._page = None
-            self._pending.append(Event.PAGE_LOST)
-        elif spawned is self._current:
-            self._current = None
-            if not spawned.failed:
-                self._crashed(spawned, code, trace)
+            if self._pages.allow(time.monotonic()):
+                self._raise(Event.PAGE_LOST)
+            else:
+                logger.error("the error page's process %s; requests wait", describe_exit(code))
+        elif spawned is self._current and not spawned.failed:
+            self._crashed(spawned, code, trace)
 
-    def _registered(self, channel: Any) -> bool:
-        return channel.fileno() in self._selector.get_map()
+    def _alive(self) -> set[int]:
+        """Our own children that are meant to live."""
+        ours = [*self._retired, self._current, self._page, self._launcher.spare]
+        return {spawned.child.pid for spawned in ours if spawned is not None and not spawned.exited}
 
     def _crashed(self, spawned: Spawned, code: int, trace: str) -> None:
         how = describe_exit(code)
-        where = "while it served" if spawned.serving else f"while it loaded{_at(spawned.at)}"
-        self._failure = {"phase": "crash", "error": f"the application's process {how} {where}", "traceback": trace}
+        last = f" ({spawned.at} was read last)" if spawned.at and not spawned.serving else ""
+        when = "while it served" if spawned.serving else "while it loaded"
+        self._failure = {
+            "phase": "crash",
+            "error": f"the application's process {how} {when}{last}",
+            "traceback": trace,
+        }
         if not spawned.serving:
-            self._pending.append(Event.CRASHED)
+            self._raise(Event.CRASHED, spawned)
         elif self._heal.allow(time.monotonic()):
-            logger.error("%s; starting it again", self._failure["error"])
-            if trace:
-                logger.error("%s", trace)
-            self._reason, self._changed_at = f"the application's process {how}", time.monotonic()
-            self._pending.append(Event.CRASHED)
+            self._report.healing(self._failure)
+            self._report.because(f"the application's process {how}")
+            self._raise(Event.CRASHED, spawned)
         else:
-            self._pending.append(Event.CRASHED_AGAIN)
+            self._raise(Event.CRASHED_AGAIN, spawned)
 
     # actions
 
@@ -308,11 +354,7 @@ class Supervisor:
         except DevserverError as error:
             logger.error("%s; the options as they were are used", error)
         self._generation += 1
-        if self._generation > 1:
-            self._events.emit("restart", kind="cold", reason=self._reason)
-            logger.debug("%s: restarting", self._reason)
-        else:
-            self._events.emit("starting", target=str(self._config.app.target))
+        self._report.spawned(self._generation, str(self._config.app.target))
         self._watched.begin(self._config)
         self._current = self._launch(APP, {})
         self._timers[Event.SLOW] = time.monotonic() + self._config.reload.load_timeout
@@ -333,7 +375,7 @@ class Supervisor:
         spawned, self._current = self._current, None
         if spawned is not None:
             self._retire(spawned)
-            if not spawned.serving and not spawned.failed:
+            if not spawned.serving and not spawned.failed and not spawned.exited:
                 spawned.child.terminate()  # it loads, and reads no messages
 
     def _retire_page(self) -> None:
@@ -342,6 +384,8 @@ class Supervisor:
             self._retire(spawned)
 
     def _retire(self, spawned: Spawned) -> None:
+        if spawned.exited:
+            return
         stopping = self._state is State.STOPPING
         grace = self._config.http.graceful if stopping else self._config.reload.grace
         code = GOING_AWAY if stopping else SERVICE_RESTART
@@ -350,34 +394,25 @@ class Supervisor:
         self._retired.append(spawned)
 
     def _await(self) -> None:
-        if not self._retired and self._current_is_all():
-            self._pending.append(Event.GONE)
-
-    def _current_is_all(self) -> bool:
-        return self._state is not State.STOPPING or (self._current is None and self._page is None)
+        if not self._retired:
+            self._raise(Event.GONE)
 
     def _settle(self) -> None:
         self._timers[Event.SETTLED] = time.monotonic() + SETTLE
 
     def _show(self) -> None:
-        failure = self._failure
-        text = f"{failure['error']}\n{failure['traceback']}"
-        if text != self._shown:
-            self._shown = text
-            self._events.emit("failed", generation=self._generation, **failure)
-            logger.error("%s", (failure["traceback"] or failure["error"]).rstrip())
-            logger.error("%s; waiting for a change", failure["error"])
+        if self._report.failed(self._generation, self._failure):
             self._watched.recall(self._served)
-        else:
-            logger.info("still: %s", failure["error"])
-        self._put_up({"status": 500, **failure})
+        self._put_up({"status": 500, **self._failure})
 
     def _show_loading(self) -> None:
-        assert self._current is not None
+        if self._current is None:
+            return
         seconds = time.monotonic() - self._current.began
-        error = f"still loading after {seconds:.0f} s{_at(self._current.at)}"
+        last = f" ({self._current.at} was read last)" if self._current.at else ""
+        error = f"still loading after {seconds:.0f} s{last}"
         logger.warning("%s", error)
-        self._put_up({"status": 503, "phase": "load", "error": error, "traceback": ""})
+        self._put_up({"status": 503, "phase": "loading", "error": error, "traceback": ""})
 
     def _put_up(self, failure: Message) -> None:
         if self._page is None:
@@ -387,45 +422,18 @@ class Supervisor:
 
     def _announce(self) -> None:
         assert self._current is not None
-        spawned = self._current
-        self._shown = ""
         self._served = self._watched.timeline
         self._pass_on()
+        self._report.serving(self._generation, self._current.child.pid, self._current.began)
         self._launcher.prepare()
-        seconds = time.monotonic() - (spawned.began if spawned.generation == 1 else self._changed_at)
-        self._events.emit(
-            "serving", generation=spawned.generation, pid=spawned.child.pid, seconds=round(seconds, 4)
-        )
-        if spawned.generation > 1:
-            logger.info("%s: restarted, %.2f s", self._reason, seconds)
 
-    def _kill(self) -> None:
+    def _kill(self, wait: bool = False) -> None:
         for spawned in [*self._retired, *(s for s in (self._current, self._page) if s is not None)]:
-            if spawned.child.exit_code() is None:
+            if not spawned.exited:
                 spawned.child.kill()
-                if self._finished or self._state is not State.STOPPING:
+                if wait:
                     spawned.child.wait()
 
     def _finish(self) -> None:
-        self._events.emit("stopped")
+        self._report.stopped()
         self._finished = True
-
-
-def _at(path: str) -> str:
-    return f" ({os.path.basename(path)} was read last)" if path else ""
-
-
-def _signals() -> list[int]:
-    """The signals that mean something; one that was ignored when we started stays ignored (nohup)."""
-    names = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
-    signums = [getattr(signal, name) for name in names if hasattr(signal, name)]
-    return [n for n in signums if signal.getsignal(n) is not signal.SIG_IGN or n == signal.SIGINT]
-
-
-def _hung_up() -> bool:
-    """Whether the terminal that we were started from is gone."""
-    try:
-        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
-    except OSError:
-        return sys.stdin is not None and sys.stdin.isatty()
-    return False

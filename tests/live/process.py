@@ -12,11 +12,12 @@ import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -34,11 +35,25 @@ class Answer:
         self.text = response.read().decode()
 
 
+class UnixConnection(http.client.HTTPConnection):
+    """A connection to a Unix socket."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=DEADLINE)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
 class DevServer:
     """Runs `python -m devserver` with the arguments in a folder, on a free port unless they say otherwise.
 
     Attributes:
-        port: from the `listening` event.
+        url, host, port, path: from the `listening` event; `path` is that of a Unix socket, else "".
+        child: the process of the newest generation that has served.
         seen: every event so far.
     """
 
@@ -50,17 +65,31 @@ class DevServer:
         env: Mapping[str, str] | None = None,
         stdin: int | None = subprocess.DEVNULL,
         new_session: bool = False,
+        pass_fds: Sequence[int] = (),
     ) -> None:
+        """
+        Args:
+            command: what is run instead of `python -m devserver`; the arguments follow it all the same.
+            env: variables in addition to our own.
+            stdin: a descriptor.
+            new_session: whether signals to the terminal's group are to be tried.
+            pass_fds: descriptors that it inherits.
+        """
         self._arguments = arguments
         self._cwd = cwd
         self._command = command or [sys.executable, "-m", "devserver"]
         self._env = {**os.environ, **(env or {})}
         self._stdin = stdin
         self._new_session = new_session
+        self._pass_fds = pass_fds
         self._buffer = b""
         self._cursor = 0
         self.seen: list[dict[str, Any]] = []
+        self.url = ""
+        self.host = "127.0.0.1"
         self.port = 0
+        self.path = ""
+        self.child = 0
         self.log_file = tempfile.TemporaryFile()
 
     def __enter__(self) -> DevServer:
@@ -74,7 +103,7 @@ class DevServer:
             stdin=self._stdin,
             stdout=self.log_file,
             stderr=subprocess.STDOUT,
-            pass_fds=[write],
+            pass_fds=[write, *self._pass_fds],
             start_new_session=self._new_session,
         )
         os.close(write)
@@ -127,16 +156,39 @@ class DevServer:
 
     def serving(self) -> dict[str, Any]:
         """Wait until a generation serves."""
-        if not self.port:
+        if not self.url:
             self.listening()
-        return self.wait("serving")
+        event = self.wait("serving")
+        self.child = event["pid"]
+        return event
+
+    def failed(self) -> dict[str, Any]:
+        """Wait until a generation has failed."""
+        if not self.url:
+            self.listening()
+        return self.wait("failed")
+
+    def restarted(self) -> dict[str, Any]:
+        """Wait until the next restart has begun and its generation serves. Returns the `restart` event."""
+        event = self.wait("restart")
+        self.serving()
+        return event
+
+    def restarted_or_failed(self) -> str:
+        """Wait until the next restart has begun and its generation serves or has failed. Returns which."""
+        self.wait("restart")
+        name: str = self.wait("serving", "failed")["event"]
+        return name
 
     def listening(self) -> str:
         """Wait for the address. Returns the URL."""
-        url: str = self.wait("listening")["url"]
-        if url.startswith("http"):
-            self.port = int(url.rsplit(":", 1)[1])
-        return url
+        self.url = self.wait("listening")["url"]
+        if self.url.startswith("unix:"):
+            self.path = self.url.removeprefix("unix:")
+        else:
+            host, _, port = self.url.removeprefix("http://").rpartition(":")
+            self.host, self.port = host.strip("[]"), int(port)
+        return self.url
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """All events of a name so far."""
@@ -148,7 +200,9 @@ class DevServer:
 
     def connect(self) -> contextlib.closing[http.client.HTTPConnection]:
         """A connection that is closed at the end of a `with`."""
-        return contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=DEADLINE))
+        if self.path:
+            return contextlib.closing(UnixConnection(self.path))
+        return contextlib.closing(http.client.HTTPConnection(self.host, self.port, timeout=DEADLINE))
 
     def get(self, path: str = "/", **headers: str) -> Answer:
         """One request on a connection of its own."""
@@ -167,7 +221,19 @@ class DevServer:
     def stop(self, signum: int = signal.SIGINT) -> int:
         """Send a signal to the supervisor alone, and wait. Returns the exit code."""
         self.process.send_signal(signum)
-        return self.process.wait(DEADLINE)
+        return self.ended()
+
+    def interrupt(self) -> None:
+        """Ctrl-C: SIGINT to the whole group, as a terminal sends it; needs `new_session`."""
+        os.killpg(self.process.pid, signal.SIGINT)
+
+    def ended(self, deadline: float = DEADLINE) -> int:
+        """Wait for the end. Returns the exit code."""
+        return self.process.wait(deadline)
+
+    def processes(self) -> list[int]:
+        """Every process below the one that was started."""
+        return descendants(self.process.pid)
 
 
 def save(path: Path, text: str) -> None:
@@ -186,3 +252,13 @@ def gone(pid: int, deadline: float = DEADLINE) -> None:
         assert ready, f"process {pid} lives"
     finally:
         os.close(pidfd)
+
+
+def descendants(pid: int) -> list[int]:
+    """The processes below a process, as they are now."""
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for child in map(int, (task / "children").read_text().split()):
+                found += [child, *descendants(child)]
+    return found

@@ -1,0 +1,139 @@
+"""Where the body of a message ends (RFC 9112 sections 6 and 7): bytes in, body and the rest out.
+
+Bodies are taken apart here, for every parser: of the parsers one cannot even say where in its
+input a chunked body ended, and what follows belongs to the next request.
+
+Pure. Knows no heads, no sockets and no limits of time.
+"""
+
+import re
+from typing import Protocol
+
+from devserver.http.framing import TOKEN
+
+_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
+_TRAILER = re.compile(TOKEN + rb":[\t\x20-\x7e\x80-\xff]*")
+_MAX_CHUNK_LINE = 4096
+_MAX_TRAILERS = 16384
+
+
+class BadBody(Exception):
+    """A body that is not framed as its head promised."""
+
+
+class Body(Protocol):
+    """Takes a message's body out of the bytes of a connection."""
+
+    def feed(self, data: bytes) -> tuple[bytes, bytes | None]:
+        """Take bytes from the connection.
+
+        Returns the part of the body in them, and None, or, when the body has ended, the bytes
+        that follow it.
+
+        Raises:
+            BadBody: the bytes are no such body.
+        """
+        ...
+
+
+class LengthBody:
+    """A body of a known length (RFC 9112 section 6.2)."""
+
+    __slots__ = ("_remaining",)
+
+    def __init__(self, length: int) -> None:
+        self._remaining = length
+
+    def feed(self, data: bytes) -> tuple[bytes, bytes | None]:
+        if len(data) < self._remaining:
+            self._remaining -= len(data)
+            return data, None
+        body, rest = data[: self._remaining], data[self._remaining :]
+        self._remaining = 0
+        return body, rest
+
+
+class ChunkedBody:
+    """A body in chunks (RFC 9112 section 7.1). Extensions and trailers are read and dropped.
+
+    `_step` holds the reader for what comes next; a reader returns False when it wants more bytes.
+    """
+
+    __slots__ = ("_buffer", "_ended", "_out", "_remaining", "_step", "_trailers")
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._out: list[bytes] = []
+        self._remaining = 0
+        self._trailers = 0
+        self._ended = False
+        self._step = self._size
+
+    def feed(self, data: bytes) -> tuple[bytes, bytes | None]:
+        self._buffer += data
+        while not self._ended and self._step():
+            pass
+        body = b"".join(self._out)
+        self._out.clear()
+        return body, bytes(self._buffer) if self._ended else None
+
+    def _line(self, limit: int) -> bytes | None:
+        end = self._buffer.find(b"\n", 0, limit)
+        if end < 0:
+            if len(self._buffer) < limit:
+                return None
+            raise BadBody(f"line longer than {limit} bytes in a chunked body")
+        if end < 1 or self._buffer[end - 1] != 0x0D:
+            raise BadBody("a line of a chunked body does not end with CR LF")
+        line = bytes(self._buffer[: end - 1])
+        del self._buffer[: end + 1]
+        return line
+
+    def _size(self) -> bool:
+        line = self._line(_MAX_CHUNK_LINE)
+        if line is None:
+            return False
+        match = _CHUNK_SIZE.fullmatch(line)
+        if match is None:
+            raise BadBody("malformed chunk size")
+        self._remaining = int(match[1], 16)
+        self._step = self._data if self._remaining else self._trailer
+        return True
+
+    def _data(self) -> bool:
+        if not self._buffer:
+            return False
+        piece = bytes(self._buffer[: self._remaining])
+        del self._buffer[: len(piece)]
+        self._out.append(piece)
+        self._remaining -= len(piece)
+        if not self._remaining:
+            self._step = self._data_end
+        return True
+
+    def _data_end(self) -> bool:
+        if len(self._buffer) < 2 and b"\r".startswith(self._buffer):
+            return False
+        if self._buffer[:2] != b"\r\n":
+            raise BadBody("chunk longer than its size")
+        del self._buffer[:2]
+        self._step = self._size
+        return True
+
+    def _trailer(self) -> bool:
+        line = self._line(_MAX_TRAILERS - self._trailers)
+        if line is None:
+            return False
+        self._trailers += len(line) + 2
+        if not line:
+            self._ended = True
+        elif _TRAILER.fullmatch(line) is None:
+            raise BadBody("malformed trailer")
+        return True
+
+
+def body(length: int) -> Body | None:
+    """The reader for a body of `length` bytes, -1 for chunked; None where there is none."""
+    if length == 0:
+        return None
+    return ChunkedBody() if length < 0 else LengthBody(length)

@@ -1,0 +1,150 @@
+"""How a response begins: its head as bytes, checked, with the headers that the server adds.
+
+Pure, but for the clock in the Date header. Refuses to know how a body is framed and sent (`stream`
+decides that) and which server it belongs to.
+"""
+
+import time
+from dataclasses import dataclass
+from email.utils import formatdate
+from http import HTTPStatus
+
+from devserver.errors import ApplicationError
+from devserver.http.exchange import Headers
+
+UNKNOWN = -2
+"""The length of a body that the application has not announced."""
+
+_TOKEN = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz"
+_CONTROLS = bytes(sorted({*range(0x20), 0x7F} - {0x09}))
+_LONGEST_LENGTH = 18  # digits; as in requests
+
+_STATUS_LINES = {
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode("ascii") for status in HTTPStatus
+}
+# These the server looks at. The last three describe this connection and not the response: they
+# are the server's to say, and only what they say about closing is taken over.
+_LOOKED_AT = frozenset(
+    (b"content-length", b"content-type", b"connection", b"transfer-encoding", b"keep-alive")
+)
+
+
+@dataclass(slots=True)
+class Head:
+    """A final response's status and headers, encoded, as far as they are the application's to say.
+
+    Attributes:
+        status: 200 to 999.
+        block: status line and header lines.
+        names: the headers' names, in lower case.
+        length: the body's announced length, or `UNKNOWN`.
+        close: the application wants the connection closed.
+        event_stream: these are server-sent events, which never end by themselves.
+    """
+
+    status: int
+    block: bytes
+    names: list[bytes]
+    length: int
+    close: bool
+    event_stream: bool
+
+
+def encode(status: int, headers: Headers) -> Head:
+    """Encode what an application wants to send.
+
+    Raises:
+        ApplicationError: the status or a header cannot be sent.
+    """
+    if not 200 <= status <= 999:
+        raise ApplicationError(f"the application sent status {status}: a response has 200 to 999")
+    lines = [_status_line(status)]
+    names: list[bytes] = []
+    length, close, event_stream = UNKNOWN, False, False
+    try:
+        for name, value in headers:
+            if name in _LOOKED_AT:
+                if name == b"content-type":
+                    event_stream = value.startswith(b"text/event-stream")
+                elif name == b"content-length":
+                    length = _length(value, length, b"content-length" in names)
+                    if status == HTTPStatus.NO_CONTENT or b"content-length" in names:
+                        continue  # RFC 9110 section 8.6
+                else:
+                    close = close or (name == b"connection" and b"close" in value.lower())
+                    continue
+            names.append(name)
+            lines.append(b"%b: %b\r\n" % (name, value))
+        block = b"".join(lines)
+        _check(block, len(lines), names)
+    except (TypeError, ValueError, AttributeError):
+        raise ApplicationError(
+            f"the application sent the headers {headers!r:.200}: each must be a pair of byte strings"
+        ) from None
+    return Head(status, block, names, length, close, event_stream)
+
+
+def response_head(status: int, headers: Headers) -> bytes:
+    """Status line and header lines as bytes with nothing added, for a 101 too.
+
+    Raises:
+        ApplicationError: a name or value that cannot be sent.
+    """
+    lines = [_status_line(status), *[b"%b: %b\r\n" % header for header in headers]]
+    block = b"".join(lines)
+    _check(block, len(lines), [name for name, _ in headers])
+    return block + b"\r\n"
+
+
+def _status_line(status: int) -> bytes:
+    return _STATUS_LINES.get(status) or f"HTTP/1.1 {status} \r\n".encode("ascii")
+
+
+def _length(value: bytes, before: int, repeated: bool) -> int:
+    if not value.isdigit() or len(value) > _LONGEST_LENGTH or (repeated and int(value) != before):
+        raise ApplicationError(f"the application sent content-length {value!r}: it must be one number")
+    return int(value)
+
+
+def _check(block: bytes, lines: int, names: list[bytes]) -> None:
+    """Check that no header ends the head or its line: scans in C instead of a look at each value."""
+    if len(block) - len(block.translate(None, _CONTROLS)) != 2 * lines:
+        bad = next(line for line in block.split(b"\r\n") if line.translate(None, _CONTROLS) != line)
+        raise ApplicationError(f"the application sent the header {bad!r}: it has a control character in it")
+    if b"".join(names).translate(None, _TOKEN) or b"" in names:
+        bad = next(name for name in names if not name or name.translate(None, _TOKEN))
+        raise ApplicationError(f"the application sent the header name {bad!r}: not a lower-case token")
+
+
+class Defaults:
+    """Headers that each response gets unless it has them; encoded beforehand."""
+
+    def __init__(self, headers: Headers, *, date: bool = False) -> None:
+        """Args: date: add the Date header (RFC 9110 section 6.6.1), unless `headers` has one.
+
+        Raises:
+            ApplicationError: a header cannot be sent.
+        """
+        given = response_head(HTTPStatus.OK, headers).splitlines(keepends=True)[1:-1]
+        self._lines = list(zip([name for name, _ in headers], given, strict=True))
+        self._dated = date and b"date" not in dict(headers)
+        self._names = frozenset([*dict(headers), *([b"date"] if self._dated else [])])
+        self._fixed = b"".join(given)
+        self._second = 0
+        self._date = b""
+        self._all = self._fixed
+
+    def lines(self, names: list[bytes]) -> bytes:
+        """The header lines for a response that has headers of these names."""
+        if self._dated:
+            now = int(time.time())
+            if now != self._second:
+                self._second = now
+                self._date = b"date: %b\r\n" % formatdate(now, usegmt=True).encode("ascii")
+                self._all = self._fixed + self._date
+        if self._names.isdisjoint(names):
+            return self._all
+        lines = [line for name, line in self._lines if name not in names]
+        if self._dated and b"date" not in names:
+            lines.append(self._date)
+        return b"".join(lines)

@@ -1,0 +1,59 @@
+"""What all connections of a server share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from devserver.config import Http, WebSocket
+from devserver.http import framing
+from devserver.http.exchange import Address, Gateway, Headers
+from devserver.http.response import Defaults
+
+if TYPE_CHECKING:
+    from devserver.http.connection import Connection
+    from devserver.http.websocket import WebSocketConnection
+
+AccessLog = Callable[[Address | None, str, bytes, str, int, float], None]
+"""Client, method, target, version, status and seconds."""
+
+
+@dataclass(slots=True)
+class Service:
+    """See the module.
+
+    Attributes:
+        gateway: the application.
+        parse: the parser of heads.
+        settings, websocket: sections of the configuration.
+        headers: what each response gets unless it has it; the date is added as the settings say.
+        access: writes the access line; None for no lines.
+        connections: those that are open.
+        draining: no request is begun any more; a connection without one is handed over or closed.
+        gate: asked before each request is begun; False holds the request back.
+        hand_over: gives a connection to whoever serves next: its descriptor, which is closed
+            afterwards, and the bytes that were read and not used. None: connections are closed.
+        defaults: `headers`, encoded.
+    """
+
+    gateway: Gateway
+    parse: framing.Head
+    settings: Http
+    websocket: WebSocket
+    headers: Headers
+    access: AccessLog | None = None
+    connections: set[Connection | WebSocketConnection] = field(default_factory=set)
+    draining: bool = False
+    gate: Callable[[], bool] | None = None
+    hand_over: Callable[[int, bytes], None] | None = None
+    defaults: Defaults = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.defaults = Defaults(self.headers, date=self.settings.date_header)
+
+    @property
+    def full(self) -> bool:
+        """Whether `--limit-concurrency` forbids another request."""
+        limit = self.settings.concurrency
+        return limit is not None and (len(self.connections) > limit or len(self.gateway.running) >= limit)
