@@ -42,7 +42,6 @@ _BARE = re.compile(r"(?![^\S\r\n]*['\"])[^\r\n]*")
 _COMMENT = re.compile(r"\s#.*", re.DOTALL)
 _END = re.compile(r"[^\S\r\n]*(?:#[^\r\n]*)?(?:\r\n|\r|\n|\Z)")
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n|\Z)")
-_LINE_END = re.compile(r"\r\n|\r|\n")
 
 _ESCAPE_IN_SINGLE = re.compile(r"\\([\\'])")
 _ESCAPE_IN_DOUBLE = re.compile(r"\\([\\'\"abfnrtv])")
@@ -120,7 +119,10 @@ def _contents(path: str) -> str:
 
 
 def _read(text: str) -> tuple[list[tuple[str, str | None]], list[int]]:
-    """The assignments, in order, and the numbers of the lines where invalid statements begin."""
+    """The assignments, in order, and the numbers of the lines where invalid statements begin.
+
+    The numbers are those of a file opened as text, which has every end of line as \\n.
+    """
     text = text.removeprefix("\ufeff")
     assignments: list[tuple[str, str | None]] = []
     invalid: list[int] = []
@@ -129,7 +131,7 @@ def _read(text: str) -> tuple[list[tuple[str, str | None]], list[int]]:
     while start < len(text):
         statement = _statement(text, start)
         if not statement.valid:
-            line, counted = line + len(_LINE_END.findall(text, counted, start)), start
+            line, counted = line + text.count("\n", counted, start), start
             invalid.append(line)
         elif statement.name is not None:
             assignments.append((statement.name, statement.value))

@@ -10,6 +10,7 @@ a supervisor must stay light, and a child must begin to load as soon as it can.
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import signal
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     import socket
 
     from devserver.app import Application
+    from devserver.listeners import Listeners
     from devserver.server import Serving
 
 logger = logging.getLogger("devserver")
@@ -54,7 +56,8 @@ def start(config: Config, *, spare: bool = True) -> int:
     listeners = bind(config.bind)
     events = Events.open(config.log.events)
     try:
-        for line in console.banner(listeners.urls, str(config.app.target or "the application found"), config.reload.enabled):
+        target = str(config.app.target or "the application found")
+        for line in console.banner(_urls(config, listeners), target, config.reload.enabled):
             logger.info("%s", line)
         events.emit("listening", url=listeners.urls[0], urls=listeners.urls, pid=os.getpid())
         if config.reload.enabled:
@@ -63,6 +66,16 @@ def start(config: Config, *, spare: bool = True) -> int:
     finally:
         listeners.close()
         events.close()
+
+
+def _urls(config: Config, listeners: Listeners) -> list[str]:
+    """The listeners' URLs; where all interfaces are meant, with those of the network."""
+    urls = list(listeners.urls)
+    for sock in listeners.sockets:
+        name = sock.getsockname()
+        if isinstance(name, tuple) and name[0] in ("0.0.0.0", "::"):
+            urls += console.lan_urls(name[0], name[1])
+    return urls
 
 
 def run(target: object, options: Mapping[str, object]) -> None:
@@ -118,7 +131,7 @@ def _serve_alone(config: Config, sockets: list[socket.socket], events: Events) -
         events.emit("failed", phase="load", error=str(error), traceback=trace)
         logger.error("%s", trace.rstrip())
         return 1
-    events.emit("loaded", pid=os.getpid())
+    events.emit("loaded", generation=1, pid=os.getpid(), seconds=round(perf_counter() - began, 4))
     serving = Serving(config, application, sockets)
     _stop_on_signals(serving, config.http.graceful)
 
@@ -179,8 +192,25 @@ def _supervise(config: Config, sockets: list[socket.socket], events: Events, spa
     return Supervisor(config, sockets, events, launcher).run()
 
 
+def _prepare() -> None:
+    """Import what any role may need: in a spare this is what was done ahead."""
+    import asyncio  # noqa: F401
+
+    from devserver import app, discovery, server  # noqa: F401
+    from devserver.devtools import error_page  # noqa: F401
+    from devserver.gateway import wsgi  # noqa: F401
+    from devserver.reload import child, loader, watchset  # noqa: F401
+
+    for name in ("uvloop", "devserver.http.h1_httptools", "devserver.http.h1"):
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            pass  # optional
+
+
 def child(channel: Channel) -> int:
     """Be the child that the supervisor at the other end of `channel` wants. Returns the exit code."""
+    _prepare()
     message, fds = channel.receive_one()
     config = Config.from_json(message["config"])
     console.configure(config.log)
@@ -196,10 +226,12 @@ def child(channel: Channel) -> int:
 
 
 def _serve_application(channel: Channel, config: Config, sockets: list[socket.socket], boot: Message) -> int:
+    from devserver.devtools.error_page import for_exceptions
     from devserver.reload.child import EXIT_FAILED, Child, Retired
     from devserver.reload.loader import Recorder
     from devserver.reload.timeline import Entry
     from devserver.reload.watchset import Gate
+    from devserver.server import Serving
 
     this = Child(channel, config.http.graceful)
     section = config.app
@@ -222,10 +254,6 @@ def _serve_application(channel: Channel, config: Config, sockets: list[socket.so
 
     try:
         application = this.load(load)
-        # Our own parts after the application: what takes long is under way first.
-        from devserver.devtools.error_page import for_exceptions
-        from devserver.server import Serving
-
         os.environ.pop("WERKZEUG_RUN_MAIN", None)
         if not this.wait_for_word():
             return EXIT_FAILED

@@ -47,7 +47,7 @@ _TICK = 0.005
 _LAST_LOOKS = 3
 """Turns of the loop until a connection just accepted has been read from."""
 
-_UNWIND = 0.3
+_UNWIND = 0.1
 """Seconds that cancelled tasks have to unwind."""
 
 _HURRY = 0.05
@@ -186,6 +186,7 @@ class Serving:
         await self._drain(service, grace, code)
         self._on_closing()
         await self._shut_down(lifespan)
+        gateway.close()
 
     def _gateway(self) -> tuple[Gateway, Lifespan]:
         section, application = self._config.app, self._application
@@ -303,7 +304,7 @@ class Serving:
         service.draining = True
         while self._tasks:
             await asyncio.wait(self._tasks)
-        for _ in range(_LAST_LOOKS):
+        for _ in range(_LAST_LOOKS if service.hand_over is None else 0):
             await asyncio.sleep(0)  # a request that has arrived is taken from its socket, and answered
         deadline = loop.time() + grace
         endless = {c.handler for c in service.connections if c.handler is not None and c.endless}
@@ -322,14 +323,14 @@ class Serving:
         await asyncio.sleep(_TICK)  # applications see the disconnect before they are cancelled
         for handler in list(service.gateway.running):
             handler.cancel()
-        deadline = loop.time() + _UNWIND
-        while service.gateway.running and loop.time() < deadline:
-            await asyncio.sleep(_TICK)
+        await self._idle(service, loop.time() + _UNWIND, endless)
+        for handler in service.gateway.running:
+            logger.warning("still running at the end of the grace: %s", handler)
 
     async def _idle(self, service: Service, deadline: float, apart_from: set[Handler]) -> bool:
         """Wait until no connection is open and no handler runs. False: not by the deadline."""
         loop = asyncio.get_running_loop()
-        while service.connections or service.gateway.running - apart_from:
+        while service.connections or service.gateway.running - apart_from:  # noqa: ASYNC110 # see _TICK
             if loop.time() >= deadline:
                 return False
             await asyncio.sleep(_TICK)

@@ -157,11 +157,14 @@ def test_receive_waits_for_something(pair: Pair) -> None:
 def test_one_message_is_taken_and_the_next_stays_visible(pair: Pair, file: Callable[[str], int]) -> None:
     ours, theirs = pair
     ours.send({"do": "boot"}, [file("a"), file("b")])
+    ours.send({"do": "show"})
     ours.send({"do": "retire"}, [file("c")])
-    message, fds = theirs.receive_one()
-    assert (message, take(fds)) == ({"do": "boot"}, ["a", "b"])
     with selectors.DefaultSelector() as selector:
         selector.register(theirs, selectors.EVENT_READ)
+        message, fds = theirs.receive_one()
+        assert (message, take(fds)) == ({"do": "boot"}, ["a", "b"])
+        assert selector.select(0)
+        assert theirs.receive_one() == ({"do": "show"}, [])
         assert selector.select(0)
         [(message, fds)] = theirs.receive()
         assert (message, take(fds)) == ({"do": "retire"}, ["c"])

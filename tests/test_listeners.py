@@ -130,6 +130,8 @@ def test_an_address_is_taken_as_it_is(host: str, url: str) -> None:
     with bound(Bind(host=host, port=0)) as found:
         [(_, port)] = addresses(found)
         assert found.urls == [f"{url}{port}"]
+        for sock in found.sockets:  # :: would be 0.0.0.0 too, on some systems and not on others
+            assert sock.family == socket.AF_INET or sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
 
 
 @needs_linux
@@ -223,6 +225,13 @@ def test_a_port_in_use_names_its_holder_within_a_second() -> None:
         "stop it, or use --port auto (next free port)"
     )
     assert took < 1
+
+
+@needs_linux
+def test_a_client_does_not_hold_a_port() -> None:
+    with busy() as port, socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+        assert str(holder_of(port)).endswith(f"(pid {os.getpid()})")
+        assert holder_of(client.getsockname()[1]) is None
 
 
 @needs_linux

@@ -34,6 +34,7 @@ from devserver.http.connection import Connection, Service
 from devserver.http.exchange import Request
 from devserver.http.h1 import parse
 from devserver.http.inbox import Inbox, TooBig
+from devserver.http.upgrade import Upgrade
 from devserver.http.websocket import WebSocketConnection
 
 Receive = Callable[[], Awaitable[Any]]
@@ -1269,9 +1270,8 @@ async def test_a_handshake_is_answered_once() -> None:
     gate.set()
     await wire.settle()
     await wire.leave()
-    session = WebSocketConnection(
-        wire, request(), wire.service.gateway, WebSocket(), Connection(wire.service)
-    )
+    owner = Upgrade(wire.service, Connection(wire.service)._take_back)
+    session = WebSocketConnection(wire, request(), wire.service.gateway, WebSocket(), owner)
     session.connection_lost(None)
     session.accept(None, [])
     assert not session.accepted

@@ -220,3 +220,6 @@ class PageGateway:
 
     def session(self, session: Session) -> Handler:
         raise AssertionError("upgrades are served as plain requests")
+
+    def close(self) -> None:
+        """There is nothing to let go of."""

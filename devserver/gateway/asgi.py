@@ -62,7 +62,13 @@ class AsgiGateway:
     websockets = True
 
     def __init__(
-        self, application: Application, *, root_path: str, state: dict[str, Any], on_error: OnError, legacy: bool = False
+        self,
+        application: Application,
+        *,
+        root_path: str,
+        state: dict[str, Any],
+        on_error: OnError,
+        legacy: bool = False,
     ) -> None:
         """
         Args:
@@ -95,20 +101,28 @@ class AsgiGateway:
         handler.start()
         return handler
 
+    def close(self) -> None:
+        """There is nothing to let go of: tasks belong to the loop."""
+
 
 class HttpCall:
     """The application at work on one exchange: a `Handler`, and its `receive` and `send`."""
 
-    __slots__ = ("_breach", "_cancelled", "_closed", "_waiter", "exchange", "gateway", "task")
+    __slots__ = ("_begun", "_breach", "_cancelled", "_closed", "_waiter", "exchange", "gateway", "task")
 
     def __init__(self, gateway: AsgiGateway, exchange: Exchange) -> None:
         self.gateway = gateway
         self.exchange = exchange
         self.task: asyncio.Task[None] | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._begun = False
         self._closed = False  # receive has said that the body is over
         self._cancelled = False  # by the server, not by the application itself
         self._breach: ApplicationError | None = None  # an error of `send` that it may have swallowed
+
+    def __str__(self) -> str:
+        request = self.exchange.request
+        return f"{request.method} {request.target.decode('latin-1')}"
 
     def wake(self) -> None:
         waiter, self._waiter = self._waiter, None
@@ -119,6 +133,9 @@ class HttpCall:
         self._cancelled = True
         if self.task is not None:
             self.task.cancel()
+        if not self._begun:  # then `run` will not see to it
+            self.gateway.running.discard(self)
+            self.exchange.abort()
 
     def scope(self) -> Scope:
         """The connection scope (ASGI HTTP spec, "HTTP Connection Scope")."""
@@ -143,6 +160,7 @@ class HttpCall:
         }
 
     async def run(self) -> None:
+        self._begun = True
         try:
             await self.gateway.application(self.scope(), self.receive, self.send)
             if self._wanted():
@@ -217,7 +235,9 @@ class HttpCall:
                 exchange.start(_status(message), _lowered(message.get("headers") or ()))
                 return
             else:
-                raise ApplicationError(f"the application sent {kind!r}: it must be an ASGI HTTP response message")
+                raise ApplicationError(
+                    f"the application sent {kind!r}, which is no message of an HTTP response"
+                )
         except ApplicationError as error:
             if self._breach is None:
                 self._breach = ApplicationError(f"{error} ({self._state(message)})")

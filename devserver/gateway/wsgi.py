@@ -93,7 +93,7 @@ class WsgiGateway:
 
     def session(self, session: Session) -> NoReturn:
         """Refuse: WSGI has no WebSocket, as `websockets` says."""
-        raise NotImplementedError("a WSGI application cannot serve a WebSocket")
+        raise AssertionError("a WSGI application cannot serve a WebSocket")
 
     def busy(self) -> list[str]:
         """Name the threads whose application has not returned, each with its request."""

@@ -2,8 +2,7 @@
 
 An `asyncio.Protocol`. A request is only begun when the response before it is complete and the
 client has taken most of it: what a pipelining client sent ahead waits as bytes, and when that is
-too much, at the client. There is one timer per connection; it is not set again for every request
-but looks, when it fires, at the deadline as it is then.
+too much, at the client.
 
 How a connection ends:
 
@@ -12,6 +11,7 @@ How a connection ends:
                                   end or silence: a close with unread data would reset the connection,
                                   and the client would never see the answer
     a promise cannot be kept      the transport is aborted, so that nobody takes half for the whole
+    somebody else serves next     the descriptor goes over, with what was read and not used
 
 Refuses to know WSGI and ASGI, what a head or a body must look like (`framing`, `body`) and how a
 response is written (`stream`).
@@ -21,19 +21,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from time import perf_counter
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from devserver.http import framing
 from devserver.http.body import BadBody
-from devserver.http.exchange import Handler, Headers, Peer, Request
+from devserver.http.deadline import Deadline
+from devserver.http.exchange import Handler, Peer, Request
 from devserver.http.framing import Framing, Refused
 from devserver.http.peer import peer, show
 from devserver.http.service import Service as Service
 from devserver.http.stream import HIGH_WATER, Stream
-
-if TYPE_CHECKING:
-    from devserver.http.websocket import WebSocketConnection
 
 logger = logging.getLogger("devserver")
 
@@ -46,30 +43,26 @@ PATIENCE = 30.0
 HURRY = 0.2
 """Seconds for the same when the server stops."""
 
-_PLAIN: Headers = [(b"content-type", b"text/plain; charset=utf-8")]
-
 
 class Connection(asyncio.Protocol):
-    """See the module. It also is the `Owner` of its streams and of a WebSocket it turned into."""
+    """See the module. It also is the `Owner` of its streams."""
 
     def __init__(self, service: Service) -> None:
         self.service = service
         self.stream: Stream | None = None
         self.peer = Peer()
         self._loop = asyncio.get_running_loop()
-        self._transport: asyncio.Transport = cast(asyncio.Transport, None)  # set before anything else is called
+        self._transport = cast(asyncio.Transport, None)  # set before anything else is called
+        self._deadline = Deadline(self._loop, self._missed)
         self._buffer = b""
         self._searched = 0  # of the buffer, for the end of a head
-        self._eof = False
-        self._closing = False  # the last response is complete; what still arrives is dropped
-        self._held = False  # reading is paused because of the buffer
-        self._waits = False  # the gate has not let the next request through
-        self._leaving = False  # handed over as soon as all is written
-        self._choked = False  # the client is slower than what was written to it
         self._partial = True  # the deadline is for the rest of a head
-        self._deadline = 0.0  # 0 for none
-        self._latest = 0.0  # the deadline is put off until then at most, while data is dropped
-        self._timer: asyncio.TimerHandle | None = None
+        self._eof = False
+        self._paused = False  # reading is, because of the buffer
+        self._choked = False  # the client is slower than what was written to it
+        self._held = False  # the gate has not let the next request through
+        self._leaving = False  # handed over as soon as everything is written
+        self._closing = False  # the last response is complete; what still arrives is dropped
 
     # asyncio.Protocol
 
@@ -77,12 +70,12 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self.peer = peer(transport)
         self.service.connections.add(self)
-        self._expect_by(self.service.settings.header_timeout)
+        self._deadline.set(self.service.settings.header_timeout)
 
     def data_received(self, data: bytes) -> None:
         stream = self.stream
         if self._closing:
-            self._put_off()
+            self._deadline.put_off()
             return
         if stream is not None and not stream.complete:
             self._feed(stream, data)
@@ -91,7 +84,7 @@ class Connection(asyncio.Protocol):
         if stream is None and not self._choked:
             self._next()
         elif len(self._buffer) > HIGH_WATER:
-            self._hold()
+            self._pause()
 
     def eof_received(self) -> bool:
         self._eof = True
@@ -111,8 +104,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.service.connections.discard(self)
         self._closing = True
-        if self._timer is not None:
-            self._timer.cancel()
+        self._deadline.cancel()
         if self.stream is not None:
             self.stream.disconnect()
 
@@ -132,43 +124,49 @@ class Connection(asyncio.Protocol):
 
     # reading
 
-    def _next(self, *, passed: bool = False) -> None:
-        """Begin the next request if its head is there. Args: passed: the gate has let it through."""
+    def _next(self, passed: bool = False) -> None:
+        """Begin the next request if its head is there. Args: passed: the gate has been asked."""
+        service = self.service
         if self._buffer[:2] == b"\r\n":
             self._buffer = self._buffer[framing.blank_lines(self._buffer) :]
             self._searched = 0
         buffer = self._buffer
         try:
-            end = framing.end_of_head(buffer, self._searched, self.service.settings.max_head)
+            end = framing.end_of_head(buffer, self._searched, service.settings.max_head)
             if end < 0:
                 self._await_head()
                 return
-            if not passed and self.service.gate is not None and not self.service.gate():
-                self._wait()
+            if service.draining and service.hand_over is not None:
+                self._leave()
+                return
+            if not passed and service.gate is not None and not service.gate():
+                self._held = True
+                self._deadline.clear()
+                self._pause()
                 return
             head, self._buffer, self._searched = buffer[:end], buffer[end:], 0
             frame = framing.read(head)
-            method, target, version, headers = self.service.parse(head)
+            request = service.request(head, frame, self.peer)
         except Refused as refused:
             self._refuse(refused)
-            return
-        self._begin(Request(method, target, frame.path, frame.query, version, headers, self.peer), frame)
+        else:
+            self._begin(request, frame)
 
     def _await_head(self) -> None:
         self._searched = len(self._buffer)
-        self._release()
+        self._unpause()
         if self._buffer and not self._partial:
             self._partial = True
-            self._expect_by(self.service.settings.header_timeout)
+            self._deadline.set(self.service.settings.header_timeout)
 
     def _begin(self, request: Request, frame: Framing) -> None:
         service = self.service
-        self._deadline = 0.0
+        self._deadline.clear()
         self._partial = False
         if frame.upgrade == b"websocket" and request.method == "GET" and self._upgrade(request):
             return
         stream = self.stream = Stream(request, frame, self._transport, self, service.defaults)
-        if not service.settings.keep_alive:
+        if service.draining or not service.settings.keep_alive:
             stream.keep_alive = False
         if self._feed_first(stream):
             handler = service.gateway.exchange(stream)
@@ -178,16 +176,15 @@ class Connection(asyncio.Protocol):
     def _feed_first(self, stream: Stream) -> bool:
         """Give a new stream what there is for it; whether the application is to be called."""
         if not stream.complete:
-            self._release()
+            self._unpause()
             data, self._buffer = self._buffer, b""
             if data:
                 self._feed(stream, data)
         elif len(self._buffer) <= HIGH_WATER:
-            self._release()
+            self._unpause()
         if self.service.full and not stream.finished:
             stream.keep_alive = False
-            stream.start(503, [*_PLAIN, (b"retry-after", b"1")])
-            stream.write(b"Too many requests at once (--limit-concurrency).\n", False)
+            stream.say(503, "too many requests at once (--limit-concurrency)")
         elif self._eof and not stream.finished:
             if not stream.complete:
                 self._bad_body(stream, "the body ended early")
@@ -208,16 +205,16 @@ class Connection(asyncio.Protocol):
             if rest is not None:
                 self._after(stream)
             else:
-                self._put_off()
+                self._deadline.put_off()
 
-    def _hold(self) -> None:
-        if not self._held:
-            self._held = True
+    def _pause(self) -> None:
+        if not self._paused:
+            self._paused = True
             self._transport.pause_reading()
 
-    def _release(self) -> None:
-        if self._held:
-            self._held = False
+    def _unpause(self) -> None:
+        if self._paused:
+            self._paused = False
             self._transport.resume_reading()
 
     # what is refused
@@ -228,8 +225,7 @@ class Connection(asyncio.Protocol):
         request = Request("GET", b"", b"", b"", "1.1", [], self.peer)
         frame = Framing(length=1, keep_alive=False)  # whatever follows is no request of ours
         stream = self.stream = Stream(request, frame, self._transport, self, self.service.defaults)
-        stream.start(refused.status, _PLAIN)
-        stream.write(refused.reason.encode() + b"\n", False)
+        stream.say(refused.status, refused.reason)
 
     def _bad_body(self, stream: Stream, reason: str) -> None:
         """The rest of the connection cannot be understood: tell both sides, and close."""
@@ -239,8 +235,7 @@ class Connection(asyncio.Protocol):
             return
         logger.warning("bad body from %s: %s", show(self.peer.client), reason)
         if stream.withdraw():
-            stream.start(400, _PLAIN)
-            stream.write(reason.encode() + b"\n", False)
+            stream.say(400, reason)
         else:
             self.cut()
         stream.disconnect()
@@ -248,13 +243,7 @@ class Connection(asyncio.Protocol):
     # what comes after a response
 
     def responded(self, stream: Stream) -> None:
-        if self.service.access is not None:
-            request = stream.request
-            if request.target:  # else the head was refused, which has a line of its own
-                seconds = perf_counter() - stream.began
-                self.service.access(
-                    self.peer.client, request.method, request.target, request.version, stream.status, seconds
-                )
+        self.service.log(stream.request, stream.status, stream.began)
         if self._closing or self._transport.is_closing():
             return
         if stream.complete:
@@ -275,75 +264,32 @@ class Connection(asyncio.Protocol):
             self._close()
 
     def _idle(self) -> None:
-        if self._choked:
-            self._deadline = 0.0  # first the client has to take what there is; then this is called again
+        if self.service.draining:
+            self._leave()
             return
-        self._expect_by(self.service.settings.keep_alive)
-        if self._buffer or self._eof or self.service.draining:
+        if self._choked:
+            self._deadline.clear()  # first the client has to take what there is; then this is called again
+            return
+        self._deadline.set(self.service.settings.keep_alive)
+        if self._buffer or self._eof:
             # Not in this call: a client with a thousand requests in one segment would nest as deep.
             self._loop.call_soon(self._resume)
 
     def _resume(self) -> None:
         """Look at what has arrived and was left."""
-        if self.stream is not None or self._choked or self._closing or self._waits or self._leaving:
-            return
-        if self.service.draining:
-            self._leave()
+        if self.stream is not None or self._choked or self._held or self._leaving or self._closing:
             return
         if self._buffer:
             self._next()
-        if self.stream is None and not self._closing:
-            if self._eof and self._buffer:
+        if self.stream is None and self._eof and not (self._held or self._leaving or self._closing):
+            if self._buffer:
                 self._refuse(Refused(400, "the head of the request ended early"))
-            elif self._eof and not self._waits:
+            else:
                 self._close()
-
-    # handing over
-
-    def _wait(self) -> None:
-        """Hold a request back: it is begun by `release`, or by whoever takes the connection over."""
-        self._waits = True
-        self._deadline = 0.0
-        self._hold()
-
-    def release(self) -> None:
-        """Begin a request that the gate held back."""
-        if self._waits and not self._leaving:
-            self._waits = False
-            self._release()
-            self._next(passed=True)
-
-    def _leave(self) -> None:
-        """Give the connection, with what was read of it, to whoever serves next."""
-        hand_over = self.service.hand_over
-        if self._closing or self._transport.is_closing():
-            return
-        if hand_over is None or (self._eof and not self._buffer):
-            self._close()
-            return
-        self._deadline = 0.0
-        self._hold()
-        if self._transport.get_write_buffer_size():
-            self._leaving = True
-            self._transport.set_write_buffer_limits(0)  # `resume_writing` comes when all is written
-            return
-        self._closing = True
-        hand_over(self._transport.get_extra_info("socket").fileno(), self._buffer)
-        self._transport.abort()
-
-    @property
-    def endless(self) -> bool:
-        """What is being answered never ends by itself."""
-        return self.stream is not None and self.stream.event_stream
-
-    @property
-    def handler(self) -> Handler | None:
-        """The application at work here."""
-        return None if self.stream is None else self.stream.handler
 
     def _close(self) -> None:
         self._closing = True
-        self._deadline = 0.0
+        self._deadline.clear()
         self._transport.close()
 
     def _linger(self) -> None:
@@ -352,45 +298,33 @@ class Connection(asyncio.Protocol):
         if self._eof or not self._transport.can_write_eof():
             self._close()
             return
-        self._release()
+        self._unpause()
         try:
             self._transport.write_eof()
-        except OSError:
+        except (OSError, RuntimeError):  # the latter is uvloop's
             self.cut()  # the other side was faster
         else:
             self._drop()
 
     def _drop(self) -> None:
         """Wait for the end of what is dropped, but not for ever."""
-        silence, patience = (HURRY, HURRY) if self.service.draining else (SILENCE, PATIENCE)
-        self._latest = self._loop.time() + patience
-        self._expect_by(silence)
-
-    def _put_off(self) -> None:
-        if self._deadline:
-            self._deadline = min(self._loop.time() + SILENCE, self._latest)
+        if self.service.draining:
+            self._deadline.set(HURRY)
+        else:
+            self._deadline.set(SILENCE, PATIENCE)
 
     def cut(self) -> None:
         self._closing = True
+        self._deadline.clear()
         self._transport.abort()
 
-    # time
-
-    def _expect_by(self, seconds: float) -> None:
-        deadline = self._deadline = self._loop.time() + seconds
-        if self._timer is None or self._timer.when() > deadline:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer = self._loop.call_at(deadline, self._look)
-
-    def _look(self) -> None:
-        self._timer = None
-        if not self._deadline:
-            return  # a request is being answered, which has no limit; the next one sets it anew
-        if self._loop.time() < self._deadline:
-            self._timer = self._loop.call_at(self._deadline, self._look)
-        elif self._closing:
-            self._cut_unless_sending()
+    def _missed(self) -> None:
+        """The deadline has passed."""
+        if self._closing:
+            if self._transport.get_write_buffer_size():
+                self._drop()  # the answer has not left yet; no response is cut for being slow
+            else:
+                self._transport.abort()
         elif self.stream is not None:
             self._linger()
         elif self._buffer:
@@ -398,13 +332,17 @@ class Connection(asyncio.Protocol):
         else:
             self._close()
 
-    def _cut_unless_sending(self) -> None:
-        if self._transport.get_write_buffer_size():
-            self._expect_by(SILENCE)  # the answer has not left yet; no response is cut for being slow
-        else:
-            self._transport.abort()
-
     # the server's wishes
+
+    @property
+    def endless(self) -> bool:
+        """Whether what is being answered never ends by itself."""
+        return self.stream is not None and self.stream.event_stream
+
+    @property
+    def handler(self) -> Handler | None:
+        """The application at work here."""
+        return None if self.stream is None else self.stream.handler
 
     def shutdown(self, code: int) -> None:
         """Leave as soon as what has begun is answered. `code` is for WebSockets only."""
@@ -421,6 +359,31 @@ class Connection(asyncio.Protocol):
             stream.end()
             self._close()
 
+    def release(self) -> None:
+        """Begin a request that the gate held back."""
+        if self._held and not self._leaving:
+            self._held = False
+            self._unpause()
+            self._next(passed=True)
+
+    def _leave(self) -> None:
+        """Give the connection, with what was read of it, to whoever serves next."""
+        hand_over = self.service.hand_over
+        if self._transport.is_closing() or self._closing:
+            return
+        if hand_over is None or (self._eof and not self._buffer):
+            self._close()
+            return
+        self._deadline.clear()
+        self._pause()
+        if self._transport.get_write_buffer_size():
+            self._leaving = True
+            self._transport.set_write_buffer_limits(0)  # `resume_writing` comes when all is written
+            return
+        self._closing = True
+        hand_over(self._transport.get_extra_info("socket").fileno(), self._buffer)
+        self._transport.abort()
+
     def disconnect(self) -> None:
         """The grace is over: the application sees a disconnect, the client an abort."""
         if self.stream is not None:
@@ -433,33 +396,17 @@ class Connection(asyncio.Protocol):
         service = self.service
         if not service.gateway.websockets or service.websocket.implementation == "none":
             return False
-        from devserver.http.websocket import WebSocketConnection  # wsproto is only loaded when one comes
+        from devserver.http.upgrade import Upgrade  # wsproto is only loaded when a WebSocket comes
 
-        self._release()
-        rest, self._buffer = self._buffer, b""
-        session = WebSocketConnection(self._transport, request, service.gateway, service.websocket, self)
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._unpause()
+        self._deadline.cancel()
         service.connections.discard(self)
-        service.connections.add(session)
-        self._began = perf_counter()
-        self._transport.set_protocol(session)
-        session.begin(rest)
+        rest, self._buffer = self._buffer, b""
+        Upgrade(service, self._take_back).begin(self._transport, request, rest)
         return True
 
-    def closed(self, connection: WebSocketConnection) -> None:
-        """A WebSocket that this connection turned into is over."""
-        self.service.connections.discard(connection)
-
-    def handshake(self, request: Request, status: int) -> None:
-        """A handshake was answered; refusals are logged as the responses that they are."""
-        if self.service.access is not None and status == 101:
-            seconds = perf_counter() - self._began
-            self.service.access(self.peer.client, request.method, request.target, request.version, status, seconds)
-
-    def refusal(self, request: Request) -> Stream:
-        """An exchange for an ordinary response to a handshake; the connection closes after it."""
+    def _take_back(self, request: Request) -> Stream:
+        """Answer a handshake by an ordinary response, after which the connection closes."""
         self.service.connections.add(self)
         self._transport.set_protocol(self)
         stream = Stream(request, Framing(keep_alive=False), self._transport, self, self.service.defaults)

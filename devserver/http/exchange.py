@@ -180,7 +180,10 @@ class Session(Protocol):
 
 
 class Handler(Protocol):
-    """What a gateway returns for one exchange or session: the application at work."""
+    """What a gateway returns for one exchange or session: the application at work.
+
+    As text it names the request, for who must say what still runs.
+    """
 
     def wake(self) -> None:
         """Something changed: body or a message arrived, its end, a disconnect, room to write.
@@ -213,4 +216,8 @@ class Gateway(Protocol):
 
     def session(self, session: Session) -> Handler:
         """Begin the application's work on a WebSocket."""
+        ...
+
+    def close(self) -> None:
+        """Let go of threads and the like; nothing is begun any more, and nothing waited for."""
         ...

@@ -76,7 +76,7 @@ def encode(status: int, headers: Headers) -> Head:
             names.append(name)
             lines.append(b"%b: %b\r\n" % (name, value))
         block = b"".join(lines)
-        _check(block, len(lines), names)
+        _check(block, lines, names)
     except (TypeError, ValueError, AttributeError):
         raise ApplicationError(
             f"the application sent the headers {headers!r:.200}: each must be a pair of byte strings"
@@ -92,7 +92,7 @@ def response_head(status: int, headers: Headers) -> bytes:
     """
     lines = [_status_line(status), *[b"%b: %b\r\n" % header for header in headers]]
     block = b"".join(lines)
-    _check(block, len(lines), [name for name, _ in headers])
+    _check(block, lines, [name for name, _ in headers])
     return block + b"\r\n"
 
 
@@ -106,14 +106,20 @@ def _length(value: bytes, before: int, repeated: bool) -> int:
     return int(value)
 
 
-def _check(block: bytes, lines: int, names: list[bytes]) -> None:
-    """Check that no header ends the head or its line: scans in C instead of a look at each value."""
-    if len(block) - len(block.translate(None, _CONTROLS)) != 2 * lines:
-        bad = next(line for line in block.split(b"\r\n") if line.translate(None, _CONTROLS) != line)
-        raise ApplicationError(f"the application sent the header {bad!r}: it has a control character in it")
+def _check(block: bytes, lines: list[bytes], names: list[bytes]) -> None:
+    """Check that no header ends its line or the head: scans in C instead of a look at each value."""
+    if _controls(block) != 2 * len(lines):
+        bad = next(line for line in lines if _controls(line) != 2)
+        raise ApplicationError(
+            f"the application sent the header {bad[:-2]!r}: it has a control character in it"
+        )
     if b"".join(names).translate(None, _TOKEN) or b"" in names:
         bad = next(name for name in names if not name or name.translate(None, _TOKEN))
         raise ApplicationError(f"the application sent the header name {bad!r}: not a lower-case token")
+
+
+def _controls(text: bytes) -> int:
+    return len(text) - len(text.translate(None, _CONTROLS))
 
 
 class Defaults:

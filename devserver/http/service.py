@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 from devserver.config import Http, WebSocket
 from devserver.http import framing
-from devserver.http.exchange import Address, Gateway, Headers
+from devserver.http.exchange import Address, Gateway, Headers, Peer, Request
 from devserver.http.response import Defaults
 
 if TYPE_CHECKING:
@@ -51,6 +52,22 @@ class Service:
 
     def __post_init__(self) -> None:
         self.defaults = Defaults(self.headers, date=self.settings.date_header)
+
+    def request(self, head: bytes, frame: framing.Framing, peer: Peer) -> Request:
+        """Make a request of a checked head.
+
+        Raises:
+            Refused: the parser finds fault with it.
+        """
+        method, target, version, headers = self.parse(head)
+        return Request(method, target, frame.path, frame.query, version, headers, peer)
+
+    def log(self, request: Request, status: int, began: float) -> None:
+        """Write the access line. Args: began: when the head had been read, by `perf_counter`."""
+        # A refused head is not kept as a request; it has a line of its own.
+        if self.access is not None and request.target:
+            peer, seconds = request.peer, perf_counter() - began
+            self.access(peer.client, request.method, request.target, request.version, status, seconds)
 
     @property
     def full(self) -> bool:

@@ -13,6 +13,7 @@ response can be taken back.
 from __future__ import annotations
 
 import asyncio
+from http import HTTPStatus
 from time import perf_counter
 from typing import Protocol
 
@@ -240,6 +241,14 @@ class Stream:
                 f"the application ended its response {left} bytes short of its content-length"
             )
         self._remaining = left
+
+    def say(self, status: int, text: str) -> None:
+        """Answer with one line, instead of the application."""
+        headers = [(b"content-type", b"text/plain; charset=utf-8")]
+        if status == HTTPStatus.SERVICE_UNAVAILABLE:
+            headers.append((b"retry-after", b"1"))
+        self.start(status, headers)
+        self.write(text.encode() + b"\n", False)
 
     def abort(self) -> None:
         self.finished = True

@@ -120,9 +120,9 @@ def marked(mark: str) -> list[int]:
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             pid = int(entry.name)
-            if pid != os.getpid() and os.getsid(pid) == session:
-                if wanted in (entry / "environ").read_bytes().split(b"\0"):
-                    found.append(pid)
+            near = pid != os.getpid() and os.getsid(pid) == session
+            if near and wanted in (entry / "environ").read_bytes().split(b"\0"):
+                found.append(pid)
         except (OSError, ValueError):
             continue  # ended meanwhile, or another user's
     return found

@@ -8,11 +8,21 @@ the exit handlers, names the threads that still run, and leaves.
 Refuses to know what an application is and how it is served: both come as callables. Nothing here
 decides whether there is a successor; the supervisor does.
 
-What is said, by child: `read` (entries of the timeline, before they are executed), `loaded`,
-`serving`, `failed`, `closing` (drained; the lifespan shuts down), `restart` (the end is a wanted
-one), `changed` (noticed by the gate), `asked` (a request came to the page and waits), `connection` (to be
-handed over), `received` (a connection). By supervisor: `boot`, `serve`, `retire`, `show` and `answer`
-(to the page), `connection`.
+What a child says:
+
+    read        entries of the timeline, before what they are about is executed
+    loaded      the application is loaded; the word to serve it is awaited
+    serving     it answers
+    failed      it could not be loaded or started up
+    changed     the gate has noticed a change
+    asked       a request has come to the page, and is held
+    connection  to be handed over, with its descriptor;  received: one that was
+    closing     drained; the lifespan shuts down
+    restart     the end that follows is a wanted one
+    stopped     somebody is at a breakpoint, and the end waits;  resumed: no more
+    stdin       the application reads the terminal, or has done so
+
+What it is told: `boot`, `serve`, `retire`, `connection`; a page also `show` and `answer`.
 """
 
 from __future__ import annotations
@@ -34,13 +44,20 @@ from typing import Any, Protocol
 
 from devserver.process import EXIT_RESTART
 from devserver.process.control import Channel, Closed, Message
+from devserver.reload.prompt import Prompt, unseen
 
 logger = logging.getLogger("devserver")
 
 EXIT_FAILED = 1
-SERVICE_RESTART = 1012
-_SLACK = 0.1
-"""Seconds between the end of a grace and the end of the process."""
+GOING_AWAY, SERVICE_RESTART = 1001, 1012
+_LOOK = 0.1
+"""Seconds between two looks whether a debugger still stands."""
+
+_ORPHANED = 0.5
+"""Seconds that the lifespan's shutdown has when the supervisor was killed."""
+
+_SLACK = 0.15
+"""Seconds between the end of a grace and the end of the process: for cancelled tasks to unwind."""
 
 
 OnMessage = Callable[[Message, list[int]], None]
@@ -91,6 +108,7 @@ class Child:
         self._restart = False
         self._closing = threading.Event()
         self._ended = threading.Event()
+        self._prompt = Prompt(lambda reading: self.say("stdin", reading=reading))
 
     def say(self, what: str, fds: Sequence[int] = (), **fields: Any) -> None:
         """Tell the supervisor something; a supervisor that is gone is noticed elsewhere."""
@@ -110,12 +128,17 @@ class Child:
         if sys.platform != "win32":
             signal.signal(signal.SIGHUP, _ignore)
         signal.signal(signal.SIGTERM, self._interrupt)
+        self._prompt.install()
         return load()
 
     def _interrupt(self, signum: int, frame: FrameType | None) -> None:
         if self.phase == "load":
             raise Retired
-        self.retire(0.0, 1001, restart=False)
+        # In a thread: the locks on the way may be held by the very code that this interrupts.
+        self._start(lambda: self.retire(0.0, GOING_AWAY, restart=False), "devserver-signal")
+
+    def _start(self, target: Callable[[], None], name: str) -> None:
+        unseen(threading.Thread(target=target, name=name, daemon=True)).start()
 
     def wait_for_word(self) -> bool:
         """Say that the application is loaded; wait until it may be served. False: it never may."""
@@ -151,7 +174,7 @@ class Child:
         self.phase = "lifespan"
         signal.signal(signal.SIGINT, _ignore)
         signal.signal(signal.SIGTERM, self._interrupt)
-        threading.Thread(target=self._listen, name="devserver-control", daemon=True).start()
+        self._start(self._listen, "devserver-control")
 
     def serving(self) -> None:
         """The application answers requests."""
@@ -219,34 +242,50 @@ class Child:
             self._retiring, self._restart = True, restart
         if restart:
             self.say("restart")
-        assert self._service is not None
-        self._service.stop(grace, code)
-        threading.Thread(
-            target=self._see_off, args=(grace,), name="devserver-deadline", daemon=True
-        ).start()
+        self._start(lambda: self._see_off(grace, code), "devserver-deadline")
 
-    def _see_off(self, grace: float) -> None:
-        """Leave at the end of the grace, whatever the main thread and others are doing."""
+    def _see_off(self, grace: float, code: int) -> None:
+        """Drain, and leave at the end of the grace, whatever the main thread and others are doing."""
+        assert self._service is not None
+        self._wait_for_person()
+        self._service.stop(grace, code)
         deadline = time.monotonic() + grace + _SLACK
-        if self._closing.wait(grace + _SLACK):
+        while not self._closing.wait(max(0.0, deadline - time.monotonic())) and self._wait_for_person():
+            deadline = time.monotonic() + grace + _SLACK
+        if self._closing.is_set():
             # Drained: the lifespan has its own time, and threads of the application what is left.
             self._ended.wait(self._graceful + _SLACK)
-            time.sleep(max(_SLACK, deadline - time.monotonic()))
+            time.sleep(max(2 * _SLACK, deadline - time.monotonic()))
         self._leave()
 
+    def _wait_for_person(self) -> bool:
+        """Wait while somebody is at a breakpoint or a prompt, when only a restart is wanted.
+
+        Returns whether anybody was.
+        """
+        where = self._prompt.where() if self._restart else ""
+        if not where:
+            return False
+        self.say("stopped", where=where)
+        while self._prompt.where():
+            time.sleep(_LOOK)
+        self.say("resumed")
+        return True
+
     def _orphaned(self) -> None:
-        """The supervisor is gone. On Linux the kernel has ended this process by now."""
+        """The supervisor is gone; its guardian ends what does not end by itself."""
         assert self._service is not None
-        self._service.stop(0.0, 1001)
-        self._ended.wait(1.0)
+        self._service.stop(0.0, GOING_AWAY)
+        self._ended.wait(_ORPHANED)
         self._leave()
 
     def _leave(self) -> None:
-        ours = {threading.current_thread(), threading.main_thread()}
-        threads = [t.name for t in threading.enumerate() if t not in ours and not t.name.startswith("devserver")]
-        if threading.main_thread().is_alive() and not self._ended.is_set():
-            threads.insert(0, "the main thread")
-        logger.warning("still running at the end of the grace: %s; ended", ", ".join(threads) or "exit handlers")
+        main = threading.main_thread()
+        running = [t.name for t in threading.enumerate() if t is not main and not t.name.startswith("devserver-")]
+        if not self._ended.is_set():
+            running.insert(0, "the main thread")
+        names = ", ".join(running) or "exit handlers"
+        logger.warning("still running at the end of the grace, and ended: %s", names)
         try:
             atexit._run_exitfuncs()
         finally:

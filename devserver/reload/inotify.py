@@ -88,10 +88,9 @@ class Kernel:
         """Yield what is queued: watch, mask and name."""
         while self.fd >= 0:
             try:
-                data = os.read(self.fd, BUFFER)
+                data, at = os.read(self.fd, BUFFER), 0
             except BlockingIOError:
                 return
-            at = 0
             while at < len(data):
                 wd, mask, _, length = struct.unpack_from("iIII", data, at)
                 at += 16 + length
@@ -394,8 +393,7 @@ def _read(path: str) -> str:
 
 def _exhaustion() -> str:
     limit = _read("/proc/sys/fs/inotify/max_user_watches").strip()
-    more = max(524288, 2 * int(limit or 0))
     return (
         f"inotify watches are exhausted (fs.inotify.max_user_watches = {limit or 'unknown'}): polling the "
-        f"rest; raise it with: sudo sysctl fs.inotify.max_user_watches={more}"
+        f"rest; raise it with: sudo sysctl fs.inotify.max_user_watches={max(524288, 2 * int(limit or 0))}"
     )

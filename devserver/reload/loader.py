@@ -1,81 +1,66 @@
-"""Executes user modules, and records what loading the application reads.
+"""Records what loading the application reads, and runs no module from a .pyc of an older text.
 
-Two instruments. A finder that stands directly before `PathFinder` (so a user's `time.py` does not
-replace the built-in) notes each module of the project that is executed and each name that was
-looked for and not found. Wrappers around `open` and its like note the rest of what is asked of the
-file system, while loading; while serving only `open` and what writes stay wrapped, because an audit
-hook could not be removed, would tax every request, and sees no `stat`.
+Three instruments. A finder that stands directly before `PathFinder` (so a user's `time.py` does not
+replace the built-in) notes each name that was looked for: found or not, a file that appears later
+may be taken instead. `SourceFileLoader.get_code` is replaced, so that each user module is noted
+before it is executed, whoever made its loader (an editable install, `runpy`, a plug-in system);
+modules keep the loader that they would have without us. `Reads` notes the rest.
+
+**Stale .pyc.** A .pyc knows its source by whole seconds of mtime and by size. A second save within
+the second, or one after which the older mtime was restored, runs old code even in a fresh process.
+So a .pyc is believed only if it was written later than its source was changed, by ctime, which
+cannot be set, with `YOUNG` between. Otherwise the text is compiled.
 
 An entry is reported *before* the module is executed: whoever watches knows what a process was about
-to read even if it then hangs or dies. Knows no processes; entries leave through a callable.
+to read even if it then hangs or dies. Knows no processes; entries leave through a callable, and none
+from a process that the application has forked.
 """
 
 from __future__ import annotations
 
-import builtins
-import importlib.abc
-import importlib.machinery
-import io
+import marshal
 import os
-import site
+import stat
 import sys
-import sysconfig
-import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
-from types import CodeType, FrameType, ModuleType
-from typing import Any
+from importlib.util import MAGIC_NUMBER, cache_from_source
+from types import CodeType, FunctionType, ModuleType
+from typing import Any, cast
 
-from devserver.reload.timeline import (
+from devserver.reload.answers import (
     OWN,
+    SUFFIXES,
+    YOUNG,
     Entry,
+    Fingerprint,
     Kind,
     digest_of,
+    fingerprint_at,
     fingerprint_of,
+    is_young,
     list_entry,
+    mode_of,
     name_entry,
     path_entry,
+    read_entry,
 )
-
-YOUNG = 2.0
-"""Seconds. A .pyc knows its source by whole seconds and size, so that of a source saved twice in
-one second may be of the first; a source younger than this is compiled from its text."""
+from devserver.reload.project import Project
+from devserver.reload.reads import Reads, disguise
 
 HALF_WRITTEN = 0.1
-"""Seconds for which an unparsable file may be one that is still being written."""
+"""Seconds for which a file may be one that is still being written."""
 
 STATIC = (".css", ".js", ".map", ".png", ".jpg", ".jpeg", ".gif", ".svg", ".ico", ".webp", ".avif",
           ".woff", ".woff2", ".ttf", ".otf", ".eot", ".mp3", ".mp4", ".webm", ".pdf")  # fmt: skip
 """What a request reads without its change needing a restart."""
 
-# Their reading says nothing about the application: they look for modules or show tracebacks.
-_INCURIOUS = ("importlib", "linecache", "traceback", "inspect", "zipimport", "pkg_resources", "runpy",
-              "devserver.", "site", "sysconfig", "_frozen_importlib", "py_compile", "warnings", "pdb", "bdb")  # fmt: skip
-# They ask on behalf of their callers.
-_TRANSPARENT = frozenset(
-    ("posixpath", "ntpath", "genericpath", "pathlib", "pathlib._local", "pathlib._abc", "os", "glob",
-     "io", "codecs", "tokenize", "fnmatch", "shutil", "tempfile", "_pyio", "fileinput", "contextlib")  # fmt: skip
-)
-
-
-def library_folders() -> tuple[str, ...]:
-    """Folders whose modules are not the user's: standard library, site-packages, devserver."""
-    paths = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    paths.update(getattr(site, "getsitepackages", list)())
-    if site.ENABLE_USER_SITE:
-        paths.add(site.getusersitepackages())
-    paths.add(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    every = {form for path in paths if path for form in (path, os.path.realpath(path))}
-    return tuple(os.path.join(path, "") for path in sorted(every))
+_stat, _open, _fdopen = os.stat, os.open, os.fdopen
 
 
 class Recorder:
-    """Reports what is read, once for each question.
-
-    Attributes:
-        current: the file of the module that is being executed, for who wants to know where a load stands.
-    """
+    """Reports what is read, once for each question."""
 
     def __init__(self, report: Callable[[Entry], None], roots: Iterable[str]) -> None:
         """
@@ -84,77 +69,55 @@ class Recorder:
             roots: folders of the project. Data counts below these; user modules count anywhere.
         """
         self._report = report
-        self._libraries = library_folders()
-        self._roots: tuple[str, ...] = ()
-        for root in roots:
-            self.add_root(root)
+        self.project = Project(roots)
+        self._reads = Reads(self.project, self)
         self._seen: set[tuple[Kind, str]] = set()
         self._written: set[str] = set()
-        self._busy = threading.local()
-        self._replaced: list[tuple[Any, str, Any, Any]] = []
+        self._executed: dict[str, Entry] = {}
         self._finder = Finder(self)
         self._serving = False
-
-    def add_root(self, folder: str) -> None:
-        """Count data below another folder, too."""
-        root = os.path.join(os.path.abspath(folder), "")
-        if root not in self._roots:
-            self._roots += (root,)
-
-    def is_user_module(self, path: str) -> bool:
-        """Whether a source file is the user's."""
-        return not path.startswith(self._libraries) and "site-packages" not in path and "dist-packages" not in path
-
-    def in_project(self, path: str) -> bool:
-        """Whether a file or folder belongs to the project."""
-        return os.path.join(path, "").startswith(self._roots) and self.is_user_module(path)
+        self._pid = os.getpid()
+        self._originals: dict[str, Any] = {}
 
     # when
 
     def start(self) -> None:
         """Begin to record everything."""
         place = next((i for i, finder in enumerate(sys.meta_path) if finder is PathFinder), len(sys.meta_path))
-        sys.meta_path.insert(place, self._finder)
-        for module in list(sys.modules.values()):
-            self._loaded_before(module)
-        # Objects and not functions: a function kept as an attribute of a class would become a method.
-        opened = _Wrapper(builtins.open, self._opened)
-        self._replace(builtins, "open", opened)
-        self._replace(io, "open", opened)
-        self._replace(os, "open", _Wrapper(os.open, self._os_opened))
-        for name in ("replace", "rename"):
-            self._replace(os, name, _Wrapper(getattr(os, name), self._renamed))
-        for name in ("listdir", "scandir"):
-            self._replace(os, name, _Wrapper(getattr(os, name), self._listed))
-        for name in ("stat", "lstat", "access"):
-            self._replace(os, name, _Wrapper(getattr(os, name), self._asked))
+        sys.meta_path.insert(place, cast("Any", self._finder))
+        for name, made in (("get_code", _get_code_for), ("get_data", _get_data_for)):
+            self._originals[name] = getattr(SourceFileLoader, name)
+            setattr(SourceFileLoader, name, made(self, self._originals[name]))
+        self._note_loaded()
+        self._reads.start()
 
     def serving(self) -> None:
         """The application is loaded: from now on only record modules and files that are opened."""
         self._serving = True
-        kept = ("open", "replace", "rename")
-        for module, name, original, wrapper in self._replaced:
-            if name not in kept and getattr(module, name) is wrapper:
-                setattr(module, name, original)
+        self._reads.quieten()
+        self._note_loaded()
 
     def stop(self) -> None:
         """Put everything back."""
-        for module, name, original, wrapper in self._replaced:
-            if getattr(module, name) is wrapper:
-                setattr(module, name, original)
-        self._replaced.clear()
+        self._reads.stop()
+        for name in self._originals:
+            delattr(SourceFileLoader, name)  # both are inherited
+        self._originals.clear()
         if self._finder in sys.meta_path:
-            sys.meta_path.remove(self._finder)
+            sys.meta_path.remove(cast("Any", self._finder))
 
-    def _replace(self, module: Any, name: str, wrapper: _Wrapper) -> None:
-        self._replaced.append((module, name, getattr(module, name), wrapper))
-        setattr(module, name, wrapper)
+    def settle(self) -> bool:
+        """Whether a module was executed half-written; to be asked before a failure is shown.
 
-    def _loaded_before(self, module: ModuleType | None) -> None:
-        # By way of __dict__: a module's own __getattr__ is user code.
-        path = getattr(module, "__dict__", {}).get("__file__")
-        if isinstance(path, str) and path.endswith(".py") and self.is_user_module(os.path.abspath(path)):
-            self.file(path)
+        Waits until what was younger than `HALF_WRITTEN` when it was executed is so no more. If its
+        bytes are others then, the failure says nothing, and a change will follow.
+        """
+        for entry in list(self._executed.values()):
+            if entry.fingerprint is not None and entry.answer is not None:
+                _wait_until_written(entry.fingerprint)
+                if read_entry(entry.path).answer != entry.answer:
+                    return True
+        return False
 
     # what
 
@@ -163,169 +126,236 @@ class Recorder:
         key = entry.kind, entry.path
         if key not in self._seen:
             self._seen.add(key)
-            self._report(entry)
+            if os.getpid() == self._pid:
+                self._report(entry)
 
-    def file(self, path: str, data: bytes | None = None, fingerprint: Any = None) -> None:
-        """A file that is about to be read; with its bytes if they are at hand."""
+    def is_new(self, kind: Kind, path: str) -> bool:
+        """Whether a question has not been asked before."""
+        return (kind, path) not in self._seen
+
+    def file(self, path: str) -> None:
+        """A file is about to be read, wherever it is."""
         path = os.path.abspath(path)
-        if (Kind.FILE, path) in self._seen:
+        if not self.is_new(Kind.FILE, path):
             return
-        try:
-            fingerprint = fingerprint or fingerprint_of(_stat(path))
-        except OSError:
-            self.record(path_entry(path))
-            return
-        self.record(Entry(Kind.FILE, path, None if data is None else digest_of(data), fingerprint))
+        mode, fingerprint = mode_of(path), fingerprint_at(path)
+        if stat.S_ISDIR(mode):
+            self.listed(path)
+        elif fingerprint is None:
+            self.asked(path)
+        elif stat.S_ISREG(mode):
+            # Who watches takes the digest. Of a young file at once: its stamps prove nothing.
+            young = is_young(fingerprint, time.time_ns())
+            self.record(read_entry(path) if young else Entry(Kind.FILE, path, None, fingerprint))
 
-    def _opened(self, path: Any, mode: Any = "r", *_: Any, **named: Any) -> None:
-        mode = named.get("mode", mode)
-        if not isinstance(path, int):
-            self._open(path, isinstance(mode, str) and any(sign in mode for sign in "wax+"))
+    def module(self, path: str, fingerprint: Fingerprint, data: bytes | None = None) -> None:
+        """A module is about to be executed; with its text if it is at hand."""
+        entry = Entry(Kind.FILE, path, None if data is None else digest_of(data), fingerprint)
+        self._executed.setdefault(path, entry)
+        if path in self._written:
+            self._written.discard(path)
+            self._seen.discard((Kind.FILE, path))
+        self.record(entry)
 
-    def _os_opened(self, path: Any, flags: int, *_: Any, dir_fd: int | None = None, **__: Any) -> None:
-        if dir_fd is None:
-            self._open(path, bool(flags & (os.O_WRONLY | os.O_RDWR)))
+    # what `Reads` notes
 
-    def _open(self, path: Any, write: bool) -> None:
-        path = self._of_project(path)
-        if path is None:
-            return
-        if write:
-            self._write(path)
-        elif path not in self._written and not (self._serving and path.endswith(STATIC)):
+    def read(self, path: str) -> None:
+        """See `reads.Sink`."""
+        if path not in self._written and not (self._serving and path.endswith(STATIC)):
             self.file(path)
 
-    def _write(self, path: str) -> None:
-        """The application writes the file itself: its changes are the application's own."""
-        if path not in self._written:
-            self._written.add(path)
-            self._seen.add((Kind.FILE, path))
-            self._report(Entry(Kind.FILE, path, OWN))
-
-    def _renamed(self, _: Any, path: Any, **__: Any) -> None:
-        path = self._of_project(path)
-        if path is not None:
-            self._write(path)
-
-    def _listed(self, path: Any = ".") -> None:
-        path = self._of_project("." if path is None else path)
-        if path is not None and (Kind.LIST, path) not in self._seen:
+    def listed(self, path: str) -> None:
+        """See `reads.Sink`."""
+        if self.is_new(Kind.LIST, path):
             self.record(list_entry(path))
 
-    def _asked(self, path: Any, *_: Any, dir_fd: int | None = None, **__: Any) -> None:
-        if dir_fd is None and (path := self._of_project(path)) is not None and (Kind.PATH, path) not in self._seen:
+    def asked(self, path: str) -> None:
+        """See `reads.Sink`."""
+        if self.is_new(Kind.PATH, path) and path not in self._written:
             self.record(path_entry(path))
 
-    def _of_project(self, path: Any) -> str | None:
-        """The absolute path if it is the project's and the application itself is asking."""
-        if isinstance(path, int) or getattr(self._busy, "yes", False):
-            return None
-        self._busy.yes = True
-        try:
-            path = os.path.abspath(os.fsdecode(path))
-            return path if self.in_project(path) and _curious(sys._getframe(3)) else None
-        except (TypeError, ValueError):
-            return None  # the wrapped function will say what is wrong with it
-        finally:
-            self._busy.yes = False
+    def wrote(self, path: str) -> None:
+        """See `reads.Sink`. What was executed stays what it is: it would run otherwise now."""
+        if path not in self._written and path not in self._executed:
+            self._written.add(path)
+            self._seen.discard((Kind.FILE, path))
+            self.record(Entry(Kind.FILE, path, OWN))
+
+    def sqlite(self, module: ModuleType) -> None:
+        """`_sqlite3` has been loaded."""
+        self._reads.wrap_sqlite(module)
+
+    def _note_loaded(self) -> None:
+        """Note the modules that came by ways of their own."""
+        for module in list(sys.modules.values()):
+            try:
+                # Not `module.__file__`: a module's own `__getattr__` is user code, and so may this be.
+                path = object.__getattribute__(module, "__dict__").get("__file__")
+            except Exception:
+                continue
+            if isinstance(path, str) and self.project.is_users(path := os.path.abspath(path)):
+                fingerprint = fingerprint_at(path)
+                if fingerprint is not None and self.is_new(Kind.FILE, path):
+                    self.module(path, fingerprint)
 
 
-_stat = os.stat
+class Finder:
+    """Finds what `PathFinder` finds, and notes where it looked.
 
-
-def _curious(frame: FrameType | None) -> bool:
-    """Whether a call comes from the application (or a library on its behalf)."""
-    while frame is not None:
-        name = frame.f_globals.get("__name__") or ""
-        if name not in _TRANSPARENT:
-            return not name.startswith(_INCURIOUS)
-        frame = frame.f_back
-    return False
-
-
-class _Wrapper:
-    """Calls `note` with the arguments, then the function."""
-
-    def __init__(self, function: Callable[..., Any], note: Callable[..., None]) -> None:
-        self._function = function
-        self._note = note
-        self.__wrapped__ = function
-        self.__name__ = getattr(function, "__name__", "")
-        self.__doc__ = function.__doc__
-
-    def __call__(self, *args: Any, **named: Any) -> Any:
-        try:
-            self._note(*args, **named)
-        except TypeError:
-            pass  # wrong arguments: the function says so
-        return self._function(*args, **named)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._function, name)
-
-
-class Finder(importlib.abc.MetaPathFinder):
-    """Finds what `PathFinder` finds, and notes it."""
+    Not an `importlib.abc.MetaPathFinder`, whose module costs a millisecond: the protocol is enough.
+    """
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
+        self._folders: dict[str, str | None] = {}
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """See `importlib.abc.MetaPathFinder.find_spec`."""
         spec = PathFinder.find_spec(name, path, target)
-        self._note_absent(name.rpartition(".")[2], sys.path if path is None else path, spec)
-        if spec is None:
-            return None
-        origin = spec.origin
-        if type(spec.loader) is SourceFileLoader and origin and self._recorder.is_user_module(os.path.abspath(origin)):
-            spec.loader = Loader(spec.loader.name, spec.loader.path, self._recorder)
+        origin = spec.origin if spec is not None and spec.has_location else None
+        self._note(name.rpartition(".")[2], sys.path if path is None else path, origin)
+        if spec is not None and origin is not None and type(spec.loader) is not SourceFileLoader:
+            self._note_other(spec, origin)
         return spec
 
-    def _note_absent(self, name: str, path: Iterable[str], spec: ModuleSpec | None) -> None:
-        """Note the project's folders that were looked into before the module was found, if it was.
-
-        A module that appears there later would be taken instead.
-        """
-        found = os.path.dirname(os.path.abspath(spec.origin)) if spec and spec.has_location and spec.origin else None
-        for folder in list(path):
-            folder = os.path.abspath(folder or ".")
-            if self._recorder.in_project(folder):
-                self._recorder.record(name_entry(folder, name))
-            if found is not None and (found == folder or found == os.path.join(folder, name)):
+    def _note(self, name: str, path: Iterable[Any], origin: str | None) -> None:
+        """Note the user's folders that were looked into, up to the one where the module was found."""
+        found = (os.path.dirname(origin), os.path.dirname(os.path.dirname(origin))) if origin else ()
+        for entry in list(path):
+            if not isinstance(entry, str):
+                continue  # `PathFinder` passes over it, too
+            folder = self._folders.get(entry) or self._folder(entry)
+            if folder and self._recorder.is_new(Kind.NAME, os.path.join(folder, name)):
+                self._recorder.record(_looked_up(entry, folder, name))
+            if entry in found:
                 return
 
+    def _folder(self, entry: str) -> str:
+        """The absolute form of an entry of a search path if it is a folder of the user's, else ""."""
+        folder = os.path.abspath(entry)
+        users = self._recorder.project.is_users(folder) and not os.path.isfile(folder)
+        if os.path.isabs(entry):
+            self._folders[entry] = folder if users else ""
+        return folder if users else ""
 
-class Loader(SourceFileLoader):
-    """Reports a user's module before it is executed, and trusts no .pyc of a young source."""
+    def _note_other(self, spec: ModuleSpec, origin: str) -> None:
+        """A module that is no source file: compiled, in an archive; and SQLite, for what it writes."""
+        path = os.path.abspath(getattr(spec.loader, "archive", None) or origin)
+        fingerprint = fingerprint_at(path)
+        if fingerprint is not None and self._recorder.project.is_users(path):
+            self._recorder.module(path, fingerprint)
+        if spec.name == "_sqlite3":
+            _run_after(spec, self._recorder.sqlite)
 
-    def __init__(self, name: str, path: str, recorder: Recorder) -> None:
-        super().__init__(name, path)
-        self._recorder = recorder
 
-    def get_code(self, fullname: str) -> CodeType | None:
-        """The module's code, and a report of the bytes it was made of."""
-        path = self.get_filename(fullname)
-        data, status = _read(path)
-        if time.time() - status.st_mtime >= YOUNG:
-            self._recorder.file(path, data, fingerprint_of(status))
-            return super().get_code(fullname)
+def _looked_up(entry: str, folder: str, name: str) -> Entry:
+    """The answer for a module's name; by the names that the import system has seen, if it has."""
+    seen = getattr(sys.path_importer_cache.get(entry), "_path_cache", None)
+    if not seen or name in seen:
+        return name_entry(folder, name)
+    found = [name + suffix for suffix in SUFFIXES if name + suffix in seen]
+    return Entry(Kind.NAME, os.path.join(folder, name), " ".join(found))
+
+
+def _run_after(spec: ModuleSpec, then: Callable[[ModuleType], None]) -> None:
+    """Have something done as soon as a module is executed."""
+    loader = cast("Any", spec.loader)
+    execute = loader.exec_module
+
+    def exec_module(module: ModuleType) -> None:
+        execute(module)
+        del loader.exec_module
+        then(module)
+
+    loader.exec_module = disguise(cast("FunctionType", exec_module))
+
+
+def _get_code_for(recorder: Recorder, original: Callable[[Any, str], Any]) -> FunctionType:
+    """What stands for `SourceFileLoader.get_code`."""
+    is_users = recorder.project.is_users
+
+    def get_code(self: SourceFileLoader, fullname: str) -> CodeType | None:
+        path = os.path.abspath(self.get_filename(fullname))
+        fingerprint = fingerprint_at(path)
+        if fingerprint is None or not is_users(path):
+            return cast("CodeType | None", original(self, fullname))
+        if not is_young(fingerprint, time.time_ns()) and _is_believable(path, fingerprint):
+            recorder.module(path, fingerprint)
+            return cast("CodeType | None", original(self, fullname))
+        data, fingerprint = _read(path)
         while True:
             try:
-                code: CodeType = self.source_to_code(data, path)
+                # By the loader's own method: what instruments modules overrides it.
+                code = self.source_to_code(data, path)
+                break
             except SyntaxError:
-                if time.time() - status.st_mtime < HALF_WRITTEN:
-                    time.sleep(HALF_WRITTEN / 10)  # an editor may be in the middle of writing
-                    data, status = _read(path)
-                    continue
-                self._recorder.file(path, data, fingerprint_of(status))
-                raise
-            self._recorder.file(path, data, fingerprint_of(status))
-            return code
+                before = fingerprint
+                if _wait_until_written(fingerprint):
+                    data, fingerprint = _read(path)
+                if fingerprint == before:
+                    recorder.module(path, fingerprint, data)
+                    raise
+        recorder.module(path, fingerprint, data)
+        if type(self) is SourceFileLoader and not is_young(fingerprint, time.time_ns()):
+            _keep(self, path, fingerprint, code)
+        return cast("CodeType", code)
+
+    return disguise(cast("FunctionType", get_code), "<frozen importlib._bootstrap_external>")
 
 
-def _read(path: str) -> tuple[bytes, os.stat_result]:
-    with io.FileIO(path) as file:
-        status = os.fstat(file.fileno())
-        return file.readall(), status
+def _get_data_for(recorder: Recorder, original: Callable[[Any, str], bytes]) -> FunctionType:
+    """What stands for `SourceFileLoader.get_data`: `pkgutil.get_data` reads by it."""
+
+    def get_data(self: SourceFileLoader, path: str) -> bytes:
+        if not path.endswith((".py", ".pyc")):
+            place = recorder.project.place(path)
+            if place is not None:
+                recorder.read(place)
+        return original(self, path)
+
+    return disguise(cast("FunctionType", get_data), "<frozen importlib._bootstrap_external>")
+
+
+def _is_believable(path: str, source: Fingerprint) -> bool:
+    """Whether what Python would run, a .pyc or the text, is what is in the source."""
+    cache = _cache(path)
+    cached = fingerprint_at(cache) if cache else None
+    if cache is None or cached is None or cached[0] >= max(source[0], source[1]) + YOUNG:
+        return True
+    try:
+        with _fdopen(_open(cache, os.O_RDONLY), "rb") as file:
+            return bool(file.read(8)[4:5] > b"\0")  # by a hash of the source (PEP 552): never outdated
+    except OSError:
+        return False
+
+
+def _cache(path: str) -> str | None:
+    try:
+        return cache_from_source(path)
+    except NotImplementedError:
+        return None  # an interpreter without a cache tag keeps none
+
+
+def _keep(loader: SourceFileLoader, path: str, source: Fingerprint, code: CodeType) -> None:
+    """Replace a .pyc that could not be believed. The format: PEP 552."""
+    cache = None if sys.dont_write_bytecode else _cache(path)
+    if cache is not None:
+        stamps = (0, source[0] // 10**9, source[2])
+        header = b"".join((number & 0xFFFFFFFF).to_bytes(4, "little") for number in stamps)
+        loader.set_data(cache, MAGIC_NUMBER + header + marshal.dumps(code))
+
+
+def _wait_until_written(fingerprint: Fingerprint) -> bool:
+    """Wait until a file is older than `HALF_WRITTEN`; whether it was not."""
+    age = time.time() - max(fingerprint[0], fingerprint[1]) / 1e9
+    if 0 <= age < HALF_WRITTEN:
+        time.sleep(HALF_WRITTEN - age)
+        return True
+    return False
+
+
+def _read(path: str) -> tuple[bytes, Fingerprint]:
+    with _fdopen(_open(path, os.O_RDONLY), "rb") as file:
+        return file.read(), fingerprint_of(os.fstat(file.fileno()))

@@ -133,10 +133,6 @@ class Places:
     def __contains__(self, path: str) -> bool:
         return path in self._known
 
-    def __iter__(self) -> Iterator[str]:
-        """Yield every path that was asked for."""
-        return iter(self._known)
-
     def ask(self, path: str) -> list[str]:
         """Note that `path` matters; give the keys that must be followed because of it."""
         if path in self._known:

@@ -234,7 +234,7 @@ class Supervisor:
             self._changed(message["files"])
         elif what == "stdin":
             self._listen_to_keys(not message["reading"])
-        elif what in ("closing", "stopped") and spawned.kill_at is not None:
+        elif what in ("closing", "stopped", "resumed") and spawned in self._retired:
             self._put_off(spawned, message)
         elif spawned is self._page and what in ("asked", "serving"):
             self._asked(spawned, what)
@@ -245,6 +245,8 @@ class Supervisor:
         """A child that drains has a reason to live longer."""
         if message["say"] == "closing":
             spawned.kill_at = time.monotonic() + self._config.http.graceful + SLACK
+        elif message["say"] == "resumed":
+            spawned.kill_at = time.monotonic() + self._config.reload.grace + SLACK
         elif self._state is not State.STOPPING:
             spawned.kill_at = None
             logger.warning("the restart waits: %s", message["where"])

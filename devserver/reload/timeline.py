@@ -1,150 +1,70 @@
 """What the application read, in order, and whether it would read the same now.
 
-Each entry is a question that was asked of the file system and its answer: the bytes of a file,
-the names in a folder, whether a path exists, whether a module of some name can be found in a
-folder. The running number of an entry is its *tick*. A change matters if it changes an answer.
+Each entry is a question that was asked of the file system and its answer. The running number of an
+entry is its *tick*. A change matters if it changes an answer.
 
 Watchers give hints; this module decides, by content. A file is known by (mtime_ns, ctime_ns,
 size, inode), and if one of these differs by a digest of its bytes, so that a `touch` or a save
-without a change is nothing. Knows neither processes nor watchers nor what follows from a change.
+without a change is nothing. Equal fingerprints prove nothing about a file that is *young*: two
+saves within one tick of the file system's clock leave the same stamps. So a young file is always
+read, and so is one that a hint names.
+
+What the application itself writes is its *own*: it changes no answer, neither about the path nor
+about the names in its folder. A path stays own until the next generation: who wrote the bytes that
+are there now cannot be told (inotify names no process), and a restart too many, at every request
+that writes, is worse than one too few.
+
+Knows neither processes nor watchers nor what follows from a change.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
+import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from enum import Enum
-from importlib.machinery import EXTENSION_SUFFIXES
-from typing import Any
 
+from devserver.reload.answers import (
+    ASK,
+    OWN,
+    SUFFIXES,
+    Entry,
+    Kind,
+    fingerprint_at,
+    identity_at,
+    is_young,
+    list_entry,
+    mode_of,
+    read_entry,
+)
 from devserver.reload.rules import Kind as Verdict
-from devserver.reload.rules import Rules, temporary
+from devserver.reload.rules import Rules
 
-Fingerprint = tuple[int, int, int, int]
-"""mtime_ns, ctime_ns, size, inode."""
-
-DIGEST_LIMIT = 64 * 2**20
-"""Bytes; a larger file is known by its size and times alone."""
-
-OWN = "own"
-"""The answer for a path that the application itself writes: a change there is the application's."""
-
-_SUFFIXES = (".py", *EXTENSION_SUFFIXES)
-
-
-class Kind(Enum):
-    """The questions."""
-
-    FILE = "file"  # which bytes are in it
-    LIST = "list"  # which names are in a folder
-    PATH = "path"  # is there a file, a folder or nothing
-    NAME = "name"  # is there a module of that name in a folder
-
-
-@dataclass(slots=True)
-class Entry:
-    """A question and its answer.
-
-    Attributes:
-        kind: which question.
-        path: the absolute path that was asked for; for NAME folder and name, joined.
-        answer: FILE: digest in hex, or None if it has not been taken (then by `fingerprint` from
-            the file itself); LIST: digest of the names; PATH: "file", "folder" or ""; NAME: the
-            names in the folder that would be taken for the module, joined.
-        fingerprint: of a FILE when it was read.
-    """
-
-    kind: Kind
-    path: str
-    answer: str | None
-    fingerprint: Fingerprint | None = None
-
-    def to_json(self) -> list[Any]:
-        """As a part of a message."""
-        return [self.kind.value, self.path, self.answer, self.fingerprint]
-
-    @classmethod
-    def from_json(cls, data: list[Any]) -> Entry:
-        """The inverse of `to_json`."""
-        kind, path, answer, fingerprint = data
-        return cls(Kind(kind), path, answer, tuple(fingerprint) if fingerprint else None)
-
-
-def fingerprint_of(status: os.stat_result) -> Fingerprint:
-    """The fingerprint in a stat result."""
-    return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
-
-
-def digest_of(data: bytes) -> str:
-    """What a file's bytes are known by."""
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
-
-
-def read_entry(path: str) -> Entry:
-    """The answer for the bytes of a file as they are now; "" for one that cannot be read."""
-    try:
-        with open(path, "rb") as file:
-            fingerprint = fingerprint_of(os.fstat(file.fileno()))
-            if fingerprint[2] > DIGEST_LIMIT:
-                return Entry(Kind.FILE, path, f"large {fingerprint[0]} {fingerprint[2]}", fingerprint)
-            return Entry(Kind.FILE, path, digest_of(file.read()), fingerprint)
-    except (OSError, ValueError):
-        return Entry(Kind.FILE, path, "")
-
-
-def list_entry(folder: str) -> Entry:
-    """The answer for the names in a folder, without those that come and go by themselves."""
-    try:
-        names = sorted(name for name in os.listdir(folder) if not passing(name))
-    except OSError:
-        return Entry(Kind.LIST, folder, "")
-    return Entry(Kind.LIST, folder, digest_of("\0".join(names).encode("utf-8", "surrogateescape")))
-
-
-def passing(name: str) -> bool:
-    """A name in a folder that says nothing about the project."""
-    return name == "__pycache__" or name.endswith((".pyc", "-journal", "-wal", "-shm")) or temporary(name)
-
-
-def path_entry(path: str) -> Entry:
-    """The answer for what is at a path."""
-    try:
-        mode = os.stat(path).st_mode
-    except (OSError, ValueError):
-        return Entry(Kind.PATH, path, "")
-    return Entry(Kind.PATH, path, "folder" if stat.S_ISDIR(mode) else "file")
-
-
-def name_entry(folder: str, name: str) -> Entry:
-    """The answer for what a folder has that would be taken for a module."""
-    path = os.path.join(folder, name)
-    found = [name + suffix for suffix in _SUFFIXES if os.path.isfile(path + suffix)]
-    if os.path.isdir(path):
-        # A folder without __init__ is a namespace package, found only when nothing else is.
-        found.append(name if os.path.isfile(os.path.join(path, "__init__.py")) else name + "/")
-    return Entry(Kind.NAME, path, " ".join(found))
-
-
-ASK: dict[Kind, Callable[[str], Entry]] = {
-    Kind.FILE: read_entry,
-    Kind.LIST: list_entry,
-    Kind.PATH: path_entry,
-    Kind.NAME: lambda path: name_entry(*os.path.split(path)),
-}
+__all__ = ["ASK", "OWN", "Entry", "Kind", "Timeline", "read_entry"]
 
 
 class Timeline:
     """The watch set: entries in order, found by the paths that a watcher hints."""
 
-    def __init__(self, rules: Rules) -> None:
-        """Args: rules: which paths never count, and which count whether they were read or not."""
+    def __init__(
+        self, rules: Rules, before: Timeline | None = None, clock: Callable[[], int] = time.time_ns
+    ) -> None:
+        """
+        Args:
+            rules: which paths never count, and which count whether they were read or not.
+            before: the timeline of an earlier generation, whose digests need not be taken again.
+            clock: nanoseconds since the epoch, as file systems count them.
+        """
         self._rules = rules
+        self._clock = clock
+        self._digests: dict[str, Entry] = before._digests if before is not None else {}
         self._entries: dict[tuple[Kind, str], Entry] = {}
         self._by_path: dict[str, list[Entry]] = {}
+        self._lists: dict[str, Entry] = {}
+        self._folders: dict[str, list[Entry]] = {}
+        self._identities: dict[str, tuple[int, int] | None] = {}
         self._above: set[str] = set()
+        self._own: set[str] = set()
         self._suspects: list[Entry] = []
 
     def __len__(self) -> int:
@@ -158,80 +78,180 @@ class Timeline:
         """Whether answers were added that have not been held against the file system yet."""
         return bool(self._suspects)
 
-    def add(self, entry: Entry) -> Iterator[str]:
-        """Append an entry, unless its question was asked before.
+    def add(self, entry: Entry) -> list[str]:
+        """Append an entry, unless its question was asked before. Returns the paths to be watched.
 
-        Yields the paths to be watched. The answer was given some time ago; whether it still holds
-        is asked by the next `changes`, after the paths are watched, so that nothing is missed.
+        The answer was given some time ago; whether it still holds is asked by the next `changes`,
+        after the paths are watched, so that nothing is missed.
         """
         if entry.answer == OWN:
-            for known in self._by_path.get(entry.path, ()):
-                if known.kind in (Kind.FILE, Kind.PATH):
-                    known.answer = OWN
-        key = entry.kind, entry.path
-        if key in self._entries:
-            return
-        self._entries[key] = entry
-        self._suspects.append(entry)
+            self._disown(entry.path)
+            return []
+        known = self._entries.get((entry.kind, entry.path))
+        if known is not None:
+            # A module that the application wrote and then executed: what was executed counts.
+            if entry.kind is Kind.FILE and known.answer == OWN:
+                known.answer, known.fingerprint = entry.answer, entry.fingerprint
+            return []
+        if entry.kind is Kind.PATH and entry.path in self._own:
+            return []
+        self._append(entry)
+        if entry.kind is not Kind.NAME:
+            return [entry.path]
         folder = os.path.dirname(entry.path)
-        yield entry.path if entry.kind is not Kind.NAME else folder
-        for path in self._places(entry, folder):
+        return [folder, entry.path] if entry.answer else [folder]
+
+    def expect(self, path: str) -> None:
+        """Note a file that counts without being read, so that a `touch` of it is known to be none."""
+        fingerprint = fingerprint_at(path)
+        if fingerprint is not None and stat.S_ISREG(mode_of(path)):
+            self.add(Entry(Kind.FILE, path, None, fingerprint))
+
+    def _disown(self, path: str) -> None:
+        """The application writes there: what was known of it is no reason to restart any more."""
+        self._own.add(path)
+        for entry in self._by_path.get(path, ()):
+            if entry.kind is not Kind.LIST:
+                entry.answer = OWN
+
+    def _append(self, entry: Entry) -> None:
+        entry.tick = len(self._entries)
+        self._entries[entry.kind, entry.path] = entry
+        self._suspects.append(entry)
+        for path in _places(entry):
             self._by_path.setdefault(path, []).append(entry)
+        if entry.kind is Kind.LIST:
+            self._lists[entry.path] = entry
+        folder = os.path.dirname(entry.path)
+        if folder not in self._folders:
+            self._folders[folder] = []
+            self._identities[folder] = identity_at(folder)
+        self._folders[folder].append(entry)
         while folder not in self._above:
             self._above.add(folder)
             folder = os.path.dirname(folder)
 
-    def _places(self, entry: Entry, folder: str) -> Iterator[str]:
-        """The paths whose hint means this entry."""
-        yield entry.path
-        if entry.kind is Kind.NAME:
-            for suffix in _SUFFIXES:
-                yield entry.path + suffix
-            yield os.path.join(entry.path, "__init__.py")
-
     def changes(self, hints: Iterable[str] | None) -> list[str]:
-        """The paths of entries whose answer is another now, in the order of their ticks.
+        """The paths whose change is another answer, in the order of the ticks of their entries.
 
         Args:
             hints: touched paths; None for "look at everything".
         """
+        others = {entry.tick: entry for entry in self._suspects}
+        named: dict[int, Entry] = {}
+        fresh: list[str] = []
         if hints is None:
-            entries, fresh = list(self._entries.values()), []
-        else:
-            entries = self._suspects + [entry for hint in hints for entry in self._hinted(hint)]
-            fresh = [hint for hint in hints if hint not in self._by_path and self._always(hint)]
+            others.update((entry.tick, entry) for entry in self._entries.values())
+            hints = ()
+        for hint in hints:
+            named.update((entry.tick, entry) for entry in self._by_path.get(hint, ()))
+            others.update((entry.tick, entry) for entry in self._around(hint))
+            if hint not in self._by_path and self._always(hint):
+                fresh.append(hint)
         self._suspects = []
-        unique = {id(entry): entry for entry in entries}.values()
-        return list(dict.fromkeys([*(entry.path for entry in unique if self._differs(entry)), *fresh]))
+        asked = sorted({**others, **named}.items())
+        changed = [self._change(entry, named=tick in named) for tick, entry in asked]
+        return list(dict.fromkeys([*filter(None, changed), *fresh]))
 
     def _always(self, path: str) -> bool:
         """Whether a file that nobody read counts nevertheless."""
-        return self._rules.verdict(path).kind is Verdict.ALWAYS and os.path.isfile(path)
-
-    def _hinted(self, hint: str) -> Iterator[Entry]:
-        yield from self._by_path.get(hint, ())
-        for entry in self._by_path.get(os.path.dirname(hint), ()):
-            if entry.kind is Kind.LIST:
-                yield entry
-        if hint in self._above:
-            below = os.path.join(hint, "")
-            yield from (entry for entry in self if entry.path.startswith(below))
-
-    def _differs(self, entry: Entry) -> bool:
-        if entry.answer == OWN or self._rules.verdict(entry.path).kind is Verdict.NEVER:
+        if path in self._own or self._rules.verdict(path).kind is not Verdict.ALWAYS:
             return False
-        if entry.kind is not Kind.FILE:
-            return ASK[entry.kind](entry.path).answer != entry.answer
-        try:
-            now = fingerprint_of(os.stat(entry.path))
-        except (OSError, ValueError):
+        return stat.S_ISREG(mode_of(path))
+
+    def _around(self, hint: str) -> Iterator[Entry]:
+        """The listing that a hint may change, and what is below if it is another folder now.
+
+        Folders are told apart by their inode: a hint for a folder whose names have changed must
+        not have all be looked at that is below. What came or went there is hinted by itself.
+        """
+        listing = self._lists.get(os.path.dirname(hint))
+        if listing is not None:
+            yield listing
+        if hint not in self._above:
+            return
+        below = os.path.join(hint, "")
+        for folder, entries in self._folders.items():
+            if folder == hint or folder.startswith(below):
+                now = identity_at(folder)
+                if now is None or now != self._identities[folder]:
+                    self._identities[folder] = now
+                    yield from entries
+
+    def _change(self, entry: Entry, named: bool) -> str:
+        """The path whose change is another answer; "" if it is the same, or does not count."""
+        if entry.answer == OWN:
+            return ""
+        if entry.kind is Kind.LIST:
+            path = self._list_change(entry)
+        elif entry.kind is Kind.FILE:
+            path = entry.path if self._file_differs(entry, named) else ""
+        else:
+            now = ASK[entry.kind](entry.path).answer
+            path = _culprit(entry, now or "") if now != entry.answer else ""
+        return path if path and self._rules.verdict(path).kind is not Verdict.NEVER else ""
+
+    def _list_change(self, entry: Entry) -> str:
+        now = fingerprint_at(entry.path)
+        if now == entry.fingerprint and (now is None or not is_young(now, self._clock())):
+            return ""
+        fresh = list_entry(entry.path)
+        before, after = entry.answer or "", fresh.answer or ""
+        if before == after:
+            entry.fingerprint = fresh.fingerprint
+            return ""
+        if not (before[:1] == after[:1] == "/"):  # no folder, or too many names to keep
+            own = before and after and any(os.path.dirname(path) == entry.path for path in self._own)
+            return "" if own else entry.path
+        names = set(before.split("/")) ^ set(after.split("/"))
+        paths = sorted(os.path.join(entry.path, name) for name in names if name)
+        return next((path for path in paths if self._means(path)), "")
+
+    def _means(self, path: str) -> bool:
+        """Whether a name that came or went says anything."""
+        return path not in self._own and self._rules.verdict(path).kind is not Verdict.NEVER
+
+    def _file_differs(self, entry: Entry, named: bool) -> bool:
+        now = fingerprint_at(entry.path)
+        if now is None:
             return entry.answer != ""
-        if now == entry.fingerprint and entry.answer is not None:
+        trusted = not named and not is_young(now, self._clock())
+        if trusted and now == entry.fingerprint and entry.answer is not None:
             return False
-        fresh = read_entry(entry.path)
+        then = self._digests.get(entry.path)
+        if entry.answer is None and then is not None and then.fingerprint == entry.fingerprint:
+            entry.answer = then.answer
+        fresh = then if trusted and then is not None and then.fingerprint == now else self._read(entry.path)
         if entry.answer is None and fresh.fingerprint == entry.fingerprint:
-            entry.answer = fresh.answer  # a data file: its digest is taken by who watches, not by who reads
+            entry.answer = fresh.answer  # the digest is taken by who watches, not by who reads
         if fresh.answer != entry.answer:
             return True
         entry.fingerprint = fresh.fingerprint
         return False
+
+    def _read(self, path: str) -> Entry:
+        """A file's digest, remembered for later generations if its fingerprint can be trusted then."""
+        fresh = read_entry(path)
+        if fresh.fingerprint is not None and not is_young(fresh.fingerprint, self._clock()):
+            self._digests[path] = fresh
+        else:
+            self._digests.pop(path, None)
+        return fresh
+
+
+def _places(entry: Entry) -> Iterator[str]:
+    """The paths whose hint means an entry."""
+    yield entry.path
+    if entry.kind is Kind.NAME:
+        for suffix in SUFFIXES:
+            yield entry.path + suffix
+            yield os.path.join(entry.path, "__init__" + suffix)
+
+
+def _culprit(entry: Entry, now: str) -> str:
+    """What to name as changed: for a module the file that came or went."""
+    if entry.kind is not Kind.NAME:
+        return entry.path
+    names = sorted((set((entry.answer or "").split(" ")) ^ set(now.split(" "))) - {""})
+    folder, _ = os.path.split(entry.path)
+    return os.path.join(folder, names[0].rstrip("/")) if names else entry.path

@@ -1,0 +1,184 @@
+"""Questions to the file system, and their answers as they are now.
+
+Which bytes are in a file, which names in a folder, what is at a path, whether a module of some
+name can be found in a folder. Answers are small, can be sent, and are equal if nothing changed
+that a reader would notice.
+
+Asks with functions taken before anybody wraps them, so that asking leaves no traces of its own.
+Refuses to know who asked, and what another answer leads to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from importlib.machinery import EXTENSION_SUFFIXES
+from typing import Any
+
+from devserver.reload.rules import temporary
+
+Fingerprint = tuple[int, int, int, int]
+"""mtime_ns, ctime_ns, size, inode."""
+
+DIGEST_LIMIT = 64 * 2**20
+"""Bytes; a larger file is known by its size and times alone."""
+
+LIST_LIMIT = 100_000
+"""Characters; of a folder with more names than fit only a digest is kept."""
+
+YOUNG = 2 * 10**9
+"""Nanoseconds: the coarsest time stamps are those of FAT, 2 s."""
+
+OWN = "own"
+"""The answer for a path that the application itself writes."""
+
+SUFFIXES = (".py", *EXTENSION_SUFFIXES)
+"""Of files that are modules."""
+
+_stat, _listdir = os.stat, os.listdir
+
+
+class Kind(Enum):
+    """The questions."""
+
+    FILE = "file"  # which bytes are in it
+    LIST = "list"  # which names are in a folder
+    PATH = "path"  # is there a file, a folder or nothing
+    NAME = "name"  # is there a module of that name in a folder
+
+
+@dataclass(slots=True)
+class Entry:
+    """A question and its answer.
+
+    Attributes:
+        kind: which question.
+        path: the absolute path that was asked for; for NAME folder and name, joined.
+        answer: FILE: digest in hex, "" if it cannot be read, None if it has not been taken (then
+            what is in the file as long as its fingerprint is the same); LIST: the names, each
+            behind a slash, or a digest of them behind "#", "" if it is no folder; PATH: "file",
+            "folder" or ""; NAME: the names that would be taken for the module, with spaces.
+        fingerprint: of a FILE when it was read, of a LIST when it was listed.
+        tick: running number in a timeline.
+    """
+
+    kind: Kind
+    path: str
+    answer: str | None
+    fingerprint: Fingerprint | None = None
+    tick: int = 0
+
+    def to_json(self) -> list[Any]:
+        """As a part of a message."""
+        return [self.kind.value, self.path, self.answer, self.fingerprint]
+
+    @classmethod
+    def from_json(cls, data: list[Any]) -> Entry:
+        """The inverse of `to_json`."""
+        kind, path, answer, fingerprint = data
+        return cls(Kind(kind), path, answer, tuple(fingerprint) if fingerprint else None)
+
+
+def fingerprint_of(status: os.stat_result) -> Fingerprint:
+    """The fingerprint in a stat result."""
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
+
+
+def fingerprint_at(path: str) -> Fingerprint | None:
+    """The fingerprint of what is at a path; None if nothing is."""
+    try:
+        return fingerprint_of(_stat(path))
+    except (OSError, ValueError):
+        return None
+
+
+def identity_at(path: str) -> tuple[int, int] | None:
+    """Device and inode of what is at a path; None if nothing is."""
+    try:
+        status = _stat(path)
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
+
+
+def is_young(fingerprint: Fingerprint, now: int) -> bool:
+    """Whether another change might leave the same fingerprint; `now` in nanoseconds since the epoch.
+
+    By ctime, too: an older mtime can be restored. A stamp in the future counts as young.
+    """
+    return now - max(fingerprint[0], fingerprint[1]) < YOUNG
+
+
+def digest_of(data: bytes) -> str:
+    """What a file's bytes are known by."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def read_entry(path: str) -> Entry:
+    """The answer for the bytes of a file as they are now; "" for one that cannot be read."""
+    try:
+        # Only a regular file: opening a FIFO would wait for its writer.
+        if stat.S_ISREG(_stat(path).st_mode):
+            with io.FileIO(path) as file:
+                fingerprint = fingerprint_of(os.fstat(file.fileno()))
+                if fingerprint[2] > DIGEST_LIMIT:
+                    return Entry(Kind.FILE, path, f"large {fingerprint[0]} {fingerprint[2]}", fingerprint)
+                return Entry(Kind.FILE, path, digest_of(file.readall()), fingerprint)
+    except (OSError, ValueError):  # ValueError: a NUL in the path
+        pass
+    return Entry(Kind.FILE, path, "")
+
+
+def list_entry(folder: str) -> Entry:
+    """The answer for the names in a folder, without those that come and go by themselves."""
+    try:
+        fingerprint = fingerprint_of(_stat(folder))
+        names = "".join(sorted("/" + name for name in _listdir(folder) if not passing(name)))
+    except (OSError, ValueError):
+        return Entry(Kind.LIST, folder, "")
+    if len(names) > LIST_LIMIT:
+        names = "#" + digest_of(names.encode("utf-8", "surrogatepass"))
+    return Entry(Kind.LIST, folder, names or "/", fingerprint)
+
+
+def passing(name: str) -> bool:
+    """A name in a folder that says nothing about the project."""
+    return name == "__pycache__" or name.endswith((".pyc", "-journal", "-wal", "-shm")) or temporary(name)
+
+
+def path_entry(path: str) -> Entry:
+    """The answer for what is at a path."""
+    mode = mode_of(path)
+    return Entry(Kind.PATH, path, "folder" if stat.S_ISDIR(mode) else "file" if mode else "")
+
+
+def name_entry(folder: str, name: str) -> Entry:
+    """The answer for what a folder has that would be taken for a module."""
+    path = os.path.join(folder, name)
+    found = [name + suffix for suffix in SUFFIXES if stat.S_ISREG(mode_of(path + suffix))]
+    if stat.S_ISDIR(mode_of(path)):
+        # A folder without __init__ is a namespace package, found only when nothing else is.
+        inside = any(stat.S_ISREG(mode_of(os.path.join(path, "__init__" + suffix))) for suffix in SUFFIXES)
+        found.append(name if inside else name + "/")
+    return Entry(Kind.NAME, path, " ".join(found))
+
+
+def mode_of(path: str) -> int:
+    """The mode of what is at a path; 0 if nothing is."""
+    try:
+        return _stat(path).st_mode
+    except (OSError, ValueError):
+        return 0
+
+
+ASK: dict[Kind, Callable[[str], Entry]] = {
+    Kind.FILE: read_entry,
+    Kind.LIST: list_entry,
+    Kind.PATH: path_entry,
+    Kind.NAME: lambda path: name_entry(*os.path.split(path)),
+}

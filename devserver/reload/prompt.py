@@ -1,0 +1,67 @@
+"""Whether somebody is at work inside the application: at a debugger's breakpoint or at a prompt.
+
+A restart then waits: nobody wants the process killed that they are looking into. Knows debuggers only
+by what they leave in plain sight, and starts none.
+"""
+
+from __future__ import annotations
+
+import builtins
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+_SUSPENDED = 2
+"""pydevd's state of a thread that stands at a breakpoint; pydevd is what debugpy and PyCharm use."""
+
+
+class Prompt:
+    """Wraps `input`, which `breakpoint()` and most other prompts end in.
+
+    Attributes:
+        readers: how many calls are waiting for a line.
+    """
+
+    def __init__(self, notify: Callable[[bool], None]) -> None:
+        """Args: notify: told when the first call begins and when the last one ends."""
+        self.readers = 0
+        self._notify = notify
+        self._lock = threading.Lock()
+        self._input = builtins.input
+        self.__doc__ = self._input.__doc__
+        self.__name__ = "input"
+
+    def install(self) -> None:
+        """Begin to notice."""
+        builtins.input = self
+
+    def __call__(self, *arguments: Any) -> str:
+        self._count(1)
+        try:
+            return self._input(*arguments)
+        finally:
+            self._count(-1)
+
+    def _count(self, step: int) -> None:
+        with self._lock:
+            before, self.readers = self.readers, self.readers + step
+            if not before or not self.readers:
+                self._notify(bool(self.readers))
+
+    def where(self) -> str:
+        """Where somebody is at work, as the end of a sentence; "" when nobody is."""
+        if self.readers:
+            return "the application waits for a line from the terminal"
+        if "pydevd" in sys.modules:
+            for thread in threading.enumerate():
+                info = getattr(thread, "additional_info", None)
+                if getattr(info, "pydev_state", None) == _SUSPENDED:
+                    return f"a debugger has stopped in {thread.name}"
+        return ""
+
+
+def unseen(thread: threading.Thread) -> threading.Thread:
+    """A thread that debuggers leave alone, so that it runs while they have stopped the others."""
+    thread.__dict__.update(pydev_do_not_trace=True, is_pydev_daemon_thread=True)
+    return thread

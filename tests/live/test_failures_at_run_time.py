@@ -1,0 +1,143 @@
+"""What no save mends: a process that dies, a service that is not up yet."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.live.process import Answer, DevServer, gone, save
+from tests.live.projects import PROJECTS, answer
+
+pytestmark = pytest.mark.live
+
+RETRIED = 2.0
+"""Seconds: a failed start is tried again for a request at most so often."""
+
+
+@pytest.mark.parametrize("name", ["asgi", "wsgi"])
+def test_killed_process_is_started_again_by_itself_twice(name: str, tmp_path: Path) -> None:
+    project = PROJECTS[name]
+    path = project.make(tmp_path)
+    with DevServer(project.target, "--reload", cwd=tmp_path) as server:
+        for generation in (1, 2, 3):
+            assert server.serving()["generation"] == generation
+            assert server.get("/").text == "one"
+            os.kill(server.child, signal.SIGKILL)
+            gone(server.child)
+        failed = server.failed()
+        assert failed["phase"] == "crash"
+        assert failed["error"] == "the application's process was ended by SIGKILL while it served"
+        page = server.get("/")
+        assert page.status == 500
+        assert failed["error"] in page.text
+        save(path, answer("two"))
+        assert until_answered(server).text == "two"
+        reasons = [event["reason"] for event in server.events("restart")]
+        assert reasons[:2] == ["the application's process was ended by SIGKILL"] * 2
+        assert len(server.events("failed")) == 1
+        assert server.stop() == 0
+        assert server.log.count("SIGKILL while it served; starting it again") == 2
+
+
+def test_process_that_ends_itself_is_started_again(tmp_path: Path) -> None:
+    """os._exit(3) is the code of a wanted restart, but nobody announced one."""
+    path = PROJECTS["asgi"].make(tmp_path)
+    path.write_text(answer("one", ask="import os; os._exit(3)"))
+    with DevServer("app:app", "--reload", cwd=tmp_path) as server:
+        for _ in range(3):
+            server.serving()
+            with pytest.raises((ConnectionError, OSError)):
+                server.get("/")
+        assert "exited with code 3 while it served" in server.failed()["error"]
+        save(path, answer("two"))
+        server.restarted()
+        assert server.get("/").text == "two"
+
+
+def test_page_that_is_killed_comes_back(tmp_path: Path) -> None:
+    path = PROJECTS["asgi"].make(tmp_path)
+    path.write_text("TEXT = (")
+    with DevServer("app:app", "--reload", cwd=tmp_path) as server:
+        server.failed()
+        assert server.get("/").status == 500
+        for pid in pages(server):
+            os.kill(pid, signal.SIGKILL)
+            gone(pid)
+        assert "SyntaxError" in server.get("/").text
+        save(path, answer("two"))
+        assert until_answered(server).text == "two"
+
+
+def pages(server: DevServer) -> list[int]:
+    """The processes that hold a listener and no user code."""
+    found = []
+    for pid in server.processes():
+        arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        if b"-c" in arguments:
+            found.append(pid)
+    assert found
+    return found
+
+
+def until_answered(server: DevServer) -> Answer:
+    """Ask as a browser does whose user is impatient, until the application answers."""
+    while (page := server.get("/")).status != 200:
+        assert page.status == 500
+    return page
+
+
+@pytest.fixture
+def service() -> Iterator[socket.socket]:
+    """A port on which nobody listens yet, and nobody else can: connections are refused."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        yield sock
+
+
+CONNECT = "import socket; socket.create_connection(('127.0.0.1', {port})).close()"
+
+
+@pytest.mark.parametrize("where", ["load", "lifespan"])
+def test_start_that_failed_for_a_service_heals_when_a_request_arrives(
+    where: str, service: socket.socket, tmp_path: Path
+) -> None:
+    """No save happens here: `listen` is all that changes."""
+    path = PROJECTS["asgi"].make(tmp_path)
+    connect = CONNECT.format(port=service.getsockname()[1])
+    path.write_text(answer("up", start=connect) if where == "lifespan" else f"{connect}\n{answer('up')}")
+    with DevServer("app:app", "--reload", cwd=tmp_path) as server:
+        failed = server.failed()
+        assert "ConnectionRefusedError" in failed["error"]
+        assert failed["phase"] == where
+        service.listen()
+        first = server.get("/")
+        if first.status == 500:
+            assert "ConnectionRefusedError" in first.text
+            server.serving()
+            first = server.get("/")
+        assert first.text == "up"
+        assert [event["reason"] for event in server.events("restart")] == [
+            "a request came while the start had failed"
+        ]
+        assert not server.events("change")
+
+
+def test_failed_start_is_tried_again_at_most_every_two_seconds(service: socket.socket, tmp_path: Path) -> None:
+    path = PROJECTS["wsgi"].make(tmp_path)
+    path.write_text(CONNECT.format(port=service.getsockname()[1]) + "\n" + answer("up"))
+    with DevServer("app:application", "--reload", cwd=tmp_path) as server:
+        server.failed()
+        began = time.monotonic()
+        for _ in range(50):
+            assert server.get("/").status == 500
+        tries = len(server.events("restart"))
+        assert 1 <= tries <= 1 + (time.monotonic() - began) / RETRIED
+        assert len(server.events("failed")) == 1  # the same failure is told once
+        service.listen()
+        assert until_answered(server).text == "up"
