@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 from click.core import ParameterSource
@@ -118,7 +119,7 @@ def _help(known: Option) -> str:
 
 
 @click.pass_context
-def _collect(context: click.Context, /, **parameters: object) -> Config | None:
+def _collect(context: click.Context, /, **parameters: Any) -> Config | None:
     given = {
         name: value
         for name, value in parameters.items()
@@ -129,9 +130,15 @@ def _collect(context: click.Context, /, **parameters: object) -> Config | None:
     except FileNotFoundError:
         raise UsageError("the working directory has been deleted; change to one that exists") from None
     config = resolve(given, os.environ, folder)
-    if not parameters["explain_config"]:
+    if parameters["explain_config"]:
+        click.echo(explain(config))
+    elif parameters["explain"]:
+        from devserver.launch import explain_paths
+
+        for line in explain_paths(config, parameters["explain"]):
+            click.echo(line)
+    else:
         return config
-    click.echo(explain(config))
     return None
 
 
@@ -142,6 +149,12 @@ COMMAND = Serve(
         *(_parameter(name, known) for name, known in OPTIONS.items()),
         click.Option(["--reload-delay"], metavar="SECONDS", help="Ignored: a change is noticed at once."),
         click.Option(["--explain-config"], is_flag=True, help="Print every option with its source."),
+        click.Option(
+            ["--explain"],
+            metavar="PATH",
+            multiple=True,
+            help="Load the application, print whether a change of PATH would restart it. May be repeated.",
+        ),
     ],
     help=ABOUT,
     epilog=ALSO,
@@ -165,7 +178,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         config = COMMAND.main(arguments, prog_name="devserver", standalone_mode=False)
         if not isinstance(config, Config):
-            sys.exit(0)  # --help, --version or --explain-config has said it all
+            sys.exit(0)  # --help, --version, --explain or --explain-config has said it all
         from devserver.launch import start
 
         sys.exit(start(config))

@@ -329,6 +329,8 @@ def format_failure(error: BaseException) -> str:
     """
     try:
         found = traceback.TracebackException.from_exception(error)
+        if isinstance(error, DevserverError) and not any(_is_users(frame.filename) for frame in found.stack):
+            return f"{error}\n"  # it names what is wrong and the remedy; the way there is ours alone
         _cut(found, isinstance(error, DevserverError))
         return "".join(found.format())
     except Exception:  # the user's: `__getattr__`, `__notes__` and more are called

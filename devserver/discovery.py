@@ -13,7 +13,7 @@ import itertools
 import os
 import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from devserver.errors import TargetError
 
@@ -27,6 +27,9 @@ SUGGESTED = 5
 """So many commands are suggested at most."""
 
 _FACTORY = re.compile(r"(?!_)\w+_app|app_factory")
+# As it was before a recorder wrapped it. When an application is found, what else comes to lie beside it
+# is no reason to restart; when none is, `modules_in` asks by the wrapped one.
+_listdir = os.listdir
 _SURVEYED = 300  # files read for suggestions; a home folder has thousands
 
 
@@ -69,7 +72,7 @@ def _candidates(app_dir: str) -> Iterator[tuple[str, str]]:
 
 def _packages(app_dir: str) -> list[tuple[str, str]]:
     """The folder itself and the packages in it, each with its prefix for names of modules."""
-    names = [name for name in listed(app_dir) if name.isidentifier()]
+    names = [name for name in listed(app_dir, _listdir) if name.isidentifier()]
     inside = [(name + ".", os.path.join(app_dir, name)) for name in names]
     return [("", app_dir)] + [(p, f) for p, f in inside if os.path.isfile(os.path.join(f, "__init__.py"))]
 
@@ -160,10 +163,14 @@ def is_factory_name(name: str) -> bool:
     return bool(_FACTORY.fullmatch(name))
 
 
-def listed(folder: str) -> list[str]:
-    """What is in a folder, sorted, without hidden entries; nothing if it cannot be read."""
+def listed(folder: str, listdir: Callable[[str], list[str]] | None = None) -> list[str]:
+    """What is in a folder, sorted, without hidden entries; nothing if it cannot be read.
+
+    Args:
+        listdir: lists it; by default `os.listdir` as it is now, so that a recorder notes the question.
+    """
     try:
-        return sorted(name for name in os.listdir(folder) if not name.startswith("."))
+        return sorted(name for name in (listdir or os.listdir)(folder) if not name.startswith("."))
     except OSError:
         return []
 

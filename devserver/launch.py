@@ -16,7 +16,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from devserver.app import Application
     from devserver.listeners import Listeners
+    from devserver.reload.launcher import Launcher
     from devserver.server import Serving
 
 logger = logging.getLogger("devserver")
@@ -180,16 +181,27 @@ def _leave(code: int) -> None:
 # a supervisor and its children
 
 
+def explain_paths(config: Config, paths: Iterable[str]) -> list[str]:
+    """What a change of each path would do; see `reload.explain`."""
+    from devserver.reload.explain import explain
+
+    return explain(config, _launcher(spare=False), paths)
+
+
 def _supervise(config: Config, sockets: list[socket.socket], events: Events, spare: bool) -> int:
-    from devserver.reload.launcher import Launcher
     from devserver.reload.supervisor import Supervisor
+
+    return Supervisor(config, sockets, events, _launcher(spare)).run()
+
+
+def _launcher(spare: bool) -> Launcher:
+    from devserver.reload.launcher import Launcher
 
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     interpreter = [sys.executable, "-P"]
     # The page child must not run a user's script again, nor find a user's module named like one of ours.
     page = f"import sys; sys.path.append({root!r}); from devserver.__main__ import main; main()"
-    launcher = Launcher([sys.executable, *sys.orig_argv[1:]], [*interpreter, "-c", page], spare=spare)
-    return Supervisor(config, sockets, events, launcher).run()
+    return Launcher([sys.executable, *sys.orig_argv[1:]], [*interpreter, "-c", page], spare=spare)
 
 
 def _prepare() -> None:
@@ -210,6 +222,10 @@ def _prepare() -> None:
 
 def child(channel: Channel) -> int:
     """Be the child that the supervisor at the other end of `channel` wants. Returns the exit code."""
+    from devserver.process.signals import leave_interrupts
+    from devserver.reload.prompt import debugged
+
+    leave_interrupts()
     _prepare()
     message, fds = channel.receive_one()
     config = Config.from_json(message["config"])
@@ -222,7 +238,9 @@ def child(channel: Channel) -> int:
     for sock in sockets:
         sock.setblocking(False)
     role = {"app": _serve_application, "page": _serve_page}[message["role"]]
-    return role(channel, config, sockets, message)
+    code = role(channel, config, sockets, message)
+    # Debuggers stop at any other SystemExit, at each restart. The supervisor has been told how this ends.
+    return 0 if debugged() else code
 
 
 def _serve_application(channel: Channel, config: Config, sockets: list[socket.socket], boot: Message) -> int:
@@ -233,6 +251,10 @@ def _serve_application(channel: Channel, config: Config, sockets: list[socket.so
     from devserver.reload.watchset import Gate
     from devserver.server import Serving
 
+    # The application still finds them in `os.environ`. What it starts inherits them no more: a Flask
+    # or Django server would take itself for the child of a reloader of its own.
+    os.unsetenv("RUN_MAIN")
+    os.unsetenv("WERKZEUG_RUN_MAIN")
     this = Child(channel, config.http.graceful)
     section = config.app
     gate = Gate(config)

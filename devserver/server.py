@@ -44,9 +44,6 @@ _PAUSE = 0.5
 _TICK = 0.005
 """Seconds between two looks at what a drain still waits for: it ends rarely and soon."""
 
-_LAST_LOOKS = 3
-"""Turns of the loop until a connection just accepted has been read from."""
-
 _UNWIND = 0.1
 """Seconds that cancelled tasks have to unwind."""
 
@@ -264,14 +261,11 @@ class Serving:
             connection.close()
             return
         try:
-            _, protocol = await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: Connection(service), connection
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: Connection(service, data), connection
             )
         except OSError:
             connection.close()  # gone before it was begun
-            return
-        if data:
-            protocol.data_received(data)
 
     def adopt(self, connection: socket.socket, data: bytes) -> bool:
         """Serve a connection that a predecessor has handed over; any thread. False: too late.
@@ -280,18 +274,20 @@ class Serving:
             data: what was read of it.
         """
         with self._lock:
-            if self._loop is None or self._loop.is_closed() or self._service is None:
+            if self._loop is None or self._service is None or self._service.draining:
                 return False
             self._loop.call_soon_threadsafe(self._begin, connection, data, self._service)
             return True
 
     def release(self) -> None:
-        """Begin the requests that the gate held back; any thread."""
+        """Begin the request that the gate has held back first; any thread.
+
+        Not all of them: those behind it may have come after a save, and are asked about on their own.
+        """
 
         def begin() -> None:
-            for connection in list(self._service.connections) if self._service is not None else ():
-                if isinstance(connection, Connection):
-                    connection.release()
+            if self._service is not None and self._service.held:
+                self._service.held.popleft().release()
 
         with self._lock:
             if self._loop is not None and not self._loop.is_closed():
@@ -301,11 +297,13 @@ class Serving:
 
     async def _drain(self, service: Service, grace: float, code: int) -> None:
         loop = asyncio.get_running_loop()
-        service.draining = True
+        with self._lock:
+            service.draining = True
+        if code == GOING_AWAY:
+            service.hand_over = None  # nobody serves next
+        await asyncio.sleep(0)  # what was adopted until now becomes a task
         while self._tasks:
             await asyncio.wait(self._tasks)
-        for _ in range(_LAST_LOOKS if service.hand_over is None else 0):
-            await asyncio.sleep(0)  # a request that has arrived is taken from its socket, and answered
         deadline = loop.time() + grace
         endless = {c.handler for c in service.connections if c.handler is not None and c.endless}
         for connection in list(service.connections):

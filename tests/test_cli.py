@@ -33,14 +33,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     """`main` with a composition root that serves nothing; returns what it was started with."""
     started: list[Config] = []
-    root = types.ModuleType("devserver.run")
+    root = types.ModuleType("devserver.launch")
 
     def record(config: Config) -> int:
         started.append(config)
         return 0
 
     root.start = record  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "devserver.run", root)
+    monkeypatch.setitem(sys.modules, "devserver.launch", root)
 
     def start(*argv: str) -> Config:
         assert ends(*argv) == 0
@@ -125,7 +125,7 @@ def test_file_and_environment_are_read(run: Run, folder: Path, monkeypatch: pyte
 
 
 def test_the_exit_code_is_what_start_returned(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules["devserver.run"], "start", lambda config: 3)
+    monkeypatch.setattr(sys.modules["devserver.launch"], "start", lambda config: 3)
     assert ends("main:app") == 3
 
 
@@ -135,7 +135,7 @@ def test_an_error_of_the_user_is_one_line(
     def start(config: Config) -> int:
         raise BindError("port 8000 is taken by python (pid 7); use --port auto")
 
-    monkeypatch.setattr(sys.modules["devserver.run"], "start", start)
+    monkeypatch.setattr(sys.modules["devserver.launch"], "start", start)
     assert ends("main:app") == 1
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == (
@@ -148,7 +148,7 @@ def test_an_error_of_ours_is_not_hidden(run: Run, monkeypatch: pytest.MonkeyPatc
     def start(config: Config) -> int:
         raise EOFError
 
-    monkeypatch.setattr(sys.modules["devserver.run"], "start", start)
+    monkeypatch.setattr(sys.modules["devserver.launch"], "start", start)
     with pytest.raises(EOFError):
         main(["main:app"])
 
@@ -235,7 +235,7 @@ def test_help_has_every_option_in_its_group(folder: Path) -> None:
         elif flag := re.match(r"  --([\w-]+)", line):
             groups[flag[1]] = group
     offered = {option.flag: TITLES[option.section] for option in OPTIONS.values() if option.name != "target"}
-    others = dict.fromkeys(("reload-delay", "explain-config", "version"), "Other")
+    others = dict.fromkeys(("reload-delay", "explain", "explain-config", "version"), "Other")
     assert groups == {**offered, **others}
     assert set(TITLES) == {*SECTIONS, ""}
     assert "TARGET is module:attribute" in shown.output

@@ -43,6 +43,7 @@ HINTS = {
     "crash": "Save a file, or press r and Enter in the terminal, to start it again.",
     "request": "The application raised this while it answered.",
     "loading": "The application is still loading. Ask again in a moment.",
+    "starting": "The application is still starting up. Ask again in a moment.",
 }
 
 

@@ -57,7 +57,9 @@ class Lifespan:
         self._application = application
         self._mode = mode
         self._phase = State.STARTING
+        self._started = False  # stays so when the lifespan has ended
         self._asked = False
+        self._unaware = False  # it takes every scope for a request
         self._messages: asyncio.Queue[str] = asyncio.Queue()
         self._changed = asyncio.Event()
         self._error: BaseException | None = None
@@ -67,24 +69,31 @@ class Lifespan:
         """Start the application up.
 
         Raises:
-            StartupFailed: it did not start. With "auto" an exception before the first `receive` is
-                how an application answers that has no lifespan; later ones are failures.
+            StartupFailed: it did not start. With "auto" an exception before the first `receive`, or
+                the messages of a response, are how an application answers that has no lifespan;
+                other exceptions are failures.
         """
         if self._mode == "off":
             return
         self._task = asyncio.get_running_loop().create_task(self._run())
         self._messages.put_nowait("lifespan.startup")
         await self._changed.wait()
-        if self._phase is State.STARTED:
+        if self._started:
             return
         # Starlette gives a whole traceback as the reason, and then raises the exception itself.
         await asyncio.wait([self._task], timeout=_RAISES)
         self._task = None
-        if isinstance(self._error, StartupFailed | ApplicationError):
+        if self._unaware and self._mode == "auto":
+            self._asked = False
+        elif isinstance(self._error, StartupFailed):
             raise self._error
+        elif isinstance(self._error, ApplicationError):
+            raise StartupFailed(str(self._error)) from self._error
         if self._mode == "on" or (self._error is not None and self._asked):
             reason = "returned" if self._error is None else "raised"
-            raise StartupFailed(f"the application {reason} before its lifespan startup was complete") from self._error
+            raise StartupFailed(
+                f"the application {reason} before its lifespan startup was complete"
+            ) from self._error
         if self._error is not None:
             logger.debug("the application has no lifespan", exc_info=self._error)
 
@@ -130,7 +139,11 @@ class Lifespan:
         kind = message["type"]
         following = _SENDS.get((self._phase, kind))
         if following is None:
-            error = ApplicationError(f"the application sent {kind!r} while its lifespan was {self._phase.value}")
+            error = ApplicationError(
+                f"the application sent {kind!r} when its lifespan was {self._phase.value}"
+            )
+            if self._phase is State.STARTING and not kind.startswith("lifespan."):
+                self._unaware = True
             self._error = self._error or error
             raise error
         if kind.endswith(".failed"):
@@ -140,4 +153,5 @@ class Lifespan:
             else:
                 logger.error("lifespan shutdown failed: %s", text)
         self._phase = following
+        self._started = self._started or following is State.STARTED
         self._changed.set()

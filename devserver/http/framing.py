@@ -13,7 +13,6 @@ import re
 from dataclasses import dataclass
 from typing import Protocol
 
-from devserver.http import response
 from devserver.http.exchange import Headers
 
 TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
@@ -30,8 +29,6 @@ _BARE = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)")
 _REQUEST_LINE = re.compile(TOKEN + rb" [^ \r\n]+ HTTP/(\d)\.(\d)\r?\n")
 _HOST = re.compile(rb"[^\x00-\x20/?#@\\,<>\"]*")
 _DIGITS = re.compile(rb"[0-9]{1,18}")
-
-response_head = response.response_head
 
 
 class Refused(Exception):

@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 
 from devserver.errors import ApplicationError
-from devserver.http import framing
+from devserver.http import response
 from devserver.http.exchange import Headers, Request
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -104,7 +104,7 @@ def answer(opening: Opening, subprotocol: str | None, extension: str, headers: H
     if extension:
         head.append((b"sec-websocket-extensions", extension.encode("ascii")))
     head.extend(_allowed(headers))
-    return framing.response_head(101, head)
+    return response.response_head(101, head)
 
 
 def _allowed(headers: Headers) -> Headers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -31,6 +32,7 @@ class Service:
         headers: what each response gets unless it has it; the date is added as the settings say.
         access: writes the access line; None for no lines.
         connections: those that are open.
+        held: those whose request the gate has held back, once for each time, in order.
         draining: no request is begun any more; a connection without one is handed over or closed.
         gate: asked before each request is begun; False holds the request back.
         hand_over: gives a connection to whoever serves next: its descriptor, which is closed
@@ -45,6 +47,7 @@ class Service:
     headers: Headers
     access: AccessLog | None = None
     connections: set[Connection | WebSocketConnection] = field(default_factory=set)
+    held: deque[Connection] = field(default_factory=deque)
     draining: bool = False
     gate: Callable[[], bool] | None = None
     hand_over: Callable[[int, bytes], None] | None = None

@@ -18,8 +18,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Set
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Set
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 MARK = "DEVSERVER_TREE"
@@ -49,38 +49,48 @@ class Kin:
         Args:
             apart_from: our own children's process ids.
         """
+        seen = set(apart_from) | _guardians
+        while orphans := self._inherited() - seen:  # the children of those that are killed are ours next
+            for pid in orphans:
+                try:
+                    near = os.getsid(pid) == self._session
+                    if near:
+                        os.kill(pid, signal.SIGKILL)
+                    os.waitpid(pid, 0 if near else os.WNOHANG)
+                except (ProcessLookupError, ChildProcessError):
+                    pass  # ended meanwhile
+            seen |= orphans
+
+    def _inherited(self) -> set[int]:
         try:
-            orphans = {int(pid) for pid in self._children.read_text().split()} - apart_from
+            return {int(pid) for pid in self._children.read_text().split()}
         except OSError:
-            return
-        for pid in orphans - _guardians:
-            try:
-                near = os.getsid(pid) == self._session
-                if near:
-                    os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0 if near else os.WNOHANG)
-            except (ProcessLookupError, ChildProcessError):
-                pass  # ended meanwhile
+            return set()
 
 
 _guardians: set[int] = set()
 
 
 @contextmanager
-def guard() -> Iterator[None]:
+def guard(restore: Callable[[], None]) -> Iterator[None]:
     """Have everything below this process end with it, however it ends.
+
+    Args:
+        restore: called by the guardian when it has ended everything: puts the terminal in order.
 
     Where this process has threads it cannot safely fork; then only its own children notice its end.
     """
     os.environ[MARK] = f"{os.getpid()}-{secrets.token_hex(8)}"
-    if sys.platform != "linux" or threading.active_count() > 1:
+    # Not `threading.active_count`, from which debuggers hide their threads; and not the kernel's count,
+    # in which are those of numerical libraries, which do no harm.
+    if sys.platform != "linux" or len(sys._current_frames()) > 1:
         yield
         return
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
         os.close(write)
-        _stand_guard(read, os.environ[MARK])
+        _stand_guard(read, os.environ[MARK], restore)
     os.close(read)
     _guardians.add(pid)
     try:
@@ -93,7 +103,7 @@ def guard() -> Iterator[None]:
         del os.environ[MARK]
 
 
-def _stand_guard(read: int, mark: str) -> None:
+def _stand_guard(read: int, mark: str, restore: Callable[[], None]) -> None:
     """The guardian's whole life. It never returns into the frames that it was forked from."""
     try:
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -107,7 +117,9 @@ def _stand_guard(read: int, mark: str) -> None:
         while marked(mark) and time.monotonic() < deadline:
             time.sleep(_POLL)
         for pid in marked(mark):
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        restore()
     finally:
         os._exit(0)
 

@@ -21,6 +21,7 @@ import threading
 from collections.abc import Mapping, Sequence
 
 from devserver.process.control import Channel, Message
+from devserver.process.signals import interrupts_held
 
 
 class Child:
@@ -86,7 +87,7 @@ def _exit_descriptor(process: subprocess.Popen[bytes]) -> int:
 
 
 def spawn(argv: Sequence[str], environ: Mapping[str, str]) -> Child:
-    """Start a child with a control channel.
+    """Start a child with a control channel. SIGINT is blocked in it until it calls `leave_interrupts`.
 
     Args:
         argv: the program and its arguments.
@@ -97,11 +98,12 @@ def spawn(argv: Sequence[str], environ: Mapping[str, str]) -> Child:
     ours, theirs = socket.socketpair()
     try:
         inode = os.fstat(theirs.fileno()).st_ino
-        process = subprocess.Popen(
-            argv,
-            env={**environ, CONTROL: f"{theirs.fileno()}:{inode}"},
-            pass_fds=(theirs.fileno(),),
-        )
+        with interrupts_held():
+            process = subprocess.Popen(
+                argv,
+                env={**environ, CONTROL: f"{theirs.fileno()}:{inode}"},
+                pass_fds=(theirs.fileno(),),
+            )
     finally:
         theirs.close()
     return Child(process, Channel(ours))

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import signal
 import socket
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -54,6 +56,31 @@ class Signals:
         signal.set_wakeup_fd(self._wakeup)
         self._read.close()
         self._write.close()
+
+
+def leave_interrupts() -> None:
+    """In a child: leave SIGINT to the supervisor, which acts on it for both. To be called first of all.
+
+    Ctrl-C in a terminal, and stopping in an IDE, send it to every process. By a function and not by
+    SIG_IGN, which programs that the application starts would inherit.
+    """
+    signal.signal(signal.SIGINT, _noted)
+    if sys.platform != "win32":
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+@contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Block SIGINT, which a process that is started within inherits: while it starts it would end in
+    a traceback. Nothing is lost for this process."""
+    if sys.platform == "win32":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def wanted() -> list[int]:

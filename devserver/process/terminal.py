@@ -23,9 +23,13 @@ class Terminal:
         except (termios.error, OSError):
             self._is_there = False
 
-    def restore(self) -> None:
-        """Put the settings back, also from the background."""
-        if not self._is_there:
+    def restore(self, *, unless_taken: bool = False) -> None:
+        """Put the settings back, also from the background.
+
+        Args:
+            unless_taken: not when a shell has taken the terminal back: it has settings of its own.
+        """
+        if not self._is_there or (unless_taken and not self._is_foreground()):
             return
         # Without this a process that is not in the foreground would be stopped by the call.
         ignored = signal.signal(signal.SIGTTOU, signal.SIG_IGN)
@@ -35,6 +39,12 @@ class Terminal:
             pass  # the terminal is gone
         finally:
             signal.signal(signal.SIGTTOU, ignored)
+
+    def _is_foreground(self) -> bool:
+        try:
+            return os.tcgetpgrp(_STDIN) == os.getpgrp()
+        except OSError:
+            return False
 
     def hung_up(self) -> bool:
         """Whether there was a terminal and it is gone."""
@@ -57,7 +67,7 @@ class Terminal:
         then what was typed is left where it is.
         """
         try:
-            if os.tcgetpgrp(_STDIN) != os.getpgrp() or not termios.tcgetattr(_STDIN)[3] & termios.ICANON:
+            if not self._is_foreground() or not termios.tcgetattr(_STDIN)[3] & termios.ICANON:
                 return ""
             data = os.read(_STDIN, 1024)
         except (termios.error, OSError):

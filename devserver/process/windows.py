@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 
 from devserver.process.control import Channel, Message
@@ -114,7 +114,7 @@ def listeners_from(message: Message, fds: Sequence[int]) -> list[socket.socket]:
 class Terminal:
     """See `terminal.Terminal`; a Windows console needs no restoring, and its keys are not read."""
 
-    def restore(self) -> None:
+    def restore(self, *, unless_taken: bool = False) -> None:
         """Nothing to put back."""
 
     def hung_up(self) -> bool:
@@ -138,6 +138,6 @@ class Kin:
 
 
 @contextmanager
-def guard() -> Iterator[None]:
+def guard(restore: Callable[[], None]) -> Iterator[None]:
     """See `kin.guard`; children notice the end of their channel."""
     yield

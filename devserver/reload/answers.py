@@ -64,6 +64,7 @@ class Entry:
             behind a slash, or a digest of them behind "#", "" if it is no folder; PATH: "file",
             "folder" or ""; NAME: the names that would be taken for the module, with spaces.
         fingerprint: of a FILE when it was read, of a LIST when it was listed.
+        names: of a FILE that was imported, the answer to NAME for it: two questions in one message.
         tick: running number in a timeline.
     """
 
@@ -71,17 +72,18 @@ class Entry:
     path: str
     answer: str | None
     fingerprint: Fingerprint | None = None
+    names: str | None = None
     tick: int = 0
 
     def to_json(self) -> list[Any]:
         """As a part of a message."""
-        return [self.kind.value, self.path, self.answer, self.fingerprint]
+        return [self.kind.value, self.path, self.answer, self.fingerprint, self.names]
 
     @classmethod
     def from_json(cls, data: list[Any]) -> Entry:
         """The inverse of `to_json`."""
-        kind, path, answer, fingerprint = data
-        return cls(Kind(kind), path, answer, tuple(fingerprint) if fingerprint else None)
+        kind, path, answer, fingerprint, names = data
+        return cls(Kind(kind), path, answer, tuple(fingerprint) if fingerprint else None, names)
 
 
 def fingerprint_of(status: os.stat_result) -> Fingerprint:
@@ -166,6 +168,13 @@ def name_entry(folder: str, name: str) -> Entry:
         inside = any(stat.S_ISREG(mode_of(os.path.join(path, "__init__" + suffix))) for suffix in SUFFIXES)
         found.append(name if inside else name + "/")
     return Entry(Kind.NAME, path, " ".join(found))
+
+
+def module_place(file: str) -> str:
+    """Folder and name, joined, by which a module's file is found: what NAME asks for."""
+    folder, name = os.path.split(file)
+    stem = name.partition(".")[0]
+    return folder if stem == "__init__" else os.path.join(folder, stem)
 
 
 def mode_of(path: str) -> int:

@@ -44,7 +44,7 @@ from typing import Any, Protocol
 
 from devserver.process import EXIT_RESTART
 from devserver.process.control import Channel, Closed, Message
-from devserver.reload.prompt import Prompt, unseen
+from devserver.reload.prompt import Prompt, debugged, in_debugger, unseen
 
 logger = logging.getLogger("devserver")
 
@@ -53,11 +53,18 @@ GOING_AWAY, SERVICE_RESTART = 1001, 1012
 _LOOK = 0.1
 """Seconds between two looks whether a debugger still stands."""
 
+_MOMENT = 0.005
+"""Seconds until a signal that came in a debugger's own code is sent again."""
+
 _ORPHANED = 0.5
 """Seconds that the lifespan's shutdown has when the supervisor was killed."""
 
 _SLACK = 0.15
 """Seconds between the end of a grace and the end of the process: for cancelled tasks to unwind."""
+
+
+_FAREWELL = 1.0
+"""Seconds in which a debugger ends the threads of its own."""
 
 
 OnMessage = Callable[[Message, list[int]], None]
@@ -92,7 +99,7 @@ class Child:
 
     Attributes:
         channel: to the supervisor.
-        phase: what the process is at: "load", "lifespan" or "serve".
+        phase: what the process is at: "load", "lifespan" or "serve"; "end" if it never came to these.
     """
 
     def __init__(self, channel: Channel, graceful: float) -> None:
@@ -133,9 +140,22 @@ class Child:
 
     def _interrupt(self, signum: int, frame: FrameType | None) -> None:
         if self.phase == "load":
+            if self._prompt.where() or in_debugger(frame):
+                self._start(self._interrupt_later, "devserver-signal")
+                return
+            self.phase = "end"
             raise Retired
+        if self.phase == "end":
+            return
         # In a thread: the locks on the way may be held by the very code that this interrupts.
         self._start(lambda: self.retire(0.0, GOING_AWAY, restart=False), "devserver-signal")
+
+    def _interrupt_later(self) -> None:
+        """The main thread is in a debugger's own code, which would swallow an exception, or at a prompt."""
+        if not self._wait_for_person():
+            time.sleep(_MOMENT)
+        if self.phase == "load":
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def _start(self, target: Callable[[], None], name: str) -> None:
         unseen(threading.Thread(target=target, name=name, daemon=True)).start()
@@ -148,8 +168,11 @@ class Child:
                 message, _ = self.channel.receive_one()
             except Closed:
                 return False
-            if message["do"] in ("serve", "retire"):
-                return bool(message["do"] == "serve")
+            if message["do"] == "serve":
+                return True
+            if message["do"] == "retire":
+                self.phase = "end"
+                return False
 
     def failed(self, error: BaseException, describe: Callable[[BaseException], str]) -> int:
         """Report what user code raised. Returns the exit code."""
@@ -229,7 +252,7 @@ class Child:
                     self._on_message(message, fds)
 
     def retire(self, grace: float, code: int, restart: bool) -> None:
-        """Begin to end; any thread. Being told so again changes nothing.
+        """Begin to end; any thread. Being told so again changes only what is wanted.
 
         Args:
             grace: seconds that requests in flight may take.
@@ -237,9 +260,10 @@ class Child:
             restart: a successor is wanted.
         """
         with self._retire_lock:
-            if self._retiring:
-                return
-            self._retiring, self._restart = True, restart
+            again, self._retiring = self._retiring, True
+            self._restart = restart  # no more, perhaps: then nobody is waited for any longer
+        if again:
+            return
         if restart:
             self.say("restart")
         self._start(lambda: self._see_off(grace, code), "devserver-deadline")
@@ -255,7 +279,7 @@ class Child:
         if self._closing.is_set():
             # Drained: the lifespan has its own time, and threads of the application what is left.
             self._ended.wait(self._graceful + _SLACK)
-            time.sleep(max(2 * _SLACK, deadline - time.monotonic()))
+            time.sleep(max(_FAREWELL if debugged() else 2 * _SLACK, deadline - time.monotonic()))
         self._leave()
 
     def _wait_for_person(self) -> bool:
@@ -263,14 +287,18 @@ class Child:
 
         Returns whether anybody was.
         """
-        where = self._prompt.where() if self._restart else ""
-        if not where:
+        where = self._prompt.where()
+        if not where or not self._waits():
             return False
         self.say("stopped", where=where)
-        while self._prompt.where():
+        while self._waits() and self._prompt.where():
             time.sleep(_LOOK)
         self.say("resumed")
         return True
+
+    def _waits(self) -> bool:
+        # While it loads it has not been told why it is to end; at the end the supervisor is not patient.
+        return self._restart or self.phase == "load"
 
     def _orphaned(self) -> None:
         """The supervisor is gone; its guardian ends what does not end by itself."""

@@ -206,7 +206,7 @@ class Inotify:
     Args:
         kernel: the system calls.
         clock: seconds, monotonic.
-        mountinfo: the file that lists the mounts.
+        mountinfo: the file that lists the mounts.  quiet: see `watch.make`.
 
     Raises:
         OSError: as `Kernel`.
@@ -219,10 +219,11 @@ class Inotify:
         kernel: Kernel | None = None,
         clock: Callable[[], float] = time.monotonic,
         mountinfo: str = "/proc/self/mountinfo",
+        quiet: bool = False,
     ) -> None:
         self._kernel = kernel or Kernel()
         self._clock = clock
-        self._mountinfo = mountinfo
+        self._mountinfo, self._quiet = mountinfo, quiet
         self._said: set[str] = set()  # warnings, each given once
         self._reset()
 
@@ -372,7 +373,7 @@ class Inotify:
     def _say_once(self, level: int, text: str) -> None:
         if text not in self._said:
             self._said.add(text)
-            log.log(level, text)
+            log.log(logging.DEBUG if self._quiet else level, text)
 
 
 def _is_new_file(path: str) -> bool:

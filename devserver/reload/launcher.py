@@ -33,7 +33,7 @@ class Spawned:
         role: APP or PAGE.
         generation: running number of the application's loads; a page has that of its failure.
         began: when it was told its role, on `time.monotonic`.
-        serving, failed: what it has said.
+        loaded, serving, failed: what it has said.
         exited: the process is gone.
         kill_at: when it is killed, on `time.monotonic`; None while it is not retired.
         at: what it said last that it would read.
@@ -44,6 +44,7 @@ class Spawned:
         self.role = ""
         self.generation = 0
         self.began = 0.0
+        self.loaded = False
         self.serving = False
         self.failed = False
         self.exited = False

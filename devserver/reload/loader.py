@@ -42,6 +42,7 @@ from devserver.reload.answers import (
     is_young,
     list_entry,
     mode_of,
+    module_place,
     name_entry,
     path_entry,
     read_entry,
@@ -74,6 +75,7 @@ class Recorder:
         self._seen: set[tuple[Kind, str]] = set()
         self._written: set[str] = set()
         self._executed: dict[str, Entry] = {}
+        self._found: dict[str, Entry] = {}
         self._finder = Finder(self)
         self._serving = False
         self._pid = os.getpid()
@@ -83,8 +85,8 @@ class Recorder:
 
     def start(self) -> None:
         """Begin to record everything."""
-        place = next((i for i, finder in enumerate(sys.meta_path) if finder is PathFinder), len(sys.meta_path))
-        sys.meta_path.insert(place, cast("Any", self._finder))
+        finders: list[Any] = sys.meta_path
+        finders.insert(finders.index(PathFinder) if PathFinder in finders else len(finders), self._finder)
         for name, made in (("get_code", _get_code_for), ("get_data", _get_data_for)):
             self._originals[name] = getattr(SourceFileLoader, name)
             setattr(SourceFileLoader, name, made(self, self._originals[name]))
@@ -94,6 +96,7 @@ class Recorder:
     def serving(self) -> None:
         """The application is loaded: from now on only record modules and files that are opened."""
         self._serving = True
+        self._tell_found()
         self._reads.quieten()
         self._note_loaded()
 
@@ -123,11 +126,26 @@ class Recorder:
 
     def record(self, entry: Entry) -> None:
         """Report an entry unless its question was asked before."""
+        self._tell_found()
         key = entry.kind, entry.path
         if key not in self._seen:
             self._seen.add(key)
             if os.getpid() == self._pid:
                 self._report(entry)
+
+    def found(self, origin: str, entry: Entry) -> None:
+        """A module was looked up and found; most often its file is executed next, and tells this, too."""
+        self._tell_found()
+        self._found[origin] = entry
+
+    def _tell_found(self) -> None:
+        """Report what was found and then not executed."""
+        while self._found:
+            try:
+                _, entry = self._found.popitem()
+            except KeyError:
+                return  # another thread has taken it
+            self.record(entry)
 
     def is_new(self, kind: Kind, path: str) -> bool:
         """Whether a question has not been asked before."""
@@ -151,6 +169,12 @@ class Recorder:
     def module(self, path: str, fingerprint: Fingerprint, data: bytes | None = None) -> None:
         """A module is about to be executed; with its text if it is at hand."""
         entry = Entry(Kind.FILE, path, None if data is None else digest_of(data), fingerprint)
+        found = self._found.pop(path, None)
+        if found is not None and found.path == module_place(path) and self.is_new(Kind.FILE, path):
+            self._seen.add((Kind.NAME, found.path))
+            entry.names = found.answer
+        elif found is not None:  # its text was read before, as data
+            self.record(found)
         self._executed.setdefault(path, entry)
         if path in self._written:
             self._written.discard(path)
@@ -181,9 +205,9 @@ class Recorder:
             self._seen.discard((Kind.FILE, path))
             self.record(Entry(Kind.FILE, path, OWN))
 
-    def sqlite(self, module: ModuleType) -> None:
+    def sqlite(self) -> None:
         """`_sqlite3` has been loaded."""
-        self._reads.wrap_sqlite(module)
+        self._reads.wrap_sqlite()
 
     def _note_loaded(self) -> None:
         """Note the modules that came by ways of their own."""
@@ -207,7 +231,7 @@ class Finder:
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
-        self._folders: dict[str, str | None] = {}
+        self._folders: dict[str, str] = {}
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -218,6 +242,8 @@ class Finder:
         self._note(name.rpartition(".")[2], sys.path if path is None else path, origin)
         if spec is not None and origin is not None and type(spec.loader) is not SourceFileLoader:
             self._note_other(spec, origin)
+        if spec is not None and name == "_sqlite3":
+            _run_after(spec, self._recorder.sqlite)
         return spec
 
     def _note(self, name: str, path: Iterable[Any], origin: str | None) -> None:
@@ -226,40 +252,49 @@ class Finder:
         for entry in list(path):
             if not isinstance(entry, str):
                 continue  # `PathFinder` passes over it, too
-            folder = self._folders.get(entry) or self._folder(entry)
+            folder = self._folders.get(entry)
+            if folder is None:
+                folder = self._folder(entry)
+            here = (entry or folder) in found
             if folder and self._recorder.is_new(Kind.NAME, os.path.join(folder, name)):
-                self._recorder.record(_looked_up(entry, folder, name))
-            if entry in found:
+                answer = _looked_up(entry, folder, name)
+                if here and origin is not None:
+                    self._recorder.found(origin, answer)
+                else:
+                    self._recorder.record(answer)
+            if here:
                 return
 
     def _folder(self, entry: str) -> str:
         """The absolute form of an entry of a search path if it is a folder of the user's, else ""."""
-        folder = os.path.abspath(entry)
-        users = self._recorder.project.is_users(folder) and not os.path.isfile(folder)
+        try:
+            folder = os.path.abspath(entry)
+        except OSError:
+            return ""  # relative to a working directory that is gone
+        if not self._recorder.project.is_users(folder) or stat.S_ISREG(mode_of(folder)):
+            folder = ""
         if os.path.isabs(entry):
-            self._folders[entry] = folder if users else ""
-        return folder if users else ""
+            self._folders[entry] = folder
+        return folder
 
     def _note_other(self, spec: ModuleSpec, origin: str) -> None:
-        """A module that is no source file: compiled, in an archive; and SQLite, for what it writes."""
+        """A module that is no source file: compiled, or in an archive."""
         path = os.path.abspath(getattr(spec.loader, "archive", None) or origin)
         fingerprint = fingerprint_at(path)
         if fingerprint is not None and self._recorder.project.is_users(path):
             self._recorder.module(path, fingerprint)
-        if spec.name == "_sqlite3":
-            _run_after(spec, self._recorder.sqlite)
 
 
 def _looked_up(entry: str, folder: str, name: str) -> Entry:
     """The answer for a module's name; by the names that the import system has seen, if it has."""
-    seen = getattr(sys.path_importer_cache.get(entry), "_path_cache", None)
+    seen = getattr(sys.path_importer_cache.get(entry or folder), "_path_cache", None)
     if not seen or name in seen:
         return name_entry(folder, name)
     found = [name + suffix for suffix in SUFFIXES if name + suffix in seen]
     return Entry(Kind.NAME, os.path.join(folder, name), " ".join(found))
 
 
-def _run_after(spec: ModuleSpec, then: Callable[[ModuleType], None]) -> None:
+def _run_after(spec: ModuleSpec, then: Callable[[], None]) -> None:
     """Have something done as soon as a module is executed."""
     loader = cast("Any", spec.loader)
     execute = loader.exec_module
@@ -267,7 +302,7 @@ def _run_after(spec: ModuleSpec, then: Callable[[ModuleType], None]) -> None:
     def exec_module(module: ModuleType) -> None:
         execute(module)
         del loader.exec_module
-        then(module)
+        then()
 
     loader.exec_module = disguise(cast("FunctionType", exec_module))
 
@@ -288,7 +323,7 @@ def _get_code_for(recorder: Recorder, original: Callable[[Any, str], Any]) -> Fu
         while True:
             try:
                 # By the loader's own method: what instruments modules overrides it.
-                code = self.source_to_code(data, path)
+                code: CodeType = self.source_to_code(data, path)
                 break
             except SyntaxError:
                 before = fingerprint
@@ -300,7 +335,7 @@ def _get_code_for(recorder: Recorder, original: Callable[[Any, str], Any]) -> Fu
         recorder.module(path, fingerprint, data)
         if type(self) is SourceFileLoader and not is_young(fingerprint, time.time_ns()):
             _keep(self, path, fingerprint, code)
-        return cast("CodeType", code)
+        return code
 
     return disguise(cast("FunctionType", get_code), "<frozen importlib._bootstrap_external>")
 

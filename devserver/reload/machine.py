@@ -19,7 +19,8 @@ class State(Enum):
     STARTING = auto()  # a child that loads or starts up; no predecessor
     DRAINING = auto()  # a child that loads; a predecessor that drains
     READY = auto()  # a child that has loaded and waits for its predecessor's end
-    REPEATING = auto()  # no child; one is spawned when the predecessor is gone
+    REPEATING = auto()  # no child; the load that failed is repeated when the predecessor is gone
+    ALONE = auto()  # no child; one is spawned when the predecessor is gone (--no-reload-overlap)
     SETTLING = auto()  # no child; one is spawned when files have been quiet for a moment
     SERVING = auto()  # a child that serves
     WAITING = auto()  # a page; a child is spawned on a change
@@ -38,7 +39,7 @@ class Event(Enum):
     CHANGED = auto()  # a file changed that matters, or somebody asked for a restart
     GONE = auto()  # no retired child is left
     SETTLED = auto()  # no change for a moment
-    SLOW = auto()  # the load takes longer than requests may wait
+    SLOW = auto()  # the load, or the lifespan's startup, takes longer than requests may wait
     ASKED = auto()  # a request reached the page, long enough after the last attempt
     PAGE_LOST = auto()  # the page child is gone without having been told
     STOP = auto()  # interrupt or terminate
@@ -47,14 +48,15 @@ class Event(Enum):
 class Action(Enum):
     """What the supervisor can do."""
 
-    SPAWN = auto()  # start a child; it loads
+    SPAWN = auto()  # start a child for a new generation; it loads
+    RESPAWN = auto()  # the same for the generation that there is
     SERVE = auto()  # tell the child to start up and serve
     RETIRE = auto()  # tell the child to drain and end; kill it after its grace
     RETIRE_PAGE = auto()  # the same for the page
     AWAIT = auto()  # raise GONE as soon as no retired child is left, which may be now
     SETTLE = auto()  # raise SETTLED when there has been no change for a moment
     SHOW = auto()  # start the page, or give the one that is there the newest failure
-    SHOW_LOADING = auto()  # start the page with where the load stands
+    SHOW_LOADING = auto()  # start the page with where the load or the startup stands
     ANNOUNCE = auto()  # say that the new code is served
     KILL = auto()  # kill what lives
     FINISH = auto()  # leave
@@ -68,14 +70,14 @@ TABLE: dict[tuple[State, Event], tuple[State, tuple[Action, ...]]] = {
     (S.DRAINING, E.LOADED): (S.READY, (A.RETIRE_PAGE, A.AWAIT)),
     (S.DRAINING, E.GONE): (S.STARTING, ()),
     (S.READY, E.GONE): (S.STARTING, (A.SERVE,)),
-    (S.STARTING, E.SERVING): (S.SERVING, (A.ANNOUNCE,)),
+    (S.STARTING, E.SERVING): (S.SERVING, (A.RETIRE_PAGE, A.ANNOUNCE)),
     (S.STARTING, E.SLOW): (S.STARTING, (A.SHOW_LOADING,)),
     (S.DRAINING, E.SLOW): (S.DRAINING, (A.SHOW_LOADING,)),
     # a load that failed while its predecessor lived may have collided with it: repeated once
     (S.DRAINING, E.FAILED): (S.REPEATING, (A.RETIRE, A.AWAIT)),
     (S.DRAINING, E.CRASHED): (S.REPEATING, (A.AWAIT,)),
     (S.READY, E.CRASHED): (S.REPEATING, (A.AWAIT,)),
-    (S.REPEATING, E.GONE): (S.STARTING, (A.SPAWN,)),
+    (S.REPEATING, E.GONE): (S.STARTING, (A.RESPAWN,)),
     # failure
     (S.STARTING, E.FAILED): (S.WAITING, (A.RETIRE, A.SHOW)),
     (S.STARTING, E.CRASHED): (S.WAITING, (A.SHOW,)),
@@ -102,12 +104,14 @@ TABLE: dict[tuple[State, Event], tuple[State, tuple[Action, ...]]] = {
     (S.STOPPING, E.GONE): (S.STOPPED, (A.FINISH,)),
 }
 
-ALONE: dict[tuple[State, Event], tuple[State, tuple[Action, ...]]] = {
+APART: dict[tuple[State, Event], tuple[State, tuple[Action, ...]]] = {
     **TABLE,
     # --no-reload-overlap: nothing loads before its predecessor is gone
-    (S.SERVING, E.CHANGED): (S.REPEATING, (A.RETIRE, A.AWAIT)),
-    (S.WAITING, E.CHANGED): (S.REPEATING, (A.RETIRE_PAGE, A.AWAIT)),
-    (S.SETTLING, E.SETTLED): (S.REPEATING, (A.AWAIT,)),
+    (S.SERVING, E.CHANGED): (S.ALONE, (A.RETIRE, A.AWAIT)),
+    (S.WAITING, E.CHANGED): (S.ALONE, (A.RETIRE_PAGE, A.AWAIT)),
+    (S.SETTLING, E.SETTLED): (S.ALONE, (A.AWAIT,)),
+    (S.ALONE, E.CHANGED): (S.SETTLING, (A.SETTLE,)),
+    (S.ALONE, E.GONE): (S.STARTING, (A.SPAWN,)),
 }
 
 
@@ -120,7 +124,7 @@ def step(state: State, event: Event, *, overlap: bool = True) -> tuple[State, tu
     An event that a state does not know changes nothing: it came too late (a child reported that
     it serves after it had been retired, say).
     """
-    return (TABLE if overlap else ALONE).get((state, event), (state, ()))
+    return (TABLE if overlap else APART).get((state, event), (state, ()))
 
 
 class Attempts:

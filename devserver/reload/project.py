@@ -31,15 +31,16 @@ def library_folders() -> tuple[str, ...]:
     paths.update(getattr(site, "getsitepackages", list)())
     if site.ENABLE_USER_SITE:
         paths.add(site.getusersitepackages())
-    paths.update(path for path in sys.path if isinstance(path, str) and path.endswith(".zip") and _of_python(path))
+    paths.update(path for path in sys.path if _is_archive_of_python(path))
     paths.add(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     every = {form for path in paths if path for form in (path, os.path.realpath(path))}
     return tuple(os.path.join(path, "") for path in sorted(every))
 
 
-def _of_python(path: str) -> bool:
-    """Whether an archive is the standard library's (`lib/python311.zip`)."""
-    return path.startswith((sys.base_prefix, sys.base_exec_prefix)) and os.path.basename(path).startswith("python")
+def _is_archive_of_python(path: Any) -> bool:
+    """Whether an entry of `sys.path` is the standard library in an archive (`lib/python311.zip`)."""
+    prefixes = (sys.base_prefix, sys.base_exec_prefix)
+    return isinstance(path, str) and path.endswith(".zip") and path.startswith(prefixes)
 
 
 class Project:
@@ -48,8 +49,10 @@ class Project:
     def __init__(self, roots: Iterable[str]) -> None:
         """Args: roots: folders of the project."""
         self._libraries = library_folders()
+        self._begins = {os.path.basename(path.rstrip(os.sep)) for path in self._libraries} | set(_PACKAGES)
         self._roots: tuple[str, ...] = ()
         self._tops: tuple[str, ...] = ()
+        self._known: dict[str, bool] = {}
         for root in roots:
             self.add_root(root)
 
@@ -57,15 +60,26 @@ class Project:
         """Count data below another folder, too."""
         top = os.path.abspath(folder)
         if top not in self._tops:
+            self._known.clear()
             self._tops += (top,)
             self._roots += (os.path.join(top, ""),)
 
     def is_users(self, path: str) -> bool:
         """Whether a module's file or folder, given by its absolute path, is the user's."""
-        if os.path.join(path, "").startswith(self._libraries):
+        folder = path.rpartition(os.sep)[0]
+        known = self._known.get(folder)
+        if known is None:
+            known = self._known[folder] = self._is_users(os.path.join(folder, ""))
+        # A folder that begins a library: the question is about itself, then.
+        return known and (
+            path.rpartition(os.sep)[2] not in self._begins or self._is_users(os.path.join(path, ""))
+        )
+
+    def _is_users(self, folder: str) -> bool:
+        if folder.startswith(self._libraries):
             return False
-        root = max((root for root in self._roots if path.startswith(root)), key=len, default="")
-        inside = path[len(root) :]
+        root = max((root for root in self._roots if folder.startswith(root)), key=len, default="")
+        inside = folder[len(root) :]
         return not any(name in inside for name in _PACKAGES)
 
     def holds(self, path: str) -> bool:

@@ -10,10 +10,15 @@ import builtins
 import sys
 import threading
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 _SUSPENDED = 2
 """pydevd's state of a thread that stands at a breakpoint; pydevd is what debugpy and PyCharm use."""
+
+
+_BY_ANOTHER = 105
+"""Its reason of a thread that only stands because another one does."""
 
 
 class Prompt:
@@ -53,12 +58,37 @@ class Prompt:
         """Where somebody is at work, as the end of a sentence; "" when nobody is."""
         if self.readers:
             return "the application waits for a line from the terminal"
-        if "pydevd" in sys.modules:
-            for thread in threading.enumerate():
-                info = getattr(thread, "additional_info", None)
-                if getattr(info, "pydev_state", None) == _SUSPENDED:
-                    return f"a debugger has stopped in {thread.name}"
+        if debugged():
+            stopped = [t for t in threading.enumerate() if _is_suspended(t)]
+            if stopped:
+                return f"a debugger has stopped in {min(stopped, key=_is_dragged).name}"
         return ""
+
+
+def _is_suspended(thread: threading.Thread) -> bool:
+    return getattr(getattr(thread, "additional_info", None), "pydev_state", None) == _SUSPENDED
+
+
+def _is_dragged(thread: threading.Thread) -> bool:
+    """Whether another thread's breakpoint has stopped this one, too."""
+    return getattr(thread, "stop_reason", None) == _BY_ANOTHER
+
+
+def in_debugger(frame: FrameType | None) -> bool:
+    """Whether a debugger's own code runs on top of the application's."""
+    while frame is not None:
+        name = str(frame.f_globals.get("__name__"))
+        if name.startswith(("pydevd", "_pydev")):
+            return True
+        if name.startswith("devserver."):
+            return False  # what is below runs in a debugger as a whole
+        frame = frame.f_back
+    return False
+
+
+def debugged() -> bool:
+    """Whether this process runs under a debugger of an IDE."""
+    return "pydevd" in sys.modules
 
 
 def unseen(thread: threading.Thread) -> threading.Thread:

@@ -6,7 +6,7 @@ request, and sees no `stat`. When the application is loaded, what only asks is p
 what writes stay.
 
 The replacements pass for the originals: they compare and hash alike (`os.stat in
-os.supports_follow_symlinks`), say the same of themselves, pickle by name, and do not become methods
+os.supports_follow_symlinks`), say the same of themselves, pickle as them, and do not become methods
 as attributes of a class. Their frames bear the name by which Python strips its own import machinery
 from tracebacks.
 
@@ -18,6 +18,7 @@ by the four methods of a `Sink`.
 from __future__ import annotations
 
 import builtins
+import copy
 import io
 import os
 import sys
@@ -94,15 +95,13 @@ class Wrapper:
             return self.__wrapped__(*args, **named)
         except BaseException:
             # Error pages of frameworks and test runners leave out frames that say so.
-            __traceback_hide__ = __tracebackhide__ = True
+            __traceback_hide__ = __tracebackhide__ = True  # noqa: F841 # read from the frame
             raise
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__wrapped__, name)
 
-    @property
-    def __class__(self) -> Any:
-        return self.__wrapped__.__class__
+    __class__ = property(lambda self: self.__wrapped__.__class__)  # for isinstance
 
     def __eq__(self, other: object) -> bool:
         return self is other or self.__wrapped__ == other
@@ -113,8 +112,19 @@ class Wrapper:
     def __repr__(self) -> str:
         return repr(self.__wrapped__)
 
-    def __reduce__(self) -> str:
-        return self.__wrapped__.__name__
+    def __copy__(self) -> Wrapper:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Wrapper:
+        return self
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        name = self.__wrapped__.__name__
+        home = sys.modules.get(self.__wrapped__.__module__)
+        if getattr(home, name, None) is self:
+            return name
+        # `os.stat` is at home in `posix`, where the original still is; a function is its own copy.
+        return copy.copy, (self.__wrapped__,)
 
 
 class Reads:
@@ -146,12 +156,12 @@ class Reads:
         for name in ("rename", "replace", "link", "symlink"):
             self._wrap(os, name, self._moved)
         self._replace_captured()
-        if "sqlite3" in sys.modules:
-            self.wrap_sqlite(*map(sys.modules.get, ("_sqlite3", "sqlite3.dbapi2", "sqlite3")))
+        self.wrap_sqlite()
 
     def quieten(self) -> None:
         """Put back what only asks; what reads and writes stays."""
         self._asking = False
+        self.wrap_sqlite()
         self._restore(lambda wrapper: wrapper._note in (self._listed, self._asked))
 
     def stop(self) -> None:
@@ -159,12 +169,12 @@ class Reads:
         self._asking = False
         self._restore(lambda wrapper: True)
 
-    def wrap_sqlite(self, *modules: Any) -> None:
-        """SQLite makes and writes its files in C."""
+    def wrap_sqlite(self) -> None:
+        """SQLite makes and writes its files in C. To be called again when it has been loaded."""
         wrapper: Wrapper | None = None
-        for module in modules:
-            connect = getattr(module, "connect", None)
-            if connect is not None:
+        for module in map(sys.modules.get, ("_sqlite3", "sqlite3.dbapi2", "sqlite3")):
+            connect = vars(module).get("connect") if module is not None else None
+            if connect is not None and type(connect) is not Wrapper:
                 wrapper = wrapper or Wrapper(connect, self._connected)
                 self._replace(module, "connect", wrapper)
 
@@ -178,9 +188,11 @@ class Reads:
 
     def _replace_captured(self) -> None:
         """What `pathlib` has taken from `os` for its globbing (from Python 3.13 on)."""
-        for owner in vars(sys.modules.get("glob")).values() if "glob" in sys.modules else ():
+        module = sys.modules.get("glob")
+        for owner in list(vars(module).values()) if module is not None else ():
             for name in ("lstat", "scandir"):
-                if isinstance(owner, type) and isinstance(owner.__dict__.get(name), staticmethod):
+                taken = owner.__dict__.get(name) if isinstance(owner, type) else None
+                if isinstance(taken, staticmethod) and getattr(os, name) == taken.__func__:
                     self._replace(owner, name, staticmethod(getattr(os, name)))
 
     def _restore(self, which: Callable[[Any], bool]) -> None:

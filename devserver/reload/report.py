@@ -6,7 +6,6 @@ import logging
 import os
 import time
 from collections.abc import Sequence
-from typing import Any
 
 from devserver.events import Events
 from devserver.process.control import Message
@@ -85,6 +84,27 @@ class Report:
         """Everything has ended."""
         self._events.emit("stopped")
 
-    def say(self, level: int, text: str, *arguments: Any) -> None:
-        """A line of its own."""
-        logger.log(level, text, *arguments)
+
+def crash(how: str, served: bool, at: str, trace: str) -> Message:
+    """A process that is gone, as a failure to be shown.
+
+    Args:
+        how: see `launcher.describe_exit`.
+        served: whether it had served.
+        at: what it said last that it would read.
+        trace: its last words.
+    """
+    when = "while it served" if served else f"while it loaded{_last(at)}"
+    return {"phase": "crash", "error": f"the application's process {how} {when}", "traceback": trace}
+
+
+def slow(seconds: float, at: str, loaded: bool) -> Message:
+    """A load, or a startup, that takes longer than requests may wait, as a failure to be shown."""
+    if loaded:
+        error = f"the lifespan's startup is not complete after {seconds:.0f} s"
+        return {"phase": "starting", "error": error, "traceback": ""}
+    return {"phase": "loading", "error": f"still loading after {seconds:.0f} s{_last(at)}", "traceback": ""}
+
+
+def _last(at: str) -> str:
+    return f" ({at} was read last)" if at else ""

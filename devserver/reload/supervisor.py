@@ -9,7 +9,6 @@ died, there is nobody else to notice the save that mends it.
 from __future__ import annotations
 
 import logging
-import selectors
 import signal
 import socket
 import time
@@ -21,10 +20,12 @@ from devserver.errors import DevserverError
 from devserver.events import Events
 from devserver.process import Kin, Terminal, guard
 from devserver.process.control import Closed, Message
+from devserver.process.reactor import Reactor
 from devserver.process.signals import Signals, wanted
 from devserver.reload.launcher import APP, PAGE, Launcher, Spawned, describe_exit
 from devserver.reload.machine import Action, Attempts, Event, State, step
-from devserver.reload.report import Report
+from devserver.reload.prompt import debugged
+from devserver.reload.report import Report, crash, slow
 from devserver.reload.timeline import Entry
 from devserver.reload.transit import Transit
 from devserver.reload.watchset import WatchSet
@@ -36,6 +37,9 @@ SETTLE = 0.05
 
 SLACK = 0.25
 """Seconds beyond its grace after which a child is killed; by then it should have left by itself."""
+
+SLACK_DEBUGGED = 2.0
+"""The same under a debugger, which is slow to say where it has stopped, and to let a process end."""
 
 HEAL = (2, 10.0)
 """A child that had served and died is started again at most so often in so many seconds."""
@@ -71,7 +75,8 @@ class Supervisor:
         self._terminal = Terminal()
         self._watched = WatchSet(config)
         self._served = self._watched.timeline
-        self._selector = selectors.DefaultSelector()
+        self._reactor = Reactor()
+        self._slack = SLACK_DEBUGGED if debugged() else SLACK
         self._state = State.STARTING
         self._current: Spawned | None = None
         self._page: Spawned | None = None
@@ -86,6 +91,7 @@ class Supervisor:
         self._finished = False
         self._actions: dict[Action, Callable[[], None]] = {
             Action.SPAWN: self._spawn,
+            Action.RESPAWN: self._respawn,
             Action.SERVE: self._serve,
             Action.RETIRE: self._retire_current,
             Action.RETIRE_PAGE: self._retire_page,
@@ -100,11 +106,11 @@ class Supervisor:
 
     def run(self) -> int:
         """Supervise until told to stop. Returns the exit code."""
-        with guard(), Signals(wanted()) as signals:
-            self._selector.register(signals, selectors.EVENT_READ, lambda: self._signalled(signals))
+        with guard(lambda: self._terminal.restore(unless_taken=True)), Signals(wanted()) as signals:
+            self._reactor.add(signals, lambda: self._signalled(signals))
             fd = self._watched.watcher.fileno()
             if fd is not None:
-                self._selector.register(fd, selectors.EVENT_READ, self._look)
+                self._reactor.add(fd, self._look)
             self._listen_to_keys(True)
             self._spawn()
             try:
@@ -115,7 +121,7 @@ class Supervisor:
                 self._launcher.close()
                 self._transit.close()
                 self._watched.close()
-                self._selector.close()
+                self._reactor.close()
                 self._terminal.restore()
                 self._kin.end()
         return 0
@@ -123,9 +129,7 @@ class Supervisor:
     # the one wait
 
     def _wait(self) -> None:
-        for key, _ in self._selector.select(self._timeout()):
-            if key.fd in self._selector.get_map():  # it may have been let go of by one before it
-                key.data()
+        self._reactor.wait(self._until())
         now = time.monotonic()
         for event, due in list(self._timers.items()):
             if due <= now:
@@ -141,12 +145,11 @@ class Supervisor:
         while self._pending:
             self._happen(*self._pending.pop(0))
 
-    def _timeout(self) -> float | None:
+    def _until(self) -> float | None:
         due = [*self._timers.values(), *(s.kill_at for s in self._retired if s.kill_at is not None)]
-        waits = [max(0.0, min(due) - time.monotonic())] if due else []
         if self._watched.watcher.interval is not None:
-            waits.append(self._watched.watcher.interval)
-        return min(waits) if waits else None
+            due.append(time.monotonic() + self._watched.watcher.interval)
+        return min(due, default=None)
 
     def _raise(self, event: Event, about: Spawned | None = None) -> None:
         """Have an event taken through the table, after those that came before it.
@@ -181,12 +184,8 @@ class Supervisor:
     def _listen_to_keys(self, on: bool) -> None:
         """Read lines from the terminal, or leave them to an application that reads them."""
         fd = self._terminal.keys()
-        if fd is None:
-            return
-        if on and fd not in self._selector.get_map():
-            self._selector.register(fd, selectors.EVENT_READ, self._key)
-        elif not on and fd in self._selector.get_map():
-            self._selector.unregister(fd)
+        if fd is not None and on != (fd in self._reactor):
+            self._reactor.add(fd, self._key) if on else self._reactor.remove(fd)
 
     def _key(self) -> None:
         line = self._terminal.read_key()
@@ -208,7 +207,8 @@ class Supervisor:
             self._changed(changed)
 
     def _changed(self, paths: list[str]) -> None:
-        if self._state not in (State.STOPPING, State.STOPPED):
+        # The gate of a child and our own watcher notice the same save: one of them is enough.
+        if self._state not in (State.STOPPING, State.STOPPED) and (Event.CHANGED, None) not in self._pending:
             self._report.changed(paths)
             self._raise(Event.CHANGED)
 
@@ -219,7 +219,7 @@ class Supervisor:
             for message, fds in spawned.child.channel.receive():
                 self._said(spawned, message, fds)
         except Closed:
-            self._selector.unregister(spawned.child.channel)  # its exit is reported by its own descriptor
+            self._reactor.remove(spawned.child.channel)  # its exit is reported by its own descriptor
 
     def _said(self, spawned: Spawned, message: Message, fds: list[int]) -> None:
         what = message["say"]
@@ -244,12 +244,21 @@ class Supervisor:
     def _put_off(self, spawned: Spawned, message: Message) -> None:
         """A child that drains has a reason to live longer."""
         if message["say"] == "closing":
-            spawned.kill_at = time.monotonic() + self._config.http.graceful + SLACK
+            spawned.kill_at = time.monotonic() + self._config.http.graceful + self._slack
         elif message["say"] == "resumed":
-            spawned.kill_at = time.monotonic() + self._config.reload.grace + SLACK
-        elif self._state is not State.STOPPING:
+            spawned.kill_at = time.monotonic() + self._config.reload.grace + self._slack
+        elif self._state is State.STOPPING:
+            self._wait_no_more(spawned)
+        else:
             spawned.kill_at = None
             logger.warning("the restart waits: %s", message["where"])
+
+    def _wait_no_more(self, spawned: Spawned) -> None:
+        """The end has come for a child that waits for somebody at a breakpoint or a prompt."""
+        if spawned.serving:
+            self._see_off(spawned)
+        else:
+            spawned.child.kill()  # it loads, reads no messages, and has nothing to drain
 
     def _asked(self, page: Spawned, what: str) -> None:
         """A request has come to the page, which holds it until it is told to answer, or retired."""
@@ -259,6 +268,8 @@ class Supervisor:
             return
         self._look()
         if (Event.CHANGED, None) not in self._pending:
+            if self._state in (State.STARTING, State.DRAINING) and Event.SLOW not in self._timers:
+                self._show_loading(again=True)  # it stands elsewhere by now
             page.tell({"do": "answer"})
             if self._state is State.WAITING and self._retry.allow(time.monotonic()):
                 self._report.because("a request came while the start had failed")
@@ -267,16 +278,18 @@ class Supervisor:
     def _pass_on(self) -> None:
         """Give connections in transit to whoever serves now."""
         for spawned in (self._current, self._page):
-            if spawned is not None and spawned.serving:
+            if spawned is not None and spawned.serving and not spawned.exited:
                 self._transit.pass_on(spawned)
                 return
 
     def _progressed(self, spawned: Spawned, what: str, message: Message) -> None:
         if what == "loaded":
             self._timers.pop(Event.SLOW, None)
+            spawned.loaded = True
             self._report.loaded(spawned.generation, spawned.child.pid, time.monotonic() - spawned.began)
             self._raise(Event.LOADED, spawned)
         elif what == "serving":
+            self._timers.pop(Event.SLOW, None)
             spawned.serving = True
             self._raise(Event.SERVING, spawned)
         else:
@@ -301,9 +314,8 @@ class Supervisor:
         code = child.exit_code()
         if code is None:
             return
-        self._selector.unregister(child.fileno())
-        if child.channel.fileno() in self._selector.get_map():
-            self._selector.unregister(child.channel)
+        self._reactor.remove(child.fileno())
+        if self._reactor.remove(child.channel):
             for message, fds in child.channel.drain():
                 self._said(spawned, message, fds)
         spawned.exited = True
@@ -332,13 +344,7 @@ class Supervisor:
 
     def _crashed(self, spawned: Spawned, code: int, trace: str) -> None:
         how = describe_exit(code)
-        last = f" ({spawned.at} was read last)" if spawned.at and not spawned.serving else ""
-        when = "while it served" if spawned.serving else "while it loaded"
-        self._failure = {
-            "phase": "crash",
-            "error": f"the application's process {how} {when}{last}",
-            "traceback": trace,
-        }
+        self._failure = crash(how, spawned.serving, spawned.at, trace)
         if not spawned.serving:
             self._raise(Event.CRASHED, spawned)
         elif self._heal.allow(time.monotonic()):
@@ -357,23 +363,34 @@ class Supervisor:
             logger.error("%s; the options as they were are used", error)
         self._generation += 1
         self._report.spawned(self._generation, str(self._config.app.target))
-        self._watched.begin(self._config)
+        self._respawn()
+
+    def _respawn(self) -> None:
+        before = self._watched.begin(self._config)
+        if self._page is not None:
+            # It goes on answering with the failure: what that one read must not change meanwhile.
+            for entry in before:
+                self._watched.add(entry)
         self._current = self._launch(APP, {})
         self._timers[Event.SLOW] = time.monotonic() + self._config.reload.load_timeout
 
     def _launch(self, role: str, more: Message) -> Spawned:
         spawned = self._launcher.launch(role)
         spawned.boot(role, self._generation, {"config": self._config.to_json(), **more}, self._sockets)
-        self._selector.register(spawned.child.channel, selectors.EVENT_READ, lambda: self._heard(spawned))
-        self._selector.register(spawned.child.fileno(), selectors.EVENT_READ, lambda: self._exited(spawned))
+        self._reactor.add(spawned.child.channel, lambda: self._heard(spawned))
+        self._reactor.add(spawned.child.fileno(), lambda: self._exited(spawned))
         return spawned
 
     def _serve(self) -> None:
         if self._current is not None:
             self._current.tell({"do": "serve"})
+            self._timers[Event.SLOW] = time.monotonic() + self._config.reload.load_timeout
 
     def _retire_current(self) -> None:
         self._timers.pop(Event.SLOW, None)
+        for waiting in self._retired if self._state is State.STOPPING else ():
+            if waiting.kill_at is None:
+                self._wait_no_more(waiting)
         spawned, self._current = self._current, None
         if spawned is not None:
             self._retire(spawned)
@@ -386,14 +403,16 @@ class Supervisor:
             self._retire(spawned)
 
     def _retire(self, spawned: Spawned) -> None:
-        if spawned.exited:
-            return
+        if not spawned.exited:
+            self._see_off(spawned)
+            self._retired.append(spawned)
+
+    def _see_off(self, spawned: Spawned) -> None:
         stopping = self._state is State.STOPPING
         grace = self._config.http.graceful if stopping else self._config.reload.grace
         code = GOING_AWAY if stopping else SERVICE_RESTART
         spawned.tell({"do": "retire", "grace": grace, "code": code, "restart": not stopping})
-        spawned.kill_at = time.monotonic() + grace + SLACK
-        self._retired.append(spawned)
+        spawned.kill_at = time.monotonic() + grace + self._slack
 
     def _await(self) -> None:
         if not self._retired:
@@ -407,14 +426,12 @@ class Supervisor:
             self._watched.recall(self._served)
         self._put_up({"status": 500, **self._failure})
 
-    def _show_loading(self) -> None:
+    def _show_loading(self, again: bool = False) -> None:
         if self._current is None:
             return
-        seconds = time.monotonic() - self._current.began
-        last = f" ({self._current.at} was read last)" if self._current.at else ""
-        error = f"still loading after {seconds:.0f} s{last}"
-        logger.warning("%s", error)
-        self._put_up({"status": 503, "phase": "loading", "error": error, "traceback": ""})
+        failure = slow(time.monotonic() - self._current.began, self._current.at, self._current.loaded)
+        logger.log(logging.DEBUG if again else logging.WARNING, "%s", failure["error"])
+        self._put_up({"status": 503, **failure})
 
     def _put_up(self, failure: Message) -> None:
         if self._page is None:

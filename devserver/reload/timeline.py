@@ -35,6 +35,7 @@ from devserver.reload.answers import (
     is_young,
     list_entry,
     mode_of,
+    module_place,
     read_entry,
 )
 from devserver.reload.rules import Kind as Verdict
@@ -96,10 +97,15 @@ class Timeline:
         if entry.kind is Kind.PATH and entry.path in self._own:
             return []
         self._append(entry)
+        if entry.names is not None:
+            place = module_place(entry.path)
+            return [entry.path, *self.add(Entry(Kind.NAME, place, entry.names))]
         if entry.kind is not Kind.NAME:
             return [entry.path]
         folder = os.path.dirname(entry.path)
-        return [folder, entry.path] if entry.answer else [folder]
+        # What is a folder already may become a package, or be none any more.
+        is_folder = bool(entry.answer) and not (entry.answer or "").endswith(SUFFIXES)
+        return [folder, entry.path] if is_folder else [folder]
 
     def expect(self, path: str) -> None:
         """Note a file that counts without being read, so that a `touch` of it is known to be none."""

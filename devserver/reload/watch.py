@@ -99,16 +99,21 @@ class Watcher(Protocol):
         ...
 
 
-def make(poll: bool = False) -> Watcher:
-    """Choose the backend: polling if `poll`, else the best that this system has."""
+def make(poll: bool = False, quiet: bool = False) -> Watcher:
+    """Choose the backend: polling if `poll`, else the best that this system has.
+
+    Args:
+        quiet: another process watches the same, and has said what cannot be watched.
+    """
     if not poll:
         if sys.platform == "linux":
             from devserver.reload.inotify import Inotify
 
             try:
-                return Inotify()
+                return Inotify(quiet=quiet)
             except OSError as error:
-                log.warning("inotify cannot be used (%s): polling instead", error.strerror)
+                level = logging.DEBUG if quiet else logging.WARNING
+                log.log(level, "inotify cannot be used (%s): polling instead", error.strerror)
         else:
             from devserver.reload.notify import Watchfiles
 

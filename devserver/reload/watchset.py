@@ -30,9 +30,10 @@ class WatchSet:
         watcher: gives the hints; its `fileno` and `interval` say when to call `changed`.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, quiet: bool = False) -> None:
+        """Args: quiet: see `watch.make`."""
         self._rules = rules_of(config)
-        self.watcher = watch.make(config.reload.poll)
+        self.watcher = watch.make(config.reload.poll, quiet)
         self.timeline = Timeline(self._rules)
         self._begin(config)
 
@@ -78,7 +79,7 @@ class Gate:
 
     def __init__(self, config: Config) -> None:
         self._lock = threading.Lock()
-        self._set = WatchSet(config)
+        self._set = WatchSet(config, quiet=True)
 
     def add(self, entry: Entry) -> None:
         """See `WatchSet.add`."""

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -90,7 +90,7 @@ class DevServer:
         self.port = 0
         self.path = ""
         self.child = 0
-        self.log_file = tempfile.TemporaryFile()
+        self.log_file = tempfile.TemporaryFile()  # noqa: SIM115 # closed by __exit__
 
     def __enter__(self) -> DevServer:
         self._read, write = os.pipe()
@@ -127,6 +127,11 @@ class DevServer:
                 sys.stderr.write(f"--- log of devserver\n{self.log}\n--- events\n{self.seen}\n")
             os.close(self._read)
             self.log_file.close()
+
+    @property
+    def supervisor(self) -> int:
+        """The process that was started."""
+        return self.process.pid
 
     @property
     def log(self) -> str:
@@ -190,6 +195,17 @@ class DevServer:
             self.host, self.port = host.strip("[]"), int(port)
         return self.url
 
+    def idle(self, seconds: float) -> None:
+        """Let time pass, reading what comes: for moments that are random, not for waiting."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and self._more(end):
+            pass
+
+    def forget(self) -> None:
+        """Drop the events so far, of a test that makes very many."""
+        self.seen.clear()
+        self._cursor = 0
+
     def events(self, name: str) -> list[dict[str, Any]]:
         """All events of a name so far."""
         while select.select([self._read], [], [], 0)[0] and self._more(time.monotonic() + 1):
@@ -216,6 +232,19 @@ class DevServer:
             connection.request(method, path, body, dict(headers or {}))
             return Answer(connection.getresponse())
 
+    @contextlib.contextmanager
+    def asking(self, path: str = "/") -> Iterator[Callable[[], Answer]]:
+        """A request that has been sent. What is given waits for its answer."""
+        with self.connect() as connection:
+            connection.request("GET", path)
+            yield lambda: Answer(connection.getresponse())
+
+    def answered(self, path: str = "/") -> Answer:
+        """The answer of the application, for which an error page or two may have to be waited out."""
+        while (answer := self.get(path)).status in (500, 503):
+            self.serving()
+        return answer
+
     # ending
 
     def stop(self, signum: int = signal.SIGINT) -> int:
@@ -234,6 +263,11 @@ class DevServer:
     def processes(self) -> list[int]:
         """Every process below the one that was started."""
         return descendants(self.process.pid)
+
+
+def tell(text: str) -> None:
+    """Print a line of figures; pytest shows it with -s, or when the test fails."""
+    sys.stdout.write(f"{text}\n")
 
 
 def save(path: Path, text: str) -> None:

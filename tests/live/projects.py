@@ -128,7 +128,7 @@ def make_django(folder: Path) -> None:
     """The sample project, migrated; its heading is the answer, and its model imports `answer`."""
     ignored = shutil.ignore_patterns("__pycache__", "db.sqlite3")
     shutil.copytree(SAMPLES / "django_site", folder, dirs_exist_ok=True, ignore=ignored)
-    (folder / "db.sqlite3").write_bytes(_migrated())
+    (folder / "db.sqlite3").write_bytes(migrated())
     for name, old, new in (
         ("guestbook/models.py", "from django", "import answer\nfrom django"),
         ("guestbook/views.py", "from guestbook", "import answer\nfrom guestbook"),
@@ -142,7 +142,7 @@ def make_django(folder: Path) -> None:
 
 
 @functools.cache
-def _migrated() -> bytes:
+def migrated() -> bytes:
     """The sample's database as `manage.py migrate` makes it."""
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(SAMPLES / "django_site", folder, dirs_exist_ok=True)

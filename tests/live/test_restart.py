@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,7 +121,7 @@ def answered(server: DevServer) -> str:
 
 
 def check_restarts(server: DevServer, saves: int) -> None:
-    """A save leads to one restart, or to none if a request had just begun one; each has a number of its own."""
+    """A save leads to one restart, or to none if a request had just begun one; each has its number."""
     reasons = [event["reason"] for event in server.events("restart")]
     by_save = [reason for reason in reasons if reason.endswith(" changed")]
     by_request = reasons.count("a request came while the start had failed")
@@ -249,9 +248,9 @@ def test_same_save_twice_restarts_once(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def rename(tmp_path: Path) -> Iterator[Path]:
+def rename(tmp_path: Path) -> Path:
     """A file beside the project, to be renamed into it."""
-    yield tmp_path / ".answer.py.tmp"
+    return tmp_path / ".answer.py.tmp"
 
 
 def test_save_by_rename_restarts_once(tmp_path: Path, rename: Path) -> None:

@@ -1,0 +1,394 @@
+"""The applications that the benchmarks serve, each written into a folder of its own.
+
+All answer `GET /` with the token in their leaf module, which a benchmark saves anew and waits for.
+What differs is what a restart has to load: nothing, sixty routers, thirty Django applications.
+Knows no servers and measures nothing.
+
+    python benchmarks/applications.py fastapi /tmp/shop      to look at one
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+
+FIRST = "t0000"
+"""The token that an application is written with."""
+
+ROUTERS = 60
+DJANGO_APPS = 30
+MODELS = 5
+"""In each of the Django applications."""
+
+
+@dataclass(frozen=True)
+class Project:
+    """An application in a folder.
+
+    Attributes:
+        folder: the working directory for its server.
+        leaf: the module that holds the token and nothing else; the last one to be imported.
+        asgi, wsgi: what a server is told to serve; "" when it cannot be served that way.
+    """
+
+    folder: Path
+    leaf: Path
+    asgi: str = ""
+    wsgi: str = ""
+
+    def save(self, token: str) -> None:
+        """Save the leaf module with another token, in place, as most editors do."""
+        self.leaf.write_text(f'TOKEN = "{token}"\n')
+
+
+def put(folder: Path, files: dict[str, str]) -> None:
+    """Write files, given by their paths below a folder."""
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text.lstrip("\n"))
+
+
+LEAF = f'TOKEN = "{FIRST}"\n'
+
+ASGI = '''
+"""A bare ASGI callable."""
+import leaf
+
+HEADERS = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(leaf.TOKEN))]
+
+
+async def application(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+    else:
+        await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+        await send({"type": "http.response.body", "body": leaf.TOKEN.encode()})
+'''
+
+WSGI = '''
+"""A bare WSGI callable."""
+import leaf
+
+HEADERS = [("Content-Type", "text/plain"), ("Content-Length", str(len(leaf.TOKEN)))]
+
+
+def application(environ, start_response):
+    start_response("200 OK", HEADERS[:])
+    return [leaf.TOKEN.encode()]
+'''
+
+
+def asgi(folder: Path) -> Project:
+    """A bare ASGI callable and its leaf."""
+    put(folder, {"main.py": ASGI, "leaf.py": LEAF})
+    return Project(folder, folder / "leaf.py", asgi="main:application")
+
+
+def wsgi(folder: Path) -> Project:
+    """A bare WSGI callable and its leaf."""
+    put(folder, {"main.py": WSGI, "leaf.py": LEAF})
+    return Project(folder, folder / "leaf.py", wsgi="main:application")
+
+
+def widen(project: Project, modules: int) -> None:
+    """Have a bare application import so many more modules, which all belong to its watch set."""
+    names = [f"part{number}" for number in range(modules)]
+    put(project.folder / "parts", {f"{name}.py": f'NAME = "{name}"\n' for name in names})
+    put(project.folder / "parts", {"__init__.py": "".join(f"from parts import {name}\n" for name in names)})
+    main = project.folder / "main.py"
+    main.write_text(main.read_text().replace("import leaf", "import parts\nimport leaf", 1))
+
+
+ROUTER = Template("""
+from fastapi import APIRouter, HTTPException
+from pydantic import BaseModel
+from sqlalchemy import ForeignKey, String, select
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from shop.database import Base, engine
+
+router = APIRouter(prefix="/things$n", tags=["things$n"])
+
+
+class Thing$n(Base):
+    __tablename__ = "things$n"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(80))
+    parent_id: Mapped[int | None] = mapped_column(ForeignKey("things$n.id"))
+
+
+class New$n(BaseModel):
+    name: str
+    parent_id: int | None = None
+
+
+class Shown$n(New$n):
+    id: int
+    labels: list[str] = []
+
+
+@router.get("/", response_model=list[Shown$n])
+def every():
+    with Session(engine) as session:
+        return [Shown$n(id=t.id, name=t.name) for t in session.scalars(select(Thing$n))]
+
+
+@router.get("/{number}", response_model=Shown$n)
+def one(number: int):
+    with Session(engine) as session:
+        thing = session.get(Thing$n, number)
+    if thing is None:
+        raise HTTPException(404)
+    return Shown$n(id=thing.id, name=thing.name)
+
+
+@router.post("/", response_model=Shown$n, status_code=201)
+def add(new: New$n):
+    with Session(engine) as session:
+        thing = Thing$n(**new.model_dump())
+        session.add(thing)
+        session.commit()
+        return Shown$n(id=thing.id, name=thing.name)
+""")
+
+FASTAPI = """
+from importlib import import_module
+
+from fastapi import FastAPI
+from fastapi.responses import PlainTextResponse
+
+from shop.database import Base, engine
+
+app = FastAPI()
+for number in range(%d):
+    app.include_router(import_module(f"shop.routers.things{number}").router)
+Base.metadata.create_all(engine)
+
+from shop import leaf
+
+
+@app.get("/", response_class=PlainTextResponse)
+def token() -> str:
+    return leaf.TOKEN
+"""
+
+DATABASE = """
+from sqlalchemy import create_engine
+from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.pool import StaticPool
+
+engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
+
+
+class Base(DeclarativeBase):
+    pass
+"""
+
+
+def fastapi(folder: Path) -> Project:
+    """FastAPI with sixty routers, each with a table, three schemas' worth of models and three views."""
+    put(
+        folder / "shop",
+        {
+            "__init__.py": "",
+            "database.py": DATABASE,
+            "leaf.py": LEAF,
+            "main.py": FASTAPI % ROUTERS,
+            "routers/__init__.py": "",
+            **{f"routers/things{n}.py": ROUTER.substitute(n=n) for n in range(ROUTERS)},
+        },
+    )
+    return Project(folder, folder / "shop" / "leaf.py", asgi="shop.main:app")
+
+
+SETTINGS = """
+from pathlib import Path
+
+BASE_DIR = Path(__file__).parent.parent
+SECRET_KEY = "only for measuring"
+DEBUG = True
+ALLOWED_HOSTS = ["*"]
+ROOT_URLCONF = "site1.urls"
+WSGI_APPLICATION = "site1.wsgi.application"
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    *[f"part{number}" for number in range(%d)],
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": BASE_DIR / "db.sqlite3"}}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+STATIC_URL = "static/"
+"""
+
+URLS = """
+from django.contrib import admin
+from django.http import HttpResponse
+from django.urls import include, path
+
+import leaf
+
+
+def token(request):
+    return HttpResponse(leaf.TOKEN, content_type="text/plain")
+
+
+urlpatterns = [
+    path("", token),
+    path("admin/", admin.site.urls),
+    *[path(f"part{number}/", include(f"part{number}.urls")) for number in range(%d)],
+]
+"""
+
+GATEWAY = Template("""
+import os
+
+from django.core.$kind import get_${kind}_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "site1.settings")
+application = get_${kind}_application()
+""")
+
+MANAGE = """
+import os
+import sys
+
+from django.core.management import execute_from_command_line
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "site1.settings")
+execute_from_command_line(sys.argv)
+"""
+
+MODEL = Template("""
+
+class Record$n(models.Model):
+    title = models.CharField(max_length=80)
+    amount = models.DecimalField(max_digits=9, decimal_places=2, default=0)
+    made = models.DateTimeField(auto_now_add=True)
+    follows = models.ForeignKey("self", null=True, blank=True, on_delete=models.SET_NULL)
+""")
+
+PART_ADMIN = """
+from django.apps import apps
+from django.contrib import admin
+
+for model in apps.get_app_config(__package__).get_models():
+    admin.site.register(model, list_display=["title", "amount"], search_fields=["title"])
+"""
+
+PART_FORMS = """
+from django import forms
+from django.apps import apps
+
+FORMS = [
+    forms.modelform_factory(model, fields=["title", "amount"])
+    for model in apps.get_app_config(__package__).get_models()
+]
+"""
+
+PART_VIEWS = Template("""
+from django.views.generic import CreateView, DetailView, ListView
+
+from $name import forms, models
+
+VIEWS = [
+    (kind.__name__.lower(), kind.as_view(model=form.Meta.model, **more))
+    for form in forms.FORMS
+    for kind, more in [(ListView, {}), (DetailView, {}), (CreateView, {"fields": ["title"]})]
+]
+COUNT = len(models.__dict__)
+""")
+
+PART_URLS = Template("""
+from django.urls import path
+
+from $name import views
+
+app_name = "$name"
+urlpatterns = [path(f"{at}/{name}/<int:pk>/", view) for at, (name, view) in enumerate(views.VIEWS)]
+""")
+
+
+def _part(name: str) -> dict[str, str]:
+    models = "from django.db import models\n" + "".join(MODEL.substitute(n=n) for n in range(MODELS))
+    return {
+        f"{name}/__init__.py": "",
+        f"{name}/models.py": models,
+        f"{name}/admin.py": PART_ADMIN,
+        f"{name}/forms.py": PART_FORMS,
+        f"{name}/views.py": PART_VIEWS.substitute(name=name),
+        f"{name}/urls.py": PART_URLS.substitute(name=name),
+    }
+
+
+def django(folder: Path) -> Project:
+    """A Django project of thirty applications with five models each, their forms, views and admin pages."""
+    put(
+        folder,
+        {
+            "leaf.py": LEAF,
+            "manage.py": MANAGE,
+            "site1/__init__.py": "",
+            "site1/settings.py": SETTINGS % DJANGO_APPS,
+            "site1/urls.py": URLS % DJANGO_APPS,
+            "site1/asgi.py": GATEWAY.substitute(kind="asgi"),
+            "site1/wsgi.py": GATEWAY.substitute(kind="wsgi"),
+        },
+    )
+    for number in range(DJANGO_APPS):
+        put(folder, _part(f"part{number}"))
+    return Project(folder, folder / "leaf.py", asgi="site1.asgi:application", wsgi="site1.wsgi:application")
+
+
+APPLICATIONS: dict[str, Callable[[Path], Project]] = {
+    "asgi": asgi,
+    "wsgi": wsgi,
+    "fastapi": fastapi,
+    "django": django,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Write one of the benchmarks' applications into a folder.")
+    parser.add_argument("name", choices=APPLICATIONS)
+    parser.add_argument("folder", type=Path)
+    arguments = parser.parse_args()
+    project = APPLICATIONS[arguments.name](arguments.folder)
+    for interface in ("asgi", "wsgi"):
+        if target := getattr(project, interface):
+            print(f"{interface}: {target}")
+
+
+if __name__ == "__main__":
+    main()

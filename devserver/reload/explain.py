@@ -1,0 +1,141 @@
+"""What a change of a path would do, and by which rule: `--explain PATH`.
+
+The application is loaded in a child just as `--reload` does it, and what it read is looked at; it is
+never served. Decides nothing that is decided elsewhere: what counts stands in `rules` and
+`timeline`, this module puts their answers into words.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from collections.abc import Iterable, Mapping
+
+from devserver.config import Config
+from devserver.process import Kin, guard
+from devserver.process.control import Closed
+from devserver.reload import watch
+from devserver.reload.answers import OWN, SUFFIXES, Entry, Kind, module_place
+from devserver.reload.launcher import APP, Launcher, Spawned, describe_exit
+from devserver.reload.rules import Kind as Verdict
+from devserver.reload.rules import Rules
+from devserver.reload.watchset import rules_of
+
+
+def explain(config: Config, launcher: Launcher, paths: Iterable[str]) -> list[str]:
+    """Load the application and judge paths. Returns a line for each, after one for what went wrong."""
+    with guard(lambda: None):
+        kin = Kin()
+        entries, trouble = _load(config, launcher)
+        kin.end()
+    rules = rules_of(config)
+    for _ in watch.walk(rules):
+        pass  # it teaches the rules which folders are virtual environments
+    if config.file is not None:
+        entries.append(Entry(Kind.FILE, config.file, None))
+    real = {os.path.realpath(entry.path): entry.path for entry in entries}
+    lines = []
+    if trouble:
+        lines.append(f"the application could not be loaded, only what it read until then counts: {trouble}")
+    for path in paths:
+        known = os.path.abspath(path)
+        if not any(entry.path == known for entry in entries):
+            known = real.get(os.path.realpath(path), known)
+        lines.append(f"{path}: {judge(known, os.path.isdir(known), os.path.exists(known), entries, rules)}")
+    return lines
+
+
+def _load(config: Config, launcher: Launcher) -> tuple[list[Entry], str]:
+    """What loading the application reads, and what is wrong with it."""
+    spawned = launcher.launch(APP)
+    spawned.boot(APP, 1, {"config": config.to_json()}, [])
+    entries: list[Entry] = []
+    try:
+        trouble = _listen(spawned, entries, config.reload.load_timeout)
+        spawned.tell({"do": "retire"})  # it is no more than loaded, and leaves at once, by its exit handlers
+        select.select([spawned.child.channel], [], [], config.reload.grace)
+    finally:
+        spawned.discard()
+    return entries, trouble
+
+
+def _listen(spawned: Spawned, entries: list[Entry], timeout: float) -> str:
+    end = time.monotonic() + timeout
+    channel = spawned.child.channel
+    while select.select([channel], [], [], max(0.0, end - time.monotonic()))[0]:
+        try:
+            messages = channel.receive()
+        except Closed:
+            return f"its process {describe_exit(spawned.child.wait())}"
+        for message, _ in messages:
+            if message["say"] == "read":
+                entries += map(Entry.from_json, message["entries"])
+            elif message["say"] in ("loaded", "failed"):
+                return str(message.get("error", ""))
+    return f"still loading after {timeout:g} s"
+
+
+def judge(path: str, folder: bool, exists: bool, entries: list[Entry], rules: Rules) -> str:
+    """Say what a change of a path would do.
+
+    Args:
+        path: absolute, as the application spells it.
+        folder, exists: what is there now.
+        entries: what loading the application read.
+        rules: the rules of the `--reload-*` options.
+    """
+    verdict = rules.verdict(path, folder)
+    if verdict.kind is Verdict.NEVER:
+        return f"nothing: ignored by {_quoted(verdict.rule)}"
+    if any(entry.path == path and entry.answer == OWN for entry in entries):
+        return "nothing: the application writes it itself"
+    reason = _reason(path, exists, entries)
+    if reason:
+        return f"would restart: {reason}"
+    if verdict.kind is Verdict.ALWAYS and not folder:
+        return f"would restart: {_quoted(verdict.rule)}"
+    if exists and any(entry.kind is Kind.PATH and entry.path == path for entry in entries):
+        return "nothing: not read, but looked for and found; to remove it would restart"
+    if exists and any(entry.kind is Kind.LIST and entry.path == os.path.dirname(path) for entry in entries):
+        return "nothing: not read, but its folder was listed; to remove it would restart"
+    return "nothing: not read while the application was loaded"
+
+
+def _reason(path: str, exists: bool, entries: list[Entry]) -> str:
+    """Why a change of a path is another answer to what was asked; "" if it is none."""
+    names = {entry.path: entry.answer for entry in entries if entry.kind is Kind.NAME}
+    names.update({module_place(entry.path): entry.names for entry in entries if entry.names is not None})
+    for entry in entries:
+        if entry.path == path and entry.kind is Kind.FILE:
+            module = _module(path, names)
+            return f"executed as module {module}" if module else "read at load"
+        if entry.path == path and entry.kind is Kind.LIST:
+            return "its names were listed"
+        if entry.path == path and entry.kind is Kind.PATH and not entry.answer:
+            return "looked for, not found"
+        if entry.path == os.path.dirname(path) and entry.kind is Kind.LIST and not exists:
+            return "its folder was listed"
+    if not exists and path.endswith(SUFFIXES) and (found := names.get(module_place(path))) is not None:
+        return f"{found} was found in the same place" if found else "looked for, not found"
+    return ""
+
+
+def _module(path: str, names: Mapping[str, str | None]) -> str:
+    """The dotted name by which a file was imported; "" if it was not."""
+    at = module_place(path)
+    if not path.endswith(".py") or at not in names:
+        return ""
+    parts = []
+    while at in names:
+        at, name = os.path.split(at)
+        parts.append(name)
+    return ".".join(reversed(parts))
+
+
+def _quoted(rule: str) -> str:
+    """A rule as it would be typed."""
+    option, _, pattern = rule.partition(" ")
+    if option in ("--reload-include", "--reload-exclude"):
+        return f"{option} {pattern!r}"
+    return rule.replace("always out: ", "the built-in list, ")

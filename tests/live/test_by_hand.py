@@ -1,0 +1,132 @@
+"""What a person does at the terminal: keys, signals, and talking with the application."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.live.process import DevServer, save
+from tests.live.projects import PROJECTS, answer
+from tests.live.terminal import OnTerminal
+
+pytestmark = pytest.mark.live
+
+QUICK = ("--reload", "--reload-grace", "0.2")
+
+
+def test_r_restarts_and_q_quits(tmp_path: Path) -> None:
+    PROJECTS["asgi"].make(tmp_path)
+    with OnTerminal("app:app", *QUICK, cwd=tmp_path) as server:
+        server.serving()
+        first = server.child
+        server.types("r\n")
+        assert server.restarted()["reason"] == "r was pressed"
+        assert server.child != first
+        assert server.get("/").text == "one"
+        server.types("nothing that it knows\n")
+        server.types("q\n")
+        assert server.ended() == 0
+        assert len(server.events("restart")) == 1
+        assert server.events("stopped")
+        assert server.echoes
+
+
+def test_r_restarts_what_has_failed(tmp_path: Path) -> None:
+    """What it failed for is mended where no save is seen."""
+    path = PROJECTS["wsgi"].make(tmp_path)
+    flag = tmp_path.parent / f"{tmp_path.name}-outside"
+    path.write_text(f"import os\nassert os.path.exists({str(flag)!r}), 'no flag'\n{answer('up')}")
+    with OnTerminal("app:application", *QUICK, cwd=tmp_path) as server:
+        assert "no flag" in server.failed()["error"]
+        flag.touch()
+        server.types("r\n")
+        assert server.restarted()["reason"] == "r was pressed"
+        assert server.get("/").text == "up"
+        server.types("q\n")
+        assert server.ended() == 0
+
+
+def test_hang_up_restarts(tmp_path: Path) -> None:
+    """SIGHUP, as to any daemon, when there is no terminal that could have hung up; also after a failure."""
+    path = PROJECTS["wsgi"].make(tmp_path)
+    with DevServer("app:application", *QUICK, cwd=tmp_path) as server:
+        server.serving()
+        first = server.child
+        server.process.send_signal(signal.SIGHUP)
+        assert server.restarted()["reason"] == "SIGHUP"
+        assert server.child != first
+        save(path, "TEXT = (")
+        server.failed()
+        server.process.send_signal(signal.SIGHUP)
+        assert server.wait("restart")["reason"] == "SIGHUP"
+        save(path, answer("two"))
+        server.serving()
+        assert server.get("/").text == "two"
+        assert server.stop() == 0
+
+
+def test_no_keys_without_a_terminal(tmp_path: Path) -> None:
+    """A pipe is the application's: what was written into it is still there when the application reads."""
+    path = PROJECTS["wsgi"].make(tmp_path)
+    path.write_text(answer("one", ask="import sys; global TEXT; TEXT = repr(sys.stdin.readline())"))
+    with DevServer("app:application", *QUICK, cwd=tmp_path, stdin=subprocess.PIPE) as server:
+        server.serving()
+        assert server.process.stdin is not None
+        with server.process.stdin as pipe:
+            pipe.write(b"q\nr\n")
+            pipe.flush()
+            assert server.get("/").text == "'q\\n'"
+        assert server.process.poll() is None
+        assert not server.events("restart")
+        assert server.stop() == 0
+
+
+def test_a_line_for_the_application_is_not_taken(tmp_path: Path) -> None:
+    path = PROJECTS["wsgi"].make(tmp_path)
+    path.write_text(answer("one", ask="global TEXT; TEXT = input('your wish? ')"))
+    with OnTerminal("app:application", *QUICK, cwd=tmp_path) as server:
+        server.serving()
+        for wish in ("q", "r"):
+            with server.asking() as answered:
+                server.reads("your wish? ")
+                server.types(f"{wish}\n")
+                assert answered().text == wish
+        assert not server.events("restart")
+        assert not server.events("stopped")
+        server.types("r\n")  # afterwards the keys are the server's again
+        assert server.restarted()["reason"] == "r was pressed"
+        server.types("q\n")
+        assert server.ended() == 0
+
+
+@pytest.mark.parametrize("name", ["asgi", "wsgi"])
+def test_restart_waits_for_whoever_is_at_a_breakpoint(name: str, tmp_path: Path) -> None:
+    """In the loop's thread and in another one."""
+    project = PROJECTS[name]
+    path = project.make(tmp_path)
+    path.write_text(answer("one", ask="secret = 6 * 7; breakpoint()"))
+    with OnTerminal(project.target, *QUICK, cwd=tmp_path) as server:
+        server.serving()
+        first = server.child
+        with server.asking() as answered:
+            server.reads("(Pdb) ")
+            server.types("p secret\n")
+            assert "42" in server.reads("(Pdb) ")
+            save(path, answer("two"))
+            server.reads("the restart waits: the application waits for a line from the terminal")
+            server.types("p secret + 1\n")
+            assert "43" in server.reads("(Pdb) ")
+            server.types("c\n")
+            assert answered().text == "one"
+        assert server.wait("restart")["reason"] == "answer.py changed"
+        server.serving()
+        assert server.child != first
+        assert server.get("/").text == "two"
+        assert len(server.events("restart")) == 1
+        assert server.echoes
+        server.types("q\n")
+        assert server.ended() == 0
+        assert "was killed" not in server.log

@@ -1,0 +1,164 @@
+"""The error page, asked for as different clients do: form, status, and who may see source."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from devserver.console import lan_urls
+from tests.live.process import DevServer
+from tests.live.projects import PROJECTS, answer
+
+pytestmark = pytest.mark.live
+
+LINE = "raise RuntimeError('out of <cheese>')  # a secret"
+ERROR = "RuntimeError: out of <cheese>"
+SECRET = "# a secret"
+"""Stands in the source alone, and so shows where lines of source are told."""
+
+BROKEN = {"load": LINE, "request": answer("one", ask=LINE)}
+
+
+@pytest.fixture(scope="module", params=["load", "request"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevServer]:
+    """An application that fails while it loads, or whenever it is asked."""
+    folder = tmp_path_factory.mktemp(request.param)
+    PROJECTS["asgi"].make(folder).write_text(BROKEN[request.param])
+    with DevServer("app:app", "--reload", "--host", "0.0.0.0", "--port", "0", cwd=folder) as server:
+        server.failed() if request.param == "load" else server.serving()
+        server.host = "127.0.0.1"
+        yield server
+
+
+def test_html_for_a_browser(server: DevServer) -> None:
+    page = server.get(Accept="text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8")
+    assert page.status == 500
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert page.headers["cache-control"] == "no-store"
+    assert page.text.startswith("<!doctype html>")
+    assert "out of &lt;cheese&gt;" in page.text
+    assert "<cheese>" not in page.text
+    assert "answer.py" in page.text
+    assert SECRET in page.text
+
+
+def test_json_for_a_program(server: DevServer) -> None:
+    page = server.get(Accept="application/json")
+    assert page.status == 500
+    assert page.headers["content-type"] == "application/json"
+    fields = json.loads(page.text)
+    assert fields["error"] == ERROR
+    assert any("answer.py" in line for line in fields["traceback"])
+    assert any(SECRET in line for line in fields["traceback"])
+
+
+@pytest.mark.parametrize("accept", ["text/plain", "*/*", ""])
+def test_text_for_a_terminal(accept: str, server: DevServer) -> None:
+    page = server.get(**({"Accept": accept} if accept else {}))
+    assert page.status == 500
+    assert page.headers["content-type"] == "text/plain; charset=utf-8"
+    assert page.text.startswith(ERROR)
+    assert SECRET in page.text
+
+
+def test_traceback_begins_with_the_users_code_and_has_none_of_ours(server: DevServer) -> None:
+    page = server.get(Accept="text/plain")
+    frames = [line.split('"')[1] for line in page.text.splitlines() if line.lstrip().startswith('File "')]
+    assert Path(frames[0]).name == "app.py"
+    assert Path(frames[-1]).name == "answer.py"
+    assert not [frame for frame in frames if "devserver" in Path(frame).parts]
+
+
+OURS = ["localhost", "LOCALHOST:8000", "shop.localhost", "127.0.0.1:1", "[::1]:8000", "10.1.2.3"]
+FOREIGN = ["evil.example", "evil.example:8000", "localhost.evil.example", "127.0.0.1.evil.example"]
+
+
+@pytest.mark.parametrize("host", OURS)
+def test_source_for_this_machine(host: str, server: DevServer) -> None:
+    assert SECRET in server.get(Host=host).text
+
+
+@pytest.mark.parametrize("host", FOREIGN)
+@pytest.mark.parametrize("accept", ["text/html", "application/json", "text/plain"])
+def test_no_source_for_a_name_that_others_control(host: str, accept: str, server: DevServer) -> None:
+    page = server.get(Host=host, Accept=accept)
+    assert page.status == 500
+    assert "RuntimeError" in page.text
+    assert SECRET not in page.text
+
+
+def test_no_source_for_another_machine(server: DevServer) -> None:
+    urls = lan_urls("0.0.0.0", server.port)
+    if not urls:
+        pytest.skip("this machine has no address but loopback")
+    server.host = urls[0].removeprefix("http://").rpartition(":")[0]
+    try:
+        page = server.get()  # from that address, too, which is not loopback
+    finally:
+        server.host = "127.0.0.1"
+    assert page.status == 500
+    assert "RuntimeError" in page.text
+    assert SECRET not in page.text
+
+
+def test_source_over_a_unix_socket(tmp_path: Path) -> None:
+    PROJECTS["asgi"].make(tmp_path).write_text(LINE)
+    place = Path("/tmp", f"devserver-page-{os.getpid()}.sock")
+    with DevServer("app:app", "--reload", "--uds", str(place), cwd=tmp_path) as server:
+        server.failed()
+        assert SECRET in server.get(Host="evil.example").text
+
+
+@pytest.mark.parametrize("where", BROKEN)
+def test_short_page_shows_no_source(where: str, tmp_path: Path) -> None:
+    PROJECTS["asgi"].make(tmp_path).write_text(BROKEN[where])
+    with DevServer("app:app", "--reload", "--error-page", "short", cwd=tmp_path) as server:
+        server.failed() if where == "load" else server.serving()
+        page = server.get()
+        assert page.status == 500
+        assert ERROR in page.text
+        assert SECRET not in page.text
+        assert server.stop() == 0
+        assert SECRET in server.log  # the terminal is the user's own
+
+
+@pytest.mark.parametrize("name", ["asgi", "wsgi"])
+def test_no_page_without_reload(name: str, tmp_path: Path) -> None:
+    project = PROJECTS[name]
+    project.make(tmp_path).write_text(BROKEN["request"])
+    with DevServer(project.target, cwd=tmp_path) as server:
+        server.serving()
+        for accept in ("text/html", "application/json", "text/plain"):
+            page = server.get(Accept=accept)
+            assert page.status == 500
+            assert page.text == "Internal Server Error"
+        assert server.stop() == 0
+        assert SECRET in server.log
+
+
+def test_failure_after_the_response_has_begun_cuts_the_connection(tmp_path: Path) -> None:
+    """A page can no longer be sent; that something is missing must be seen all the same."""
+    (tmp_path / "app.py").write_text(
+        "async def app(scope, receive, send):\n"
+        "    assert scope['type'] == 'http'\n"
+        "    await send({'type': 'http.response.start', 'status': 200})\n"
+        "    await send({'type': 'http.response.body', 'body': b'begun', 'more_body': True})\n"
+        "    raise RuntimeError('out of cheese')\n"
+    )
+    with DevServer("app:app", "--reload", cwd=tmp_path) as server:
+        server.serving()
+        with socket.create_connection(("127.0.0.1", server.port), 10) as sock:
+            sock.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            data = b""
+            while more := sock.recv(65536):
+                data += more
+        assert b"begun" in data
+        assert not data.endswith(b"0\r\n\r\n")
+        assert b"RuntimeError" not in data
+        assert server.stop() == 0
+        assert "out of cheese" in server.log

@@ -1,0 +1,189 @@
+"""However it ends, nothing of it is left: no process, no listener, no terminal without echo."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.live.process import DevServer, descendants, gone
+from tests.live.projects import PROJECTS, answer
+from tests.live.terminal import OnTerminal
+
+pytestmark = pytest.mark.live
+
+LIMIT = 2.0
+"""Seconds within which everything must be gone."""
+
+MARK = "DEVSERVER_TEST_TREE"
+"""What the test started, and all that this starts, has it in its environment."""
+
+# One that ends when asked to and one that does not, and a child of it; none in a session of its own.
+PROGRAMS = """
+import subprocess
+subprocess.Popen(["sleep", "1000"])
+subprocess.Popen(["sh", "-c", "trap '' HUP INT TERM; sleep 1000; sleep 1000"])
+"""
+
+NOT_SERVING = {
+    "failure": "TEXT = (",
+    "load": "import time; time.sleep(1000)",
+    # In C, without ever looking up: no signal handler and no thread of Python's gets its turn.
+    "load that holds the GIL": "import re; re.match(r'(a+)+$', 'a' * 40 + 'b')",
+}
+
+STARTS = {"alone": "", "with programs": PROGRAMS}
+
+
+def tree(mark: str) -> set[int]:
+    """Every process that carries a mark."""
+    wanted = f"{MARK}={mark}".encode()
+    found = set()
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # ended meanwhile
+            if wanted in (entry / "environ").read_bytes().split(b"\0"):
+                found.add(int(entry.name))
+    return found
+
+
+@contextlib.contextmanager
+def nothing_is_left(server: DevServer, mark: str) -> Iterator[set[int]]:
+    """Everything that lives now, and whatever comes of it, is gone within `LIMIT` of what is done inside."""
+    shell = {server.process.pid} - {server.supervisor}
+    before = tree(mark) - shell
+    assert server.supervisor in before
+    yield before
+    end = time.monotonic() + LIMIT
+    server.ended(LIMIT)
+    for pid in before:
+        gone(pid, max(0.0, end - time.monotonic()))
+    assert not tree(mark) - shell
+    for host in ("127.0.0.1", "::1"):
+        assert is_free(host, server.port)
+
+
+def is_free(host: str, port: int) -> bool:
+    """Whether nobody listens, and a server could."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind((host, port))
+        except OSError:
+            return False
+        return True
+
+
+def kill_supervisor(server: DevServer) -> None:
+    os.kill(server.supervisor, signal.SIGKILL)
+
+
+def kill_both(server: DevServer) -> None:
+    """As far as two calls are one moment; the child is the one that could have helped."""
+    os.kill(server.child, signal.SIGKILL)
+    os.kill(server.supervisor, signal.SIGKILL)
+
+
+def terminate_supervisor(server: DevServer) -> None:
+    """As an IDE stops what it has started."""
+    os.kill(server.supervisor, signal.SIGTERM)
+
+
+def hang_up(server: DevServer) -> None:
+    """The terminal's window is closed."""
+    assert isinstance(server, OnTerminal)
+    server.hangs_up()
+
+
+ENDS: dict[str, Callable[[DevServer], None]] = {
+    "supervisor killed": kill_supervisor,
+    "both killed": kill_both,
+    "supervisor terminated": terminate_supervisor,
+    "terminal closed": hang_up,
+}
+
+
+@pytest.mark.parametrize(
+    ("end", "programs"),
+    [("supervisor killed", "alone"), ("terminal closed", "alone"), *((end, "with programs") for end in ENDS)],
+)
+def test_nothing_is_left_of_what_served(end: str, programs: str, tmp_path: Path) -> None:
+    path = PROJECTS["asgi"].make(tmp_path)
+    path.write_text(answer("one") + STARTS[programs])
+    mark = secrets.token_hex(8)
+    with OnTerminal("app:app", "--reload", cwd=tmp_path, env={MARK: mark}) as server:
+        server.serving()
+        assert server.get("/").text == "one"
+        with nothing_is_left(server, mark) as before:
+            assert len(before) >= (6 if programs == "with programs" else 3)
+            ENDS[end](server)
+
+
+@pytest.mark.parametrize(
+    ("what", "end"),
+    [
+        ("failure", "terminal closed"),
+        ("failure", "supervisor killed"),
+        ("load", "supervisor terminated"),
+        ("load", "supervisor killed"),
+        ("load that holds the GIL", "supervisor terminated"),
+        ("load that holds the GIL", "supervisor killed"),
+    ],
+)
+def test_nothing_is_left_of_what_did_not_serve(what: str, end: str, tmp_path: Path) -> None:
+    path = PROJECTS["wsgi"].make(tmp_path)
+    path.write_text(NOT_SERVING[what])
+    mark = secrets.token_hex(8)
+    arguments = ["--reload", "--load-timeout", "0.2", "--timeout-graceful-shutdown", "1"]
+    with OnTerminal("app:application", *arguments, cwd=tmp_path, env={MARK: mark}) as server:
+        server.listening()
+        assert server.get("/").status == (500 if what == "failure" else 503)
+        with nothing_is_left(server, mark):
+            ENDS[end](server)
+
+
+@pytest.mark.parametrize("end", [*ENDS, "child killed"])
+def test_terminal_echoes_after_a_breakpoint(end: str, tmp_path: Path) -> None:
+    """A line editor has switched the echo off, and is not there any more to switch it on."""
+    path = PROJECTS["asgi"].make(tmp_path)
+    path.write_text(answer("one", ask="import readline; breakpoint()"))
+    mark = secrets.token_hex(8)
+    arguments = ["--reload", "--timeout-graceful-shutdown", "1"]
+    with OnTerminal("app:app", *arguments, cwd=tmp_path, env={MARK: mark}) as server:
+        server.serving()
+        assert server.echoes
+        with server.asking():
+            server.reads("(Pdb) ")
+            assert not server.echoes, "the trap is not set"
+            if end == "child killed":
+                os.kill(server.child, signal.SIGKILL)
+                assert "SIGKILL" in server.restarted()["reason"]
+                assert server.echoes
+                return
+            with nothing_is_left(server, mark):
+                ENDS[end](server)
+        if end != "terminal closed":
+            assert server.echoes
+
+
+def test_killed_child_leaves_nothing_but_its_successor(tmp_path: Path) -> None:
+    path = PROJECTS["wsgi"].make(tmp_path)
+    path.write_text(answer("one") + PROGRAMS)
+    mark = secrets.token_hex(8)
+    with DevServer("app:application", "--reload", cwd=tmp_path, env={MARK: mark}) as server:
+        server.serving()
+        # The spare is not among them: it lives on as the successor.
+        below = {server.child, *descendants(server.child)}
+        os.kill(server.child, signal.SIGKILL)
+        for pid in below:
+            gone(pid, LIMIT)
+        server.restarted()
+        assert server.get("/").text == "one"
+        with nothing_is_left(server, mark):
+            terminate_supervisor(server)

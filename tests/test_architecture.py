@@ -1,0 +1,117 @@
+"""The rooms of the code and who may import whom, held against the imports as they are."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "devserver"
+
+# From the bottom up. A module imports from its own floor and from those below; within a floor
+# `ALLOWED` says what is more, and what less.
+FLOORS = [
+    {"devserver", "errors", "kinds", "options", "config"},
+    {"events", "console", "dotenv", "process", "http", "discovery", "interface", "app", "listeners"},
+    {"gateway", "reload"},
+    {"devtools"},
+    {"server"},
+    {"launch"},
+    {"cli", "__main__"},
+]
+SEPARATE = [("gateway", "reload"), ("reload", "gateway"), ("reload", "http"), ("http", "process"), ("process", "http")]
+HTTP_FOR_GATEWAYS = {"devserver.http.exchange"}
+HEAVY = ("asyncio", "h11", "wsproto", "httptools", "uvloop", "watchfiles", "ssl", "http.client")
+
+
+def room(module: str) -> str:
+    """The room that a module of the package is in."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else parts[0]
+
+
+def floor(module: str) -> int:
+    return next(i for i, rooms in enumerate(FLOORS) if room(module) in rooms)
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports_of(path: Path) -> list[tuple[str, bool]]:
+    """Modules of the package that a file imports, and whether it does so when it is imported itself."""
+    tree = ast.parse(path.read_text())
+    later = {id(n) for f in ast.walk(tree) if isinstance(f, ast.FunctionDef | ast.AsyncFunctionDef) for n in ast.walk(f)}
+    typing = {
+        id(n)
+        for f in ast.walk(tree)
+        if isinstance(f, ast.If) and isinstance(f.test, ast.Name) and f.test.id == "TYPE_CHECKING"
+        for n in ast.walk(f)
+    }
+    found = []
+    for node in ast.walk(tree):
+        now = id(node) not in later and id(node) not in typing
+        if isinstance(node, ast.Import):
+            found += [(alias.name, now) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                path_of = PACKAGE.parent / Path(*node.module.split("."), alias.name)
+                whole = path_of.with_suffix(".py").exists() or path_of.is_dir()
+                found.append((f"{node.module}.{alias.name}" if whole else node.module, now))
+    return [(name, now) for name, now in found if room(name) and name.split(".")[0] == "devserver"]
+
+
+MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_go_down(module: str) -> None:
+    if module == "devserver":
+        return  # its public names are made on demand
+    for imported, _ in imports_of(MODULES[module]):
+        assert floor(imported) <= floor(module), f"{module} imports {imported}, which is above it"
+        pair = room(module), room(imported)
+        assert pair not in SEPARATE, f"{module} imports {imported}: these rooms know nothing of each other"
+        if pair == ("gateway", "http"):
+            assert imported in HTTP_FOR_GATEWAYS, f"{module} imports {imported}: gateways know only the seam"
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    now = {name: {i for i, at_once in imports_of(path) if at_once and i != name} for name, path in MODULES.items()}
+    for start in now:
+        seen, ahead = set(), list(now[start])
+        while ahead:
+            name = ahead.pop()
+            assert name != start or start == "devserver", f"{start} imports itself in a circle"
+            if name not in seen and name != "devserver":
+                seen.add(name)
+                ahead += now.get(name, ())
+
+
+def test_the_supervisor_is_light() -> None:
+    """What a supervisor imports holds no event loop, no parser and no gateway."""
+    program = (
+        "import sys, devserver.cli, devserver.launch, devserver.listeners, devserver.reload.supervisor;"
+        "from devserver.reload import watch; watch.make(False).close();"
+        f"print([name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_modules_keep_their_size() -> None:
+    for name, path in MODULES.items():
+        assert len(path.read_text().splitlines()) <= 400, f"{name} is longer than 400 lines"
+
+
+def test_functions_keep_their_size() -> None:
+    for name, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert node.end_lineno is not None
+                lines = node.end_lineno - node.body[0].lineno + 1
+                assert lines <= 60, f"{name}.{node.name} has {lines} lines"

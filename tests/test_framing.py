@@ -1,0 +1,370 @@
+"""Heads, bodies and the heads of responses, byte for byte, without any I/O."""
+
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from devserver.errors import ApplicationError
+from devserver.http import framing, response
+from devserver.http.body import BadBody, Body, ChunkedBody, LengthBody, body
+from devserver.http.framing import Refused, end_of_head, read
+
+HOST = b"Host: example.org\r\n"
+
+
+def head(*lines: bytes, first: bytes = b"GET / HTTP/1.1", host: bytes = HOST) -> bytes:
+    return first + b"\r\n" + host + b"".join(line + b"\r\n" for line in lines) + b"\r\n"
+
+
+# Where a head ends
+
+
+def test_a_head_ends_after_the_blank_line() -> None:
+    whole = head(b"A: b")
+    assert end_of_head(whole, 0, 1000) == len(whole)
+    assert end_of_head(whole + b"GET / HTTP", 0, 1000) == len(whole)
+
+
+def test_a_head_that_arrives_byte_by_byte_ends_at_the_same_place() -> None:
+    whole = head(b"A: b")
+    for arrived in range(len(whole)):
+        assert end_of_head(whole[:arrived], max(0, arrived - 1), 1000) == -1
+    assert end_of_head(whole, len(whole) - 1, 1000) == len(whole)
+
+
+def test_the_limit_is_for_the_head_and_not_for_what_follows() -> None:
+    whole = head(b"A: b")
+    assert end_of_head(whole + b"x" * 1000, 0, len(whole)) == len(whole)
+    with pytest.raises(Refused) as refused:
+        end_of_head(whole, 0, len(whole) - 1)
+    assert refused.value.status == 431
+    with pytest.raises(Refused) as refused:
+        end_of_head(b"GET /" + b"x" * 100, 0, 100)
+    assert refused.value.status == 431
+
+
+@pytest.mark.parametrize(
+    ("arrived", "named"),
+    [
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "https"),
+        (b"GET / HTTP/1.1\nHost: x\n\n", "bare"),
+        (b"GET / HTTP/1.1\r\nHost: x\n\r", "bare"),
+        (b"GET / HTTP/1.1\rHost: x", "bare"),
+    ],
+)
+def test_what_may_never_end_is_refused_at_once(arrived: bytes, named: str) -> None:
+    with pytest.raises(Refused, match=named) as refused:
+        end_of_head(arrived, 0, 1000)
+    assert refused.value.status == 400
+
+
+def test_a_bare_line_end_is_found_where_two_pieces_meet() -> None:
+    first = b"GET / HTTP/1.1\r"
+    assert end_of_head(first, 0, 1000) == -1
+    with pytest.raises(Refused, match="bare"):
+        end_of_head(first + b"H", len(first), 1000)
+
+
+def test_blank_lines_before_a_request_are_counted() -> None:
+    assert framing.blank_lines(b"GET") == 0
+    assert framing.blank_lines(b"\r\n\r\nGET") == 4
+    assert framing.blank_lines(b"\r\n\nGET") == 2
+
+
+# What a head may look like
+
+
+@pytest.mark.parametrize(
+    "good",
+    [
+        head(),
+        head(first=b"OPTIONS * HTTP/1.1"),
+        head(first=b"MKCALENDAR /a?b=%20 HTTP/1.1"),
+        head(first=b"GET / HTTP/1.0", host=b""),
+        head(b"Empty:", b"Tab:\ta\tb", b"Obs: \x80\xff", b"!#$%&'*+-.^_`|~: x"),
+        head(b"Content-Length:   5  "),
+        head(host=b"Host:\r\n"),
+        head(host=b"host: [::1]:8000\r\n"),
+        head(first=b"GET http://example.org HTTP/1.1"),
+    ],
+)
+def test_heads_that_are_good(good: bytes) -> None:
+    read(good)
+
+
+@pytest.mark.parametrize(
+    ("bad", "status", "named"),
+    [
+        (head(b"Transfer-Encoding: chunked", b"Content-Length: 5"), 400, "both"),
+        (head(b"Content-Length: 5", b"Transfer-Encoding: chunked"), 400, "both"),
+        (head(b"Content-Length: 5", b"Content-Length: 6"), 400, "Content-Length"),
+        (head(b"Content-Length: 5", b"content-length: 5"), 400, "Content-Length"),
+        (head(b"Content-Length: 5, 5"), 400, "Content-Length"),
+        (head(b"Content-Length: +5"), 400, "Content-Length"),
+        (head(b"Content-Length: -5"), 400, "Content-Length"),
+        (head(b"Content-Length: 0x5"), 400, "Content-Length"),
+        (head(b"Content-Length: 5_0"), 400, "Content-Length"),
+        (head(b"Content-Length:"), 400, "Content-Length"),
+        (head(b"Content-Length: " + b"9" * 19), 400, "Content-Length"),
+        (head(b"Transfer-Encoding: gzip"), 501, "coding"),
+        (head(b"Transfer-Encoding: gzip, chunked"), 501, "coding"),
+        (head(b"Transfer-Encoding: chunked, chunked"), 501, "coding"),
+        (head(b"Transfer-Encoding: chunked", b"Transfer-Encoding: identity"), 501, "coding"),
+        (head(b"Transfer-Encoding: \x0bchunked"), 400, "malformed"),
+        (head(b"Transfer-Encoding:"), 501, "coding"),
+        (head(b"Transfer-Encoding: chunked", first=b"GET / HTTP/1.0"), 400, "1.0"),
+        (head(host=b""), 400, "no Host"),
+        (head(HOST.rstrip()), 400, "more than one Host"),
+        (head(host=b"Host: a b\r\n"), 400, "Host"),
+        (head(host=b"Host: a/b\r\n"), 400, "Host"),
+        (head(host=b"Host: user@a\r\n"), 400, "Host"),
+        (head(b"A : b"), 400, "colon"),
+        (head(b"A\t: b"), 400, "colon"),
+        (head(b"A: b\rc"), 400, "bare"),
+        (head(b"A: b\nC: d"), 400, "bare"),
+        (head(b"A: b", b" folded"), 400, "folded"),
+        (head(b"A: b", b"\tfolded"), 400, "folded"),
+        (head(b"A: b\0c"), 400, "NUL"),
+        (head(first=b"GET /\0 HTTP/1.1"), 400, "NUL"),
+        (head(b"A: b\x01c"), 400, "malformed"),
+        (head(b"A: b\x7fc"), 400, "malformed"),
+        (head(b"(A): b"), 400, "malformed"),
+        (head(b"no colon"), 400, "malformed"),
+        (head(b": no name"), 400, "malformed"),
+        (head(first=b"GET /"), 400, "request line"),
+        (head(first=b"GET  / HTTP/1.1"), 400, "request line"),
+        (head(first=b"GET / HTTP/1.1 "), 400, "request line"),
+        (head(first=b"GET / http/1.1"), 400, "request line"),
+        (head(first=b"GET /a b HTTP/1.1"), 400, "request line"),
+        (head(first=b"G(T / HTTP/1.1"), 400, "malformed"),
+        (head(first=b"GET /\xff HTTP/1.1"), 400, "malformed"),
+        (head(first=b"GET /#a HTTP/1.1"), 400, "malformed"),
+        (head(first=b"GET a HTTP/1.1"), 400, "target"),
+        (head(first=b"GET * HTTP/1.1"), 400, "target"),
+        (head(first=b"GET http:///a HTTP/1.1"), 400, "target"),
+        (head(first=b"GET ftp://a/ HTTP/1.1"), 400, "target"),
+        (head(first=b"GET / HTTP/2.0"), 505, "HTTP/1"),
+        (head(first=b"GET / HTTP/1.2"), 505, "HTTP/1"),
+        (head(first=b"GET / HTTP/0.9"), 505, "HTTP/1"),
+        (b"PRI * HTTP/2.0\r\n\r\n", 505, "HTTP/1"),
+        (head(first=b"CONNECT a:80 HTTP/1.1"), 501, "CONNECT"),
+        (head(b"Expect: a miracle"), 417, "expectation"),
+    ],
+)
+def test_heads_that_are_refused(bad: bytes, status: int, named: str) -> None:
+    with pytest.raises(Refused, match=named) as refused:
+        read(bad)
+    assert refused.value.status == status
+
+
+# What a head says
+
+
+def test_what_is_said_about_the_body() -> None:
+    assert read(head()).length == 0
+    assert read(head(b"Content-Length: 0012 ")).length == 12
+    assert read(head(b"CONTENT-LENGTH:12")).length == 12
+    assert read(head(b"Transfer-Encoding: Chunked ")).length == -1
+    assert read(head(b"X-Content-Length: 12", b"A: Content-Length: 3")).length == 0
+
+
+def test_what_is_said_about_the_connection() -> None:
+    assert read(head()).keep_alive
+    assert not read(head(b"Connection: Keep-Alive, Close")).keep_alive
+    assert not read(head(b"Connection: a", b"Connection: close")).keep_alive
+    assert not read(head(b"Connection: keep-alive", first=b"GET / HTTP/1.0")).keep_alive
+    assert read(head(b"Connection: Upgrade", b"Upgrade: WebSocket")).upgrade == b"websocket"
+    assert read(head(b"Upgrade: websocket")).upgrade == b""
+
+
+def test_continue_is_expected_where_there_is_a_body() -> None:
+    assert read(head(b"Expect: 100-Continue", b"Content-Length: 1")).expects
+    assert not read(head(b"Expect: 100-continue", b"Content-Length: 0")).expects
+    assert not read(head(b"Expect: 100-continue", b"Content-Length: 1", first=b"PUT / HTTP/1.0")).expects
+
+
+@pytest.mark.parametrize(
+    ("target", "path", "query"),
+    [
+        (b"/", b"/", b""),
+        (b"/a%2Fb?c?d=/e", b"/a%2Fb", b"c?d=/e"),
+        (b"//a//b", b"//a//b", b""),
+        (b"http://example.org", b"/", b""),
+        (b"HTTPS://example.org:80/a?b", b"/a", b"b"),
+        (b"http://example.org?a/b", b"/", b"a/b"),
+    ],
+)
+def test_targets(target: bytes, path: bytes, query: bytes) -> None:
+    frame = read(head(first=b"GET " + target + b" HTTP/1.1"))
+    assert (frame.path, frame.query) == (path, query)
+
+
+# Bodies
+
+
+def whole(data: bytes) -> Iterator[bytes]:
+    yield data
+
+
+def by_bytes(data: bytes) -> Iterator[bytes]:
+    for at in range(len(data)):
+        yield data[at : at + 1]
+
+
+Split = Callable[[bytes], Iterator[bytes]]
+SPLITS = pytest.mark.parametrize("split", [whole, by_bytes])
+
+
+def take(reader: Body, pieces: Iterator[bytes]) -> tuple[bytes, bytes | None]:
+    """The body, and what follows it; None when it has not ended."""
+    taken = b""
+    for piece in pieces:
+        part, rest = reader.feed(piece)
+        taken += part
+        if rest is not None:
+            return taken, rest + b"".join(pieces)
+    return taken, None
+
+
+@SPLITS
+def test_a_body_of_known_length(split: Split) -> None:
+    assert take(LengthBody(5), split(b"helloGET /")) == (b"hello", b"GET /")
+    assert take(LengthBody(5), split(b"hello")) == (b"hello", b"")
+    assert take(LengthBody(5), split(b"hell")) == (b"hell", None)
+
+
+@SPLITS
+@pytest.mark.parametrize(
+    ("sent", "taken"),
+    [
+        (b"5\r\nhello\r\n0\r\n\r\n", b"hello"),
+        (b"5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n", b"hello world"),
+        (b"0\r\n\r\n", b""),
+        (b"00a\r\n0123456789\r\n000\r\n\r\n", b"0123456789"),
+        (b"A\r\n0123456789\r\n0\r\n\r\n", b"0123456789"),
+        (b'2;name="a;b"; other\r\n\r\n\r\n0 ;last\r\n\r\n', b"\r\n"),
+        (b"2 \t\r\nhi\r\n0\r\nExpires: never\r\nX:\r\n\r\n", b"hi"),
+    ],
+)
+def test_a_body_in_chunks(sent: bytes, taken: bytes, split: Split) -> None:
+    assert take(ChunkedBody(), split(sent + b"GET /")) == (taken, b"GET /")
+    assert take(ChunkedBody(), split(sent[:-1])) == (taken, None)
+
+
+@SPLITS
+@pytest.mark.parametrize(
+    ("sent", "named"),
+    [
+        (b"x\r\n", "size"),
+        (b"\r\n", "size"),
+        (b"-1\r\n", "size"),
+        (b"+1\r\n", "size"),
+        (b"0x1\r\n", "size"),
+        (b" 1\r\n", "size"),
+        (b"1_0\r\n", "size"),
+        (b"1 2\r\n", "size"),
+        (b"1;\0\r\n", "size"),
+        (b"1;\r;\r\n", "size"),
+        (b"1" * 16 + b"\r\n", "size"),
+        (b"1\n", "CR LF"),
+        (b"1;" + b"x" * 4096, "longer than 4096"),
+        (b"1\r\nhello\r\n", "longer than its size"),
+        (b"1\r\nh\n", "longer than its size"),
+        (b"5\r\nhello0\r\n\r\n", "longer than its size"),
+        (b"0\r\nno colon\r\n\r\n", "trailer"),
+        (b"0\r\n folded: x\r\n\r\n", "trailer"),
+        (b"0\r\nX: y\n\n", "CR LF"),
+        (b"0\r\n" + b"X: yyyyyyyyyyyyyyyyyyy\r\n" * 1000, "longer than"),
+    ],
+)
+def test_bodies_in_bad_chunks(sent: bytes, named: str, split: Split) -> None:
+    with pytest.raises(BadBody, match=named):
+        take(ChunkedBody(), split(sent))
+
+
+def test_the_reader_for_a_framing() -> None:
+    assert body(0) is None
+    assert isinstance(body(1), LengthBody)
+    assert isinstance(body(-1), ChunkedBody)
+
+
+# Heads of responses
+
+
+def test_a_head_of_a_response() -> None:
+    assert response.response_head(101, [(b"a", b"b"), (b"c", b"")]) == (
+        b"HTTP/1.1 101 Switching Protocols\r\na: b\r\nc: \r\n\r\n"
+    )
+    encoded = response.encode(200, [(b"a", b"b"), (b"content-type", b"text/plain"), (b"a", b"\xe9\t")])
+    assert encoded.block == b"HTTP/1.1 200 OK\r\na: b\r\ncontent-type: text/plain\r\na: \xe9\t\r\n"
+    assert encoded.names == [b"a", b"content-type", b"a"]
+    assert (encoded.length, encoded.close, encoded.event_stream) == (response.UNKNOWN, False, False)
+
+
+def test_what_the_server_takes_from_a_response() -> None:
+    assert response.encode(299, []).block == b"HTTP/1.1 299 \r\n"
+    assert response.encode(200, [(b"content-type", b"text/event-stream; charset=utf-8")]).event_stream
+    twice = response.encode(200, [(b"content-length", b"05"), (b"content-length", b"5")])
+    assert (twice.length, twice.block) == (5, b"HTTP/1.1 200 OK\r\ncontent-length: 05\r\n")
+    ours = [(b"connection", b"x, Close"), (b"transfer-encoding", b"chunked"), (b"keep-alive", b"timeout=5")]
+    kept = response.encode(200, ours)
+    assert (kept.block, kept.close) == (b"HTTP/1.1 200 OK\r\n", True)
+    assert response.encode(204, [(b"content-length", b"0")]).block == b"HTTP/1.1 204 No Content\r\n"
+    assert b"content-length: 5" in response.encode(304, [(b"content-length", b"5")]).block
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "named"),
+    [
+        (100, [], "status 100"),
+        (101, [], "status 101"),
+        (1000, [], "status 1000"),
+        (-1, [], "status -1"),
+        (200, [(b"a", b"b\r\nc: d")], "control"),
+        (200, [(b"a", b"b"), (b"c", b"\r\n")], "b'c: "),
+        (200, [(b"a", b"b\n")], "control"),
+        (200, [(b"a", b"b\r")], "control"),
+        (200, [(b"a", b"b\0")], "control"),
+        (200, [(b"a", b"b\x7f")], "control"),
+        (200, [(b"a\r\nb", b"c")], "control"),
+        (200, [(b"", b"c")], "token"),
+        (200, [(b"a b", b"c")], "token"),
+        (200, [(b"a:", b"c")], "token"),
+        (200, [(b"A", b"c")], "token"),
+        (200, [(b"\xe9", b"c")], "token"),
+        (200, [("a", "b")], "byte strings"),
+        (200, [(b"a", 1)], "byte strings"),
+        (200, [(b"a", b"b", b"c")], "byte strings"),
+        (200, [1], "byte strings"),
+        (200, [(b"content-length", b"-1")], "content-length"),
+        (200, [(b"content-length", b"")], "content-length"),
+        (200, [(b"content-length", b"9" * 5000)], "content-length"),
+        (200, [(b"content-length", b"1"), (b"content-length", b"2")], "content-length"),
+        (204, [(b"content-length", b"x")], "content-length"),
+    ],
+)
+def test_responses_that_cannot_be_sent(status: int, headers: list[object], named: str) -> None:
+    with pytest.raises(ApplicationError, match=named):
+        response.encode(status, headers)  # type: ignore[arg-type]
+
+
+def test_default_headers_are_added_unless_they_are_there() -> None:
+    defaults = response.Defaults([(b"server", b"me"), (b"x", b"1"), (b"x", b"2"), (b"empty", b"")])
+    assert defaults.lines([b"a"]) == b"server: me\r\nx: 1\r\nx: 2\r\nempty: \r\n"
+    assert defaults.lines([b"x", b"a"]) == b"server: me\r\nempty: \r\n"
+    assert response.Defaults([]).lines([]) == b""
+    with pytest.raises(ApplicationError):
+        response.Defaults([(b"a", b"\r\n")])
+
+
+def test_the_date_is_added_unless_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time", lambda: 784111777.9)
+    line = b"date: Sun, 06 Nov 1994 08:49:37 GMT\r\n"
+    defaults = response.Defaults([(b"server", b"me")], date=True)
+    assert defaults.lines([]) == b"server: me\r\n" + line
+    assert defaults.lines([b"server"]) == line
+    assert defaults.lines([b"date"]) == b"server: me\r\n"
+    monkeypatch.setattr(time, "time", lambda: 784111778.0)
+    assert b"08:49:38" in defaults.lines([])
+    assert response.Defaults([(b"date", b"today")], date=True).lines([]) == b"date: today\r\n"

@@ -1,0 +1,565 @@
+"""Which changes of the file system are changes of an answer."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterable
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
+import pytest
+
+from devserver.reload import answers
+from devserver.reload.answers import (
+    ASK,
+    OWN,
+    Entry,
+    Kind,
+    fingerprint_at,
+    list_entry,
+    name_entry,
+    path_entry,
+    read_entry,
+)
+from devserver.reload.rules import Rules
+from devserver.reload.timeline import Timeline
+
+LATER = 3600 * 10**9
+"""Nanoseconds: for a clock by which nothing that a test has made is young."""
+
+
+class Folder:
+    """A project and its timeline."""
+
+    def __init__(self, root: Path, *, late: bool = False, **options: tuple[str, ...]) -> None:
+        self.root = root
+        rules = {"dirs": (), "include": (), "exclude": (), **options}
+        clock: Callable[[], int] = (lambda: time.time_ns() + LATER) if late else time.time_ns
+        self.timeline = Timeline(Rules(**rules, root=str(root)), clock=clock)
+
+    def path(self, name: str) -> str:
+        return os.path.join(self.root, name)
+
+    def write(self, name: str, text: str = "") -> str:
+        path = Path(self.path(name))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return str(path)
+
+    def ask(self, kind: Kind, name: str = "") -> None:
+        """Ask as the application would."""
+        self.timeline.add(ASK[kind](self.path(name) if name else str(self.root)))
+
+    def changes(self, *names: str) -> list[str]:
+        """What a hint for each name comes to, as names."""
+        return self.names(self.timeline.changes([self.path(name) for name in names]))
+
+    def names(self, paths: Iterable[str]) -> list[str]:
+        return [os.path.relpath(path, self.root) for path in paths]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return Folder(tmp_path)
+
+
+# files
+
+
+def touch(path: str) -> None:
+    os.utime(path, ns=(1, 1))
+
+
+def chmod(path: str) -> None:
+    os.chmod(path, 0o600)
+
+
+def same_content(path: str) -> None:
+    Path(path).write_text("old")
+
+
+def renamed_over_with_the_same(path: str) -> None:
+    Path(path + ".new").write_text("old")
+    os.replace(path + ".new", path)
+
+
+@pytest.mark.parametrize("act", [touch, chmod, same_content, renamed_over_with_the_same])
+@pytest.mark.parametrize("late", [True, False])
+def test_what_leaves_the_bytes_is_no_change(tmp_path: Path, act: Callable[[str], None], late: bool) -> None:
+    folder = Folder(tmp_path, late=late)
+    path = folder.write("a.txt", "old")
+    folder.ask(Kind.FILE, "a.txt")
+    act(path)
+    assert folder.changes("a.txt") == []
+    assert folder.timeline.changes(None) == []
+
+
+def same_length(path: str) -> None:
+    Path(path).write_text("new")
+
+
+def same_length_and_stamps(path: str) -> None:
+    found = os.stat(path)
+    Path(path).write_text("new")
+    os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
+
+
+def older(path: str) -> None:
+    Path(path).write_text("newer")
+    os.utime(path, ns=(1, 1))
+
+
+def renamed_over(path: str) -> None:
+    Path(path + ".new").write_text("new")
+    os.replace(path + ".new", path)
+
+
+def replaced_by_folder(path: str) -> None:
+    os.remove(path)
+    os.mkdir(path)
+
+
+def replaced_by_fifo(path: str) -> None:
+    os.remove(path)
+    os.mkfifo(path)  # whoever opened this would wait for ever
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        same_length,
+        same_length_and_stamps,
+        older,
+        renamed_over,
+        os.remove,
+        replaced_by_folder,
+        replaced_by_fifo,
+    ],
+)
+@pytest.mark.parametrize("late", [True, False])
+def test_other_bytes_are_a_change(tmp_path: Path, act: Callable[[str], None], late: bool) -> None:
+    folder = Folder(tmp_path, late=late)
+    path = folder.write("a.txt", "old")
+    folder.ask(Kind.FILE, "a.txt")
+    assert folder.changes() == []
+    act(path)
+    assert folder.changes("a.txt") == ["a.txt"]
+    assert folder.timeline.changes(None) == [path]
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_saves_within_one_tick_of_the_clock_are_told_apart(tmp_path: Path, late: bool) -> None:
+    """Equal in size and stamps: a hint, or its youth, has the file read."""
+    folder = Folder(tmp_path, late=late)
+    path = folder.write("a.txt", "old")
+    entry = read_entry(path)
+    Path(path).write_text("new")
+    entry.fingerprint = fingerprint_at(path)
+    folder.timeline.add(entry)
+    assert folder.changes() == ([] if late else ["a.txt"])  # without a hint nobody could know
+    assert folder.changes("a.txt") == ["a.txt"]
+
+
+def test_a_file_that_could_not_be_read(folder: Folder) -> None:
+    folder.timeline.add(read_entry(folder.path("a.txt")))
+    assert folder.changes("a.txt") == []
+    folder.write("a.txt")
+    assert folder.changes("a.txt") == ["a.txt"]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
+def test_a_file_made_unreadable(folder: Folder) -> None:
+    path = folder.write("a.txt")
+    folder.ask(Kind.FILE, "a.txt")
+    os.chmod(path, 0)
+    assert folder.changes("a.txt") == ["a.txt"]
+
+
+def test_a_large_file_is_known_by_size_and_mtime(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "DIGEST_LIMIT", 2)
+    path = folder.write("a.bin", "old")
+    folder.ask(Kind.FILE, "a.bin")
+    os.chmod(path, 0o600)
+    assert folder.changes("a.bin") == []
+    os.utime(path, ns=(1, 1))
+    assert folder.changes("a.bin") == ["a.bin"]
+
+
+def test_the_digest_is_taken_by_who_watches(folder: Folder) -> None:
+    path = folder.write("a.txt", "old")
+    folder.timeline.add(Entry(Kind.FILE, path, None, fingerprint_at(path)))
+    assert folder.timeline.suspicious
+    assert folder.changes() == []
+    touch(path)
+    assert folder.changes("a.txt") == []
+    Path(path).write_text("new")
+    assert folder.changes("a.txt") == ["a.txt"]
+
+
+def test_a_file_changed_before_it_was_watched(folder: Folder) -> None:
+    path = folder.write("a.txt", "old")
+    entry = Entry(Kind.FILE, path, None, fingerprint_at(path))
+    Path(path).write_text("newer")
+    folder.timeline.add(entry)
+    assert folder.changes() == ["a.txt"]
+
+
+def test_digests_are_remembered_for_the_next_generation(tmp_path: Path) -> None:
+    first = Folder(tmp_path, late=True)
+    path = first.write("a.txt", "old")
+    fingerprint = fingerprint_at(path)
+    first.timeline.add(Entry(Kind.FILE, path, None, fingerprint))
+    assert first.changes() == []
+    touch(path)  # between the child's reading and the look of who watches
+    rules = Rules((), (), (), str(tmp_path))
+    second = Timeline(rules, first.timeline, clock=lambda: time.time_ns() + LATER)
+    second.add(Entry(Kind.FILE, path, None, fingerprint))
+    assert second.changes(()) == []
+    third = Timeline(rules, clock=lambda: time.time_ns() + LATER)
+    third.add(Entry(Kind.FILE, path, None, fingerprint))
+    assert third.changes(()) == [path]
+
+
+# folders
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a.py~", ".a.py.swp", "x.pyc", "__pycache__", "4913", "a.py___jb_tmp___", "db.sqlite3-journal", ".git"],
+)
+def test_names_that_come_and_go_are_no_change_of_a_listing(folder: Folder, name: str) -> None:
+    folder.write("a.py")
+    folder.ask(Kind.LIST)
+    folder.write(name)
+    assert folder.changes(name) == []
+    assert folder.timeline.changes([str(folder.root)]) == []
+
+
+def test_a_name_that_the_rules_leave_out_is_no_change_of_a_listing(tmp_path: Path) -> None:
+    folder = Folder(tmp_path, exclude=("*.log",))
+    folder.ask(Kind.LIST)
+    folder.write("a.log")
+    assert folder.changes("a.log") == []
+    folder.write("b.txt")
+    assert folder.changes("b.txt") == ["b.txt"]
+
+
+def test_a_listing_changes_with_its_names_only(folder: Folder) -> None:
+    folder.write("plugins/a.py", "old")
+    folder.ask(Kind.LIST, "plugins")
+    folder.write("plugins/a.py", "new")
+    assert folder.changes("plugins/a.py") == []
+    folder.write("plugins/b.py")
+    assert folder.changes("plugins/b.py") == ["plugins/b.py"]
+    os.remove(folder.path("plugins/b.py"))
+    assert folder.changes("plugins/b.py") == []
+    os.remove(folder.path("plugins/a.py"))
+    assert folder.changes("plugins/a.py") == ["plugins/a.py"]
+
+
+def test_an_empty_folder_is_not_a_missing_one(folder: Folder) -> None:
+    os.mkdir(folder.path("plugins"))
+    folder.ask(Kind.LIST, "plugins")
+    os.rmdir(folder.path("plugins"))
+    assert folder.changes("plugins") == ["plugins"]
+
+
+def test_a_listing_too_long_to_keep(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "LIST_LIMIT", 3)
+    folder.write("plugins/a.py")
+    folder.ask(Kind.LIST, "plugins")
+    folder.write("plugins/b.py")
+    assert folder.changes("plugins/b.py") == ["plugins"]
+    folder.timeline.add(Entry(Kind.FILE, folder.path("plugins/b.py"), OWN))
+    assert folder.changes("plugins/b.py") == []
+
+
+# paths
+
+
+def test_a_path_appears_changes_kind_and_disappears(folder: Folder) -> None:
+    folder.ask(Kind.PATH, "data")
+    folder.write("data")
+    assert folder.changes("data") == ["data"]
+    folder = Folder(folder.root)
+    folder.ask(Kind.PATH, "data")
+    assert folder.changes("data") == []
+    os.remove(folder.path("data"))
+    os.mkdir(folder.path("data"))
+    assert folder.changes("data") == ["data"]
+    os.rmdir(folder.path("data"))
+    assert folder.changes("data") == ["data"]
+
+
+def test_the_bytes_of_what_was_only_asked_for_do_not_matter(folder: Folder) -> None:
+    folder.write("data", "old")
+    folder.ask(Kind.PATH, "data")
+    folder.write("data", "newer")
+    assert folder.changes("data") == []
+
+
+# names of modules
+
+
+def extension(name: str) -> str:
+    return name + EXTENSION_SUFFIXES[0]
+
+
+@pytest.mark.parametrize(
+    "made",
+    ["pkg/sub.py", "pkg/sub/__init__.py", extension("pkg/sub"), "pkg/sub/other.txt"],
+    ids=["module", "package", "extension", "namespace"],
+)
+def test_a_module_that_was_looked_for_appears(folder: Folder, made: str) -> None:
+    """`from pkg import sub`."""
+    os.mkdir(folder.path("pkg"))
+    folder.ask(Kind.NAME, "pkg/sub")
+    assert folder.changes() == []
+    folder.write(made)
+    parts = made.split("/")
+    hinted = "/".join(parts[:2])  # a new folder is hinted by its own name
+    assert folder.changes(hinted) == [hinted]
+
+
+def test_a_module_that_would_be_taken_instead(folder: Folder) -> None:
+    folder.write("shop.py")
+    folder.ask(Kind.NAME, "shop")
+    folder.write("shop/__init__.py")
+    assert folder.changes("shop/__init__.py") == ["shop"]
+
+
+def test_a_namespace_package_becomes_a_real_one(folder: Folder) -> None:
+    folder.write("shop/a.py")
+    entry = name_entry(str(folder.root), "shop")
+    assert entry.answer == "shop/"
+    # The folder must be watched, or its __init__ is never hinted.
+    assert folder.path("shop") in folder.timeline.add(entry)
+    folder.write("shop/__init__.py")
+    assert folder.changes("shop/__init__.py") == ["shop"]
+
+
+def test_a_stranger_beside_a_module_is_none(folder: Folder) -> None:
+    folder.write("shop.py")
+    folder.ask(Kind.NAME, "shop")
+    folder.write("shop.txt")
+    folder.write("shop.py~")
+    assert folder.changes("shop.txt", "shop.py~", "shop") == []
+
+
+def test_an_imported_file_carries_the_answer_for_its_name(folder: Folder) -> None:
+    path = folder.write("shop.py")
+    entry = read_entry(path)
+    entry.names = "shop.py"
+    watched = folder.timeline.add(Entry.from_json(json.loads(json.dumps(entry.to_json()))))
+    assert watched == [path, str(folder.root)]
+    assert [entry.kind for entry in folder.timeline] == [Kind.FILE, Kind.NAME]
+    folder.write("shop/__init__.py")
+    assert folder.changes("shop") == ["shop"]
+
+
+# links and folders above
+
+
+def test_a_linked_file_is_known_by_the_name_that_was_asked_for(folder: Folder) -> None:
+    folder.write("real.txt", "old")
+    os.symlink(folder.path("real.txt"), folder.path("link.txt"))
+    folder.ask(Kind.FILE, "link.txt")
+    folder.write("real.txt", "new")
+    assert folder.changes("link.txt") == ["link.txt"]
+
+
+def test_a_linked_folder_points_elsewhere(folder: Folder) -> None:
+    folder.write("one/a.txt", "old")
+    folder.write("two/a.txt", "new")
+    os.symlink("one", folder.path("now"))
+    folder.ask(Kind.FILE, "now/a.txt")
+    assert folder.changes("now") == []
+    os.symlink("two", folder.path("next"))
+    os.replace(folder.path("next"), folder.path("now"))
+    assert folder.changes("now") == ["now/a.txt"]
+
+
+def test_a_folder_moved_away_and_back(folder: Folder) -> None:
+    folder.write("shop/deep/a.txt", "old")
+    folder.ask(Kind.FILE, "shop/deep/a.txt")
+    os.rename(folder.path("shop"), folder.path("away"))
+    assert folder.changes("shop") == ["shop/deep/a.txt"]
+    os.rename(folder.path("away"), folder.path("shop"))
+    assert folder.changes("shop") == []
+
+
+def test_a_folder_moved_away_while_nothing_was_there(folder: Folder) -> None:
+    """What a generation asks while the folder is away is answered otherwise when it is back."""
+    folder.ask(Kind.NAME, "shop/main")
+    folder.write("elsewhere/main.py")
+    os.rename(folder.path("elsewhere"), folder.path("shop"))
+    assert folder.changes("shop") == ["shop/main.py"]
+
+
+def test_a_folder_replaced_by_a_copy_with_one_other_file(folder: Folder) -> None:
+    for name in ("a.txt", "b.txt"):
+        folder.write(f"shop/{name}", "old")
+        folder.write(f"copy/{name}", "old" if name == "a.txt" else "new")
+        folder.ask(Kind.FILE, f"shop/{name}")
+    os.rename(folder.path("shop"), folder.path("away"))
+    os.rename(folder.path("copy"), folder.path("shop"))
+    assert folder.timeline.changes([str(folder.root)]) == [folder.path("shop/b.txt")]
+
+
+def test_changes_come_in_the_order_of_reading(folder: Folder) -> None:
+    names = ["c.txt", "a.txt", "b.txt"]
+    for name in names:
+        folder.write(name, "old")
+        folder.ask(Kind.FILE, name)
+    assert folder.changes() == []
+    for name in names:
+        folder.write(name, "new")
+    assert folder.changes("b.txt", "a.txt", "c.txt") == names
+    assert folder.names(folder.timeline.changes(None)) == names
+
+
+# rules
+
+
+def test_a_file_that_never_counts(tmp_path: Path) -> None:
+    folder = Folder(tmp_path, exclude=("generated/",))
+    folder.write("generated/a.py", "old")
+    folder.ask(Kind.FILE, "generated/a.py")
+    folder.ask(Kind.LIST, "generated")
+    folder.write("generated/a.py", "new")
+    folder.write("generated/b.py", "new")
+    assert folder.changes("generated/a.py", "generated/b.py") == []
+
+
+def test_a_file_that_counts_though_nobody_read_it(tmp_path: Path) -> None:
+    folder = Folder(tmp_path, include=("*.toml",))
+    path = folder.write("a.toml", "old")
+    folder.timeline.expect(path)
+    assert folder.changes("a.toml") == []
+    touch(path)
+    assert folder.changes("a.toml") == []
+    folder.write("a.toml", "new")
+    assert folder.changes("a.toml") == ["a.toml"]
+    folder.write("b.toml")
+    assert folder.changes("b.toml", "b.txt") == ["b.toml"]
+    own(folder, "b.toml")
+    assert folder.changes("b.toml") == []
+    os.remove(path)
+    assert folder.changes("a.toml") == ["a.toml"]
+
+
+# what the application writes itself
+
+
+def own(folder: Folder, name: str) -> None:
+    folder.timeline.add(Entry(Kind.FILE, folder.path(name), OWN))
+
+
+def test_what_was_read_and_then_written_is_own(folder: Folder) -> None:
+    folder.write("db.json", "old")
+    folder.ask(Kind.FILE, "db.json")
+    own(folder, "db.json")
+    folder.write("db.json", "new")
+    assert folder.changes("db.json") == []
+    assert folder.timeline.changes(None) == []
+
+
+def test_what_was_absent_and_then_created_is_own(folder: Folder) -> None:
+    """`if not os.path.exists("db.sqlite3"): create(...)`."""
+    folder.ask(Kind.PATH, "db.sqlite3")
+    own(folder, "db.sqlite3")
+    folder.write("db.sqlite3")
+    assert folder.changes("db.sqlite3") == []
+    folder.timeline.add(path_entry(folder.path("db.sqlite3")))
+    os.remove(folder.path("db.sqlite3"))
+    assert folder.changes("db.sqlite3") == []
+
+
+def test_a_module_that_is_looked_for_then_generated_is_own(folder: Folder) -> None:
+    folder.ask(Kind.NAME, "_version")
+    own(folder, "_version.py")
+    path = folder.write("_version.py", "1")
+    assert folder.changes("_version.py") == []
+    folder.timeline.add(read_entry(path))
+    folder.write("_version.py", "2")
+    assert folder.changes("_version.py") == ["_version.py"]
+
+
+def test_a_module_that_is_read_then_written_then_executed_counts_as_executed(folder: Folder) -> None:
+    path = folder.write("_version.py", "1")
+    folder.ask(Kind.FILE, "_version.py")
+    own(folder, "_version.py")
+    folder.write("_version.py", "2")
+    folder.timeline.add(read_entry(path))
+    assert folder.changes("_version.py") == []
+    folder.write("_version.py", "3")
+    assert folder.changes("_version.py") == ["_version.py"]
+
+
+def test_own_names_are_no_change_of_a_listing_but_those_of_others_are(folder: Folder) -> None:
+    folder.write("uploads/a.txt")
+    folder.ask(Kind.LIST, "uploads")
+    own(folder, "uploads/b.txt")
+    folder.write("uploads/b.txt")
+    assert folder.changes("uploads/b.txt") == []
+    folder.write("uploads/c.txt")
+    assert folder.changes("uploads/c.txt") == ["uploads/c.txt"]
+    os.remove(folder.path("uploads/c.txt"))
+    own(folder, "uploads/a.txt")
+    os.remove(folder.path("uploads/a.txt"))
+    assert folder.changes("uploads/a.txt") == []
+
+
+# odd names
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are text there")
+def test_names_that_are_no_utf_8(folder: Folder) -> None:
+    name = os.fsdecode(b"caf\xe9.txt")
+    folder.write(name, "old")
+    folder.ask(Kind.FILE, name)
+    folder.ask(Kind.LIST)
+    for entry in folder.timeline:
+        assert Entry.from_json(json.loads(json.dumps(entry.to_json()))).answer == entry.answer
+    assert folder.changes(name) == []
+    folder.write(name, "new")
+    assert folder.changes(name) == [name]
+    other = os.fsdecode(b"th\xe9.txt")
+    folder.write(other)
+    assert folder.changes(other) == [other]
+
+
+def test_paths_that_cannot_be(folder: Folder) -> None:
+    for kind in Kind:
+        folder.ask(kind, "nul\0")
+    assert folder.changes() == []
+    assert folder.timeline.changes(None) == []
+    assert folder.timeline.changes([folder.path("nul\0")]) == []
+
+
+def test_a_question_is_asked_once(folder: Folder) -> None:
+    folder.write("a.txt", "old")
+    folder.ask(Kind.FILE, "a.txt")
+    folder.write("a.txt", "new")
+    folder.ask(Kind.FILE, "a.txt")
+    assert len(folder.timeline) == 1
+    assert folder.changes() == ["a.txt"]
+    assert not folder.timeline.suspicious
+
+
+def test_looking_at_a_folder_does_not_look_at_all_below(folder: Folder) -> None:
+    """A hint for a folder comes with every name in it that comes or goes; its files are hinted themselves."""
+    folder.write("a.txt", "old")
+    folder.ask(Kind.FILE, "a.txt")
+    assert folder.changes() == []
+    folder.write("a.txt", "new")
+    assert folder.timeline.changes([str(folder.root)]) == []
+    assert folder.changes("a.txt") == ["a.txt"]
+
+
+def test_asking_leaves_the_answers_alone(folder: Folder) -> None:
+    assert list_entry(folder.path("missing")).answer == ""
+    assert read_entry(str(folder.root)).answer == ""
+    assert path_entry(str(folder.root)).answer == "folder"
