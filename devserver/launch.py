@@ -326,5 +326,3 @@ def _serve_page(channel: Channel, config: Config, sockets: list[socket.socket], 
     this.attend(serving, hear)
     _run(serving, config, this.serving)
     return this.ended()
-
-

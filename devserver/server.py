@@ -15,11 +15,10 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from types import TracebackType
 from typing import Any
 
 from devserver import __version__
-from devserver.app import Application, load
+from devserver.app import Application
 from devserver.config import Config
 from devserver.errors import UsageError
 from devserver.gateway.asgi import AsgiGateway, OnError, asgi2
@@ -28,7 +27,6 @@ from devserver.http.connection import Connection
 from devserver.http.exchange import Gateway, Handler, Headers, Request
 from devserver.http.framing import Head
 from devserver.http.service import Service
-from devserver.listeners import Listeners, bind
 
 logger = logging.getLogger("devserver")
 
@@ -328,7 +326,7 @@ class Serving:
     async def _idle(self, service: Service, deadline: float, apart_from: set[Handler]) -> bool:
         """Wait until no connection is open and no handler runs. False: not by the deadline."""
         loop = asyncio.get_running_loop()
-        while service.connections or service.gateway.running - apart_from:  # noqa: ASYNC110 # see _TICK
+        while service.connections or service.gateway.running - apart_from:  # see _TICK
             if loop.time() >= deadline:
                 return False
             await asyncio.sleep(_TICK)
@@ -343,76 +341,3 @@ class Serving:
                 self._config.http.graceful,
             )
             await lifespan.cancel()
-
-
-class Server:
-    """Serves an application in a thread: for tests and for embedding.
-
-        with devserver.Server(devserver.Config(app, port=0)) as server:
-            urllib.request.urlopen(server.url)
-
-    Attributes:
-        listeners: the sockets, bound when the server is made; `urls` holds their addresses.
-    """
-
-    def __init__(self, config: Config, listeners: Listeners | None = None) -> None:
-        """
-        Args:
-            config: what to serve and where. `reload` is not for this class: use `devserver.run`.
-            listeners: sockets that are bound already; otherwise `config.bind` says which.
-
-        Raises:
-            BindError: the address is in use.
-            TargetError: the target is no application.
-            UsageError: `reload` is set.
-        """
-        if config.reload.enabled:
-            raise UsageError("Server cannot reload the process that it is embedded in: use devserver.run()")
-        self._config = config
-        self._application = load(config.app)
-        self.listeners = listeners or bind(config.bind)
-        self._serving = Serving(config, self._application, self.listeners.sockets)
-        self._thread = threading.Thread(target=self._run, name="devserver", daemon=True)
-        self._ready = threading.Event()
-        self._error: BaseException | None = None
-
-    @property
-    def url(self) -> str:
-        """The first of the server's URLs."""
-        return self.listeners.urls[0]
-
-    def start(self) -> None:
-        """Start the thread and wait until requests are answered.
-
-        Raises:
-            Whatever the start raised: `StartupFailed` for a lifespan, for one.
-        """
-        self._thread.start()
-        self._ready.wait()
-        if self._error is not None:
-            self.listeners.close()
-            raise self._error
-
-    def stop(self) -> None:
-        """Drain, shut the application down, close the listeners, and wait for the thread's end."""
-        self._serving.stop(self._config.http.graceful)
-        self._thread.join()
-        self.listeners.close()
-
-    def __enter__(self) -> Server:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
-    ) -> None:
-        self.stop()
-
-    def _run(self) -> None:
-        try:
-            with asyncio.Runner(loop_factory=loop_factory(self._config.http.loop)) as runner:
-                runner.run(self._serving.run(self._ready.set))
-        except BaseException as error:  # handed to the thread that waits in `start`
-            self._error = error
-        finally:
-            self._ready.set()

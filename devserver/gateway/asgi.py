@@ -43,13 +43,6 @@ def asgi2(application: Callable[[Scope], Callable[[Receive, Send], Awaitable[Non
     return single
 
 
-def decode_path(path: bytes) -> str:
-    """The decoded path of a scope: percent escapes undone, then UTF-8."""
-    if b"%" in path:
-        path = unquote_to_bytes(path)
-    return path.decode("utf-8", "replace")
-
-
 class AsgiGateway:
     """An ASGI 3 application as a `Gateway`.
 
@@ -98,8 +91,14 @@ class AsgiGateway:
 
         handler = AsgiSession(self, session)
         self.running.add(handler)
-        handler.start()
+        handler.start(self.context.copy())
         return handler
+
+    def path(self, raw: bytes) -> str:
+        """The path of a scope: where the application is mounted, and the path as sent, decoded."""
+        if b"%" in raw:
+            raw = unquote_to_bytes(raw)
+        return self.root_path + raw.decode("utf-8", "replace")
 
     def close(self) -> None:
         """There is nothing to let go of: tasks belong to the loop."""
@@ -141,14 +140,13 @@ class HttpCall:
         """The connection scope (ASGI HTTP spec, "HTTP Connection Scope")."""
         gateway, request = self.gateway, self.exchange.request
         peer = request.peer
-        path = decode_path(request.path)
         return {
             "type": "http",
             "asgi": gateway.version.copy(),
             "http_version": request.version,
             "method": request.method.upper(),
             "scheme": peer.scheme,
-            "path": gateway.root_path + path if gateway.root_path else path,
+            "path": gateway.path(request.path),
             "raw_path": request.path,
             "query_string": request.query,
             "root_path": gateway.root_path,

@@ -350,6 +350,8 @@ class Connection(asyncio.Protocol):
         service = self.service
         if not service.gateway.websockets or service.websocket.implementation == "none":
             return False
+        if service.full:
+            return False  # refused like any other request
         from devserver.http.upgrade import Upgrade  # wsproto is only loaded when a WebSocket comes
 
         self._line.unpause()

@@ -84,8 +84,11 @@ def encode(status: int, headers: Headers) -> Head:
     return Head(status, block, names, length, close, event_stream)
 
 
-def response_head(status: int, headers: Headers) -> bytes:
-    """Status line and header lines as bytes with nothing added, for a 101 too.
+def response_head(status: int, headers: Headers, added: bytes = b"") -> bytes:
+    """A whole head as bytes, for a 101 too, with nothing but these headers in it.
+
+    Args:
+        added: header lines that were encoded before; they come last.
 
     Raises:
         ApplicationError: a name or value that cannot be sent.
@@ -93,7 +96,7 @@ def response_head(status: int, headers: Headers) -> bytes:
     lines = [_status_line(status), *[b"%b: %b\r\n" % header for header in headers]]
     block = b"".join(lines)
     _check(block, lines, [name for name, _ in headers])
-    return block + b"\r\n"
+    return block + added + b"\r\n"
 
 
 def _status_line(status: int) -> bytes:

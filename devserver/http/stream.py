@@ -207,7 +207,8 @@ class Stream:
         if head.length == UNKNOWN and self.status not in BODILESS:
             if not more:
                 self._remaining = 0
-                framing = b"content-length: %d\r\n" % len(data)
+                if data or not self._no_body:  # to HEAD, nothing says nothing of what GET would have
+                    framing = b"content-length: %d\r\n" % len(data)
             elif self.request.version == "1.1":
                 self._remaining = CHUNKED
                 framing = b"transfer-encoding: chunked\r\n"

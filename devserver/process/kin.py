@@ -22,6 +22,8 @@ from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+assert sys.platform != "win32"  # see the package; a type checker reads no further there
+
 MARK = "DEVSERVER_TREE"
 """Environment variable that everything below a supervisor inherits."""
 

@@ -20,7 +20,7 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 
-from devserver.process.control import Channel, Message
+from devserver.process.control import Channel, Message, QueueingChannel
 from devserver.process.signals import interrupts_held
 
 
@@ -29,10 +29,10 @@ class Child:
 
     Attributes:
         pid: its process id.
-        channel: our end of the control channel.
+        channel: our end of the control channel; it never waits.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes], channel: Channel) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], channel: QueueingChannel) -> None:
         self.pid = process.pid
         self.channel = channel
         self._process = process
@@ -106,7 +106,7 @@ def spawn(argv: Sequence[str], environ: Mapping[str, str]) -> Child:
             )
     finally:
         theirs.close()
-    return Child(process, Channel(ours))
+    return Child(process, QueueingChannel(ours))
 
 
 def adopt() -> Channel | None:

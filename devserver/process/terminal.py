@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import termios
+
+assert sys.platform != "win32"  # see the package; a type checker reads no further there
 
 _STDIN = 0
 

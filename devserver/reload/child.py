@@ -42,6 +42,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any, Protocol
 
+from devserver.console import summarise
 from devserver.process import EXIT_RESTART
 from devserver.process.control import Channel, Closed, Message
 from devserver.reload.prompt import Prompt, debugged, in_debugger, unseen
@@ -179,8 +180,11 @@ class Child:
         if isinstance(error, SystemExit):
             summary = f"the application called sys.exit({'' if error.code is None else repr(error.code)})"
         else:
-            summary = _summary(error)
-        self.say("failed", phase=self.phase, error=summary, traceback=describe(error))
+            summary = summarise(error)
+        trace = describe(error)
+        # An error of ours that points at no line of the user's is all that there is to say.
+        trace = "" if trace.strip() == summary else trace
+        self.say("failed", phase=self.phase, error=summary, traceback=trace)
         return EXIT_FAILED
 
     # serving
@@ -309,7 +313,9 @@ class Child:
 
     def _leave(self) -> None:
         main = threading.main_thread()
-        running = [t.name for t in threading.enumerate() if t is not main and not t.name.startswith("devserver-")]
+        running = [
+            t.name for t in threading.enumerate() if t is not main and not t.name.startswith("devserver-")
+        ]
         if not self._ended.is_set():
             running.insert(0, "the main thread")
         names = ", ".join(running) or "exit handlers"
@@ -338,12 +344,3 @@ def _ignore(signum: int, frame: FrameType | None) -> None:
 
     A function and not SIG_IGN, which programs that the application starts would inherit.
     """
-
-
-def _summary(error: BaseException) -> str:
-    try:
-        text = str(error).strip().splitlines()
-    except Exception:  # a user's exception class may raise in its own __str__
-        text = []
-    name = type(error).__name__
-    return f"{name}: {text[0]}" if text else name

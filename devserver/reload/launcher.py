@@ -67,13 +67,15 @@ class Spawned:
         if self._crash >= 0:
             shared.append(_Descriptor(self._crash))
         try:
-            self.child.send_listeners({**message, "do": "boot", "role": role, "crash": self._crash >= 0}, shared)
+            self.child.send_listeners(
+                {**message, "do": "boot", "role": role, "crash": self._crash >= 0}, shared
+            )
         except Closed:
             pass  # it died at once, which its exit reports
 
     def last_words(self) -> str:
         """What a fatal signal made the process say; to be asked once, when it is gone."""
-        if self._crash < 0:
+        if sys.platform == "win32" or self._crash < 0:
             return ""
         fd, self._crash = self._crash, -1
         try:

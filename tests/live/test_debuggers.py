@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from devserver.reload.supervisor import SLACK_DEBUGGED
+from devserver.reload.children import SLACK_DEBUGGED
 from tests.live.dap import Dap, Editor, Message, Pydevd, Stop
 from tests.live.process import DEADLINE, Answer, DevServer, descendants, gone, save
 

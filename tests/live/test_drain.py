@@ -66,7 +66,9 @@ def start_thread():
     return "started"
 """
 
-ASGI = COMMON + """
+ASGI = (
+    COMMON
+    + """
 import asyncio
 
 TASKS = []
@@ -118,8 +120,11 @@ async def app(scope, receive, send):
             await answer("x" * 10_000, more=True)
         await answer(f"ended by {NUMBER}")
 """
+)
 
-WSGI = COMMON + """
+WSGI = (
+    COMMON
+    + """
 def app(environ, start_response):
     path = environ["PATH_INFO"]
     start_response("200 OK", [("Content-Type", "text/event-stream" if path == "/events" else "text/plain")])
@@ -150,6 +155,7 @@ def app(environ, start_response):
             yield b"x" * 10_000
         yield f"ended by {NUMBER}".encode()
 """
+)
 
 SOURCES = {"asgi": ASGI, "wsgi": WSGI}
 
