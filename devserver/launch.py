@@ -10,6 +10,7 @@ a supervisor must stay light, and a child must begin to load as soon as it can.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import logging
 import os
@@ -25,8 +26,8 @@ from devserver import console
 from devserver.config import Config
 from devserver.errors import DevserverError
 from devserver.events import Events
-from devserver.process import adopt, listeners_from
-from devserver.process.control import Channel, Message
+from devserver.process import Terminal, adopt, guard, listeners_from
+from devserver.process.control import Channel, Closed, Message
 
 if TYPE_CHECKING:
     import socket
@@ -189,9 +190,13 @@ def explain_paths(config: Config, paths: Iterable[str]) -> list[str]:
 
 
 def _supervise(config: Config, sockets: list[socket.socket], events: Events, spare: bool) -> int:
-    from devserver.reload.supervisor import Supervisor
+    terminal = Terminal()
+    with guard(lambda: terminal.restore(unless_taken=True)):
+        launcher = _launcher(spare)
+        launcher.begin()  # its imports take their time, and so do ours
+        from devserver.reload.supervisor import Supervisor
 
-    return Supervisor(config, sockets, events, _launcher(spare)).run()
+        return Supervisor(config, sockets, events, launcher, terminal).run()
 
 
 def _launcher(spare: bool) -> Launcher:
@@ -213,6 +218,7 @@ def _prepare() -> None:
     from devserver.gateway import wsgi  # noqa: F401
     from devserver.reload import child, loader, watchset  # noqa: F401
 
+    watchset.prepare()
     for name in ("uvloop", "devserver.http.h1_httptools", "devserver.http.h1"):
         try:
             importlib.import_module(name)
@@ -226,8 +232,14 @@ def child(channel: Channel) -> int:
     from devserver.reload.prompt import debugged
 
     leave_interrupts()
+    gc.disable()
     _prepare()
-    message, fds = channel.receive_one()
+    gc.freeze()  # ours lives to the end: no collection needs to look at it, least of all the last one
+    gc.enable()
+    try:
+        message, fds = channel.receive_one()
+    except Closed:
+        return 1  # the supervisor is gone, or wants nothing
     config = Config.from_json(message["config"])
     console.configure(config.log)
     if message["crash"]:
@@ -247,12 +259,16 @@ def _serve_application(channel: Channel, config: Config, sockets: list[socket.so
     from devserver.devtools.error_page import for_exceptions
     from devserver.reload.child import EXIT_FAILED, Child, Retired
     from devserver.reload.loader import Recorder
+    from devserver.reload.prompt import unseen
     from devserver.reload.timeline import Entry
-    from devserver.reload.watchset import Gate
+    from devserver.reload.watchset import Gate, roots_of
     from devserver.server import Serving
 
     # The application still finds them in `os.environ`. What it starts inherits them no more: a Flask
-    # or Django server would take itself for the child of a reloader of its own.
+    # or Django server would take itself for the child of a reloader of its own. One that is started with
+    # a copy of `os.environ` still does; but RUN_MAIN must stay there while we serve, too, since code that
+    # runs once asks for it in a lifespan or at the first request, and nothing can be seen there and yet
+    # not be copied.
     os.unsetenv("RUN_MAIN")
     os.unsetenv("WERKZEUG_RUN_MAIN")
     this = Child(channel, config.http.graceful)
@@ -263,7 +279,7 @@ def _serve_application(channel: Channel, config: Config, sockets: list[socket.so
         this.say("read", entries=[entry.to_json()])
         gate.add(entry)
 
-    recorder = Recorder(report, [os.getcwd(), section.app_dir, *config.reload.dirs])
+    recorder = Recorder(report, roots_of(config))
 
     def load() -> Application:
         recorder.start()
@@ -276,13 +292,15 @@ def _serve_application(channel: Channel, config: Config, sockets: list[socket.so
 
     try:
         application = this.load(load)
+        # Ahead of the first request, and while a predecessor drains.
+        unseen(threading.Thread(target=gate.settle, name="devserver-digests", daemon=True)).start()
         os.environ.pop("WERKZEUG_RUN_MAIN", None)
         if not this.wait_for_word():
             return EXIT_FAILED
     except Retired:
         return EXIT_FAILED
     except BaseException as error:  # user code, and SystemExit is a failure like any other
-        return this.failed(error, console.format_failure)
+        return this.load_failed(error, console.format_failure, recorder.settle)
     serving = Serving(
         config,
         application,
@@ -293,7 +311,6 @@ def _serve_application(channel: Channel, config: Config, sockets: list[socket.so
         hand_over=this.hand_over,
     )
     this.attend(serving, lambda message, fds: this.adopt(serving, message, fds))
-    threading.Thread(target=gate.settle, name="devserver-digests", daemon=True).start()
     try:
         _run(serving, config, this.serving)
     except BaseException as error:  # a lifespan that fails, or what the application did to the loop

@@ -25,7 +25,7 @@ from devserver.gateway.asgi import AsgiGateway, OnError, asgi2
 from devserver.gateway.lifespan import Lifespan
 from devserver.http.connection import Connection
 from devserver.http.exchange import Gateway, Handler, Headers, Request
-from devserver.http.framing import Head
+from devserver.http.framing import Parser
 from devserver.http.service import Service
 
 logger = logging.getLogger("devserver")
@@ -40,7 +40,7 @@ _PAUSE = 0.5
 """Seconds without accepting after the system had no descriptor left."""
 
 _TICK = 0.005
-"""Seconds between two looks at what a drain still waits for: it ends rarely and soon."""
+"""Seconds between two looks at what a drain still waits for, after the first few: it ends rarely and soon."""
 
 _UNWIND = 0.1
 """Seconds that cancelled tasks have to unwind."""
@@ -54,7 +54,7 @@ def plain_error(request: Request, error: BaseException) -> tuple[int, Headers, b
     return 500, [(b"content-type", b"text/plain; charset=utf-8")], b"Internal Server Error"
 
 
-def parser(name: str) -> Head:
+def parser(name: str) -> Parser:
     """The parser of heads that `--http` names.
 
     Raises:
@@ -62,8 +62,8 @@ def parser(name: str) -> Head:
     """
     if name != "h11":
         try:
-            head: Head = importlib.import_module("devserver.http.h1_httptools").parse
-            return head
+            parse: Parser = importlib.import_module("devserver.http.h1_httptools").parse
+            return parse
         except ImportError:
             if name == "httptools":
                 raise UsageError("--http httptools: not installed; pip install 'devserver[fast]'") from None
@@ -326,10 +326,12 @@ class Serving:
     async def _idle(self, service: Service, deadline: float, apart_from: set[Handler]) -> bool:
         """Wait until no connection is open and no handler runs. False: not by the deadline."""
         loop = asyncio.get_running_loop()
+        tick = _TICK / 16  # a successor may be waiting, and mostly it is a matter of a turn of the loop
         while service.connections or service.gateway.running - apart_from:  # see _TICK
             if loop.time() >= deadline:
                 return False
-            await asyncio.sleep(_TICK)
+            await asyncio.sleep(tick)
+            tick = min(2 * tick, _TICK)
         return True
 
     async def _shut_down(self, lifespan: Lifespan) -> None:

@@ -299,6 +299,22 @@ def test_descriptors_that_nobody_took_are_closed(pair: Pair, file: Callable[[str
     theirs.close()
 
 
+def test_descriptors_find_room_above_the_limit_for_programs() -> None:
+    program = (
+        "import os, resource, socket, subprocess\n"
+        "from devserver.process.control import Channel\n"
+        "ours, theirs = map(Channel, socket.socketpair())\n"
+        "ours.send({}, [0] * 9)\n"
+        "_, hard = resource.getrlimit(resource.RLIMIT_NOFILE)\n"
+        "highest = os.dup(0); os.close(highest)\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (highest, hard))\n"
+        "(_, fds), = theirs.receive()\n"
+        "print(len(fds), resource.getrlimit(resource.RLIMIT_NOFILE) == (highest, hard))\n"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
+    assert (run.stderr, run.stdout) == ("", "9 True\n")
+
+
 def test_descriptors_that_found_no_room_break_the_channel() -> None:
     program = (
         "import os, resource, socket\n"
@@ -307,12 +323,12 @@ def test_descriptors_that_found_no_room_break_the_channel() -> None:
         "ours, theirs = map(Channel, socket.socketpair())\n"
         "ours.send({}, [0] * 9)\n"
         "before = count()\n"
-        "_, most = resource.getrlimit(resource.RLIMIT_NOFILE)\n"
+        "spare = os.dup(0)\n"
         "highest = os.dup(0); os.close(highest)\n"
-        "resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 5, most))\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 5, highest + 5))\n"
         "try: theirs.receive()\n"
         "except Closed as error: print(error)\n"
-        "resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))\n"
+        "os.close(spare)  # counting needs one\n"
         "print(count() - before)\n"
         "theirs.close()\n"
         "print(count() - before)\n"

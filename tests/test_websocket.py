@@ -30,6 +30,7 @@ from wsproto.events import CloseConnection
 from devserver.config import Http, WebSocket
 from devserver.errors import ApplicationError
 from devserver.gateway.asgi import AsgiGateway, ClientDisconnected
+from devserver.gateway.websocket import AsgiSession
 from devserver.http import deflate, handshake, websocket
 from devserver.http.connection import Connection, Service
 from devserver.http.exchange import Request
@@ -1692,6 +1693,25 @@ def test_how_an_application_ends(
     run(test())
     assert logged in caplog.text
     assert bool(logged) == ("ERROR" in caplog.text)
+
+
+def test_an_application_whose_loop_was_closed_is_no_failure(caplog: pytest.LogCaptureFixture) -> None:
+    async def test() -> None:
+        application = Scripted()
+        application.script = [asyncio.Event()]
+        wire = Wire(application)
+        await wire.feed(head())
+        gateway: Any = wire.service.gateway
+        left = AsgiSession(gateway, wire.socket).run()
+        left.send(None)
+        left.close()  # as the garbage collector does it
+        assert not wire.written
+        [handler] = wire.service.gateway.running
+        handler.cancel()
+        await wire.leave()
+
+    run(test())
+    assert "failed" not in caplog.text
 
 
 @in_loop

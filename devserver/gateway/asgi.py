@@ -230,7 +230,7 @@ class HttpCall:
                 more = bool(message.get("more_body", False))
                 exchange.write(_body(message), more)
             elif kind == "http.response.start":
-                exchange.start(_status(message), _lowered(message.get("headers") or ()))
+                exchange.start(_status(message), message.get("headers") or [])
                 return
             else:
                 raise ApplicationError(
@@ -267,13 +267,3 @@ def _status(message: Message) -> int:
     if isinstance(status, int):
         return status
     raise ApplicationError(f"the application sent the status {status!r}: it must be a number")
-
-
-def _lowered(headers: Any) -> Headers:
-    """The headers of a message as the seam has them; values are looked at when they are encoded."""
-    try:
-        return [(name.lower(), value) for name, value in headers]
-    except (TypeError, ValueError, AttributeError):
-        raise ApplicationError(
-            f"the application sent the headers {headers!r:.200}: each must be a pair of byte strings"
-        ) from None

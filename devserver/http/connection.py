@@ -136,10 +136,13 @@ class Connection(asyncio.Protocol):
                 return
             head, self._buffer, self._searched = buffer[:end], buffer[end:], 0
             frame = framing.read(head)
-            request = service.request(head, frame, self.peer)
+            headers = service.parse(head)
         except Refused as refused:
             self._refuse(refused)
         else:
+            request = Request(
+                frame.method, frame.target, frame.path, frame.query, frame.version, headers, self.peer
+            )
             self._begin(request, frame)
 
     def _await_head(self) -> None:

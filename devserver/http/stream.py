@@ -95,7 +95,7 @@ class Stream:
         self._owner = owner
         self._defaults = defaults
         self._transport = transport
-        self._body = body(frame.length)
+        self._body = body(frame.length) if frame.length else None
         self._expects = frame.expects
         self._pieces: list[bytes] = []
         self._buffered = 0

@@ -124,7 +124,7 @@ class Terminal:
         """A selector cannot wait for a console."""
         return None
 
-    def read_key(self) -> str | None:
+    def read_lines(self) -> list[str] | None:
         """Nothing can be typed."""
         return None
 

@@ -57,6 +57,9 @@ _LOOK = 0.1
 _MOMENT = 0.005
 """Seconds until a signal that came in a debugger's own code is sent again."""
 
+_OVERTAKEN = 1.0
+"""Seconds in which the end of a save that was under way while it was read should have been noticed."""
+
 _ORPHANED = 0.5
 """Seconds that the lifespan's shutdown has when the supervisor was killed."""
 
@@ -174,6 +177,26 @@ class Child:
             if message["do"] == "retire":
                 self.phase = "end"
                 return False
+
+    def load_failed(
+        self,
+        error: BaseException,
+        describe: Callable[[BaseException], str],
+        half_written: Callable[[], bool],
+    ) -> int:
+        """Report what user code raised while it was loaded, if it is news. Returns the exit code.
+
+        Args:
+            half_written: whether something was read that was still being written. Then it is left to
+                the supervisor to notice how that went on, and to retire this process.
+        """
+        try:
+            if half_written() and select.select([self.channel], [], [], _OVERTAKEN)[0]:
+                self.phase = "end"  # the signal that may follow means nothing any more
+                return EXIT_FAILED
+            return self.failed(error, describe)
+        except Retired:
+            return EXIT_FAILED
 
     def failed(self, error: BaseException, describe: Callable[[BaseException], str]) -> int:
         """Report what user code raised. Returns the exit code."""

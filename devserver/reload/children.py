@@ -29,6 +29,9 @@ SLACK = 0.25
 SLACK_DEBUGGED = 2.0
 """The same under a debugger, which is slow to say where it has stopped, and to let a process end."""
 
+LATER = 0.1
+"""Seconds after which the next interpreter is started, which takes the processor from the first requests."""
+
 GOING_AWAY, SERVICE_RESTART = 1001, 1012
 """Close codes of WebSockets (RFC 6455 7.4.1 and its registry)."""
 
@@ -70,6 +73,7 @@ class Children:
         self._said = said
         self._ended = ended
         self._retired: list[Spawned] = []
+        self._prepare_at: float | None = None
         self._transit = Transit()
         self._kin = Kin()
         self._slack = SLACK_DEBUGGED if debugged() else SLACK
@@ -80,6 +84,7 @@ class Children:
         Args:
             more: what it must know besides the configuration.
         """
+        self._prepare_at = None
         spawned = self._launcher.launch(role)
         self._reactor.add(spawned.child.channel, lambda: self._heard(spawned), spawned.child.channel)
         self._reactor.add(spawned.child.fileno(), lambda: self._exited(spawned))
@@ -91,8 +96,8 @@ class Children:
         return spawned
 
     def prepare(self) -> None:
-        """See `Launcher.prepare`."""
-        self._launcher.prepare()
+        """Have the next process ready, but not before the first requests have been answered."""
+        self._prepare_at = time.monotonic() + LATER
 
     def pass_on(self) -> None:
         """Give connections in transit to whoever serves now."""
@@ -176,11 +181,15 @@ class Children:
         spawned.kill_at = time.monotonic() + grace + self._slack
 
     def deadlines(self) -> Iterator[float]:
-        """When somebody is to be killed, on `time.monotonic`."""
-        return (spawned.kill_at for spawned in self._retired if spawned.kill_at is not None)
+        """When `be_punctual` has something to do, on `time.monotonic`."""
+        due = [self._prepare_at, *(spawned.kill_at for spawned in self._retired)]
+        return (when for when in due if when is not None)
 
-    def kill_late(self, now: float) -> None:
-        """Kill those whose time is over."""
+    def be_punctual(self, now: float) -> None:
+        """Do what is due: kill those whose time is over, start the next process."""
+        if self._prepare_at is not None and self._prepare_at <= now:
+            self._prepare_at = None
+            self._launcher.prepare()
         for spawned in self._retired:
             if spawned.kill_at is not None and spawned.kill_at <= now:
                 spawned.kill_at = None

@@ -121,6 +121,11 @@ class Launcher:
             spare.discard()
         return self._start(self._argv if role == APP else self._page_argv)
 
+    def begin(self) -> None:
+        """Start the first child, ahead of its `launch`: it is certain to be wanted."""
+        self._packages = _installed()
+        self.spare = self._start(self._argv)
+
     def prepare(self) -> None:
         """Have a spare ready, unless there is one."""
         if self._wants_spare and self.spare is None:

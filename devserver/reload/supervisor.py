@@ -18,7 +18,7 @@ from typing import Any
 from devserver.config import Config
 from devserver.errors import DevserverError
 from devserver.events import Events
-from devserver.process import Terminal, guard
+from devserver.process import Terminal
 from devserver.process.control import Message
 from devserver.process.reactor import Reactor
 from devserver.process.signals import Signals, wanted
@@ -51,7 +51,12 @@ class Supervisor:
     """See the module. `run` is its whole life."""
 
     def __init__(
-        self, config: Config, sockets: list[socket.socket], events: Events, launcher: Launcher
+        self,
+        config: Config,
+        sockets: list[socket.socket],
+        events: Events,
+        launcher: Launcher,
+        terminal: Terminal,
     ) -> None:
         """
         Args:
@@ -59,6 +64,7 @@ class Supervisor:
             sockets: bound and listening; every child gets duplicates.
             events: where to say what happens.
             launcher: makes the children.
+            terminal: from which this program was started.
         """
         self._config = config
         self._report = Report(events)
@@ -66,7 +72,7 @@ class Supervisor:
         self._children = Children(
             config, sockets, launcher, self._reactor, said=self._said, ended=self._ended
         )
-        self._terminal = Terminal()
+        self._terminal = terminal
         self._watched = WatchSet(config)
         self._served = self._watched.timeline
         self._state = State.STARTING
@@ -98,7 +104,7 @@ class Supervisor:
 
     def run(self) -> int:
         """Supervise until told to stop. Returns the exit code."""
-        with guard(lambda: self._terminal.restore(unless_taken=True)), Signals(wanted()) as signals:
+        with Signals(wanted()) as signals:
             self._reactor.add(signals, lambda: self._signalled(signals))
             fd = self._watched.watcher.fileno()
             if fd is not None:
@@ -124,7 +130,7 @@ class Supervisor:
             if due <= now:
                 del self._timers[event]
                 self._raise(event)
-        self._children.kill_late(now)
+        self._children.be_punctual(now)
         if self._watched.watcher.interval is not None:
             self._look()
         while self._pending:
@@ -177,13 +183,14 @@ class Supervisor:
             self._reactor.add(fd, self._key) if on else self._reactor.remove(fd)
 
     def _key(self) -> None:
-        line = self._terminal.read_key()
-        if line is None:
+        lines = self._terminal.read_lines()
+        if lines is None:
             self._listen_to_keys(False)  # end of file: nobody types any more
-        elif line == "r":
-            self._restart_by_hand("r was pressed")
-        elif line == "q":
-            self._raise(Event.STOP)
+        for line in lines or ():
+            if line == "r":
+                self._restart_by_hand("r was pressed")
+            elif line == "q":
+                self._raise(Event.STOP)
 
     def _restart_by_hand(self, reason: str) -> None:
         self._report.because(reason)

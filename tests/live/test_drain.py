@@ -245,6 +245,7 @@ CASES = [
 ]
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(("interface", "path", "waits"), CASES)
 def test_new_code_answers_whatever_runs(interface: str, path: str, waits: bool, tmp_path: Path) -> None:
     with serving(interface, tmp_path) as restarts:
@@ -258,6 +259,7 @@ def test_new_code_answers_whatever_runs(interface: str, path: str, waits: bool, 
         assert restarts.measure()[1] < measured[1] + GRACE
 
 
+@pytest.mark.alone
 def test_new_code_answers_soon_with_nothing_in_flight(tmp_path: Path) -> None:
     for interface in SOURCES:
         folder = tmp_path / interface
@@ -267,6 +269,7 @@ def test_new_code_answers_soon_with_nothing_in_flight(tmp_path: Path) -> None:
             check_bound(f"{interface} idle", idle, restarts.measure(), waits=False)
 
 
+@pytest.mark.alone
 def test_new_code_answers_soon_with_many_streams_and_websockets(tmp_path: Path) -> None:
     with serving("asgi", tmp_path) as restarts, contextlib.ExitStack() as stack:
         idle = restarts.idle()
