@@ -115,6 +115,11 @@ class Reload:
     overlap: bool = option(
         True, "Load the new version while the old one finishes.", kind=SWITCH, flag="reload-overlap"
     )
+    restart: str = option(
+        "auto",
+        "What a restart executes: what comes after the change (warm), or all (cold).",
+        kind=choice("auto", "warm", "cold"),
+    )
     poll: bool = option(False, "Watch by looking, where the system tells nothing.", kind=SWITCH)
     load_timeout: float = option(
         30.0, "Requests wait so long for the application to load, then get a 503.", kind=seconds(zero=False)

@@ -34,7 +34,10 @@ if TYPE_CHECKING:
 
     from devserver.app import Application
     from devserver.listeners import Listeners
+    from devserver.reload.checkpoint import Checkpoints
+    from devserver.reload.child import Child
     from devserver.reload.launcher import Launcher
+    from devserver.reload.loader import Recorder
     from devserver.server import Serving
 
 logger = logging.getLogger("devserver")
@@ -260,7 +263,7 @@ def _serve_application(channel: Channel, config: Config, sockets: list[socket.so
     from devserver.reload.child import EXIT_FAILED, Child, Retired
     from devserver.reload.loader import Recorder
     from devserver.reload.prompt import unseen
-    from devserver.reload.timeline import Entry
+    from devserver.reload.timeline import Entry, Kind
     from devserver.reload.watchset import Gate, roots_of
     from devserver.server import Serving
 
@@ -273,25 +276,37 @@ def _serve_application(channel: Channel, config: Config, sockets: list[socket.so
     os.unsetenv("WERKZEUG_RUN_MAIN")
     this = Child(channel, config.http.graceful)
     section = config.app
-    gate = Gate(config)
+    noted: dict[tuple[Kind, str], Entry] = {}
+    gate: Gate | None = None
 
     def report(entry: Entry) -> None:
         this.say("read", entries=[entry.to_json()])
-        gate.add(entry)
+        noted[entry.kind, entry.path] = entry
+        if gate is not None:
+            gate.add(entry)
 
     recorder = Recorder(report, roots_of(config))
+    warm = _checkpoints(this, recorder, boot)
 
     def load() -> Application:
         recorder.start()
         try:
+            if warm is not None:
+                warm.start()
             if section.env_file is not None:
                 recorder.file(section.env_file)
-            return _load(config)
+            application = _load(config)
+            if warm is not None:
+                warm.stop()
+            return application
         finally:
             recorder.serving()
 
     try:
         application = this.load(load)
+        gate = Gate(config)
+        for entry in list(noted.values()):
+            gate.add(entry)
         # Ahead of the first request, and while a predecessor drains.
         unseen(threading.Thread(target=gate.settle, name="devserver-digests", daemon=True)).start()
         os.environ.pop("WERKZEUG_RUN_MAIN", None)
@@ -316,6 +331,15 @@ def _serve_application(channel: Channel, config: Config, sockets: list[socket.so
     except BaseException as error:  # a lifespan that fails, or what the application did to the loop
         return this.failed(error.__cause__ or error, console.format_failure)
     return this.ended()
+
+
+def _checkpoints(this: Child, recorder: Recorder, boot: Message) -> Checkpoints | None:
+    if not boot.get("warm") or sys.platform != "linux":
+        return None
+    from devserver.reload.checkpoint import Checkpoints
+
+    marks = [(path, number) for path, number in boot["marks"]]
+    return Checkpoints(this, recorder, marks)
 
 
 def _serve_page(channel: Channel, config: Config, sockets: list[socket.socket], boot: Message) -> int:

@@ -57,14 +57,15 @@ class Kin:
 
             ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
-    def end(self, apart_from: Set[int] = frozenset()) -> None:
+    def end(self, ours: Callable[[], Set[int]] = frozenset) -> None:
         """Kill the children that we inherited and that share our session.
 
         Args:
-            apart_from: our own children's process ids.
+            ours: our own children's process ids; asked after looking who is there.
         """
-        seen = set(apart_from) | _guardians
-        while orphans := self._inherited() - seen:  # the children of those that are killed are ours next
+        seen = set(_guardians)
+        # The children of those that are killed are ours next.
+        while orphans := (found := self._inherited() - seen) and found - ours():
             for pid in orphans:
                 try:
                     near = os.getsid(pid) == self._session

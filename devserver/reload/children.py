@@ -9,14 +9,16 @@ is wanted nor when it must end.
 from __future__ import annotations
 
 import logging
+import select
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from devserver.config import Config
-from devserver.process import Kin
-from devserver.process.control import Closed, Message
+from devserver.process import Adopted, Kin
+from devserver.process.control import Closed, Message, QueueingChannel
 from devserver.process.reactor import Reactor
+from devserver.reload.chain import Chain, Checkpoint
 from devserver.reload.launcher import APP, Launcher, Spawned
 from devserver.reload.prompt import debugged
 from devserver.reload.transit import Transit
@@ -28,6 +30,9 @@ SLACK = 0.25
 
 SLACK_DEBUGGED = 2.0
 """The same under a debugger, which is slow to say where it has stopped, and to let a process end."""
+
+ASKED = 1.0
+"""Seconds that a checkpoint has to say whether it can be gone on from; it needs some milliseconds."""
 
 LATER = 0.1
 """Seconds after which the next interpreter is started, which takes the processor from the first requests."""
@@ -42,6 +47,7 @@ class Children:
     Attributes:
         current: the child that loads or serves the application.
         page: the child that shows why nobody serves it.
+        chain: the checkpoints that wait to be gone on from.
         stopping: nobody is to come after those that end now.
     """
 
@@ -66,6 +72,7 @@ class Children:
         self.config = config
         self.current: Spawned | None = None
         self.page: Spawned | None = None
+        self.chain = Chain()
         self.stopping = False
         self._sockets = sockets
         self._launcher = launcher
@@ -73,6 +80,7 @@ class Children:
         self._said = said
         self._ended = ended
         self._retired: list[Spawned] = []
+        self._waiting: set[Spawned] = set()
         self._prepare_at: float | None = None
         self._transit = Transit()
         self._kin = Kin()
@@ -86,14 +94,59 @@ class Children:
         """
         self._prepare_at = None
         spawned = self._launcher.launch(role)
-        self._reactor.add(spawned.child.channel, lambda: self._heard(spawned), spawned.child.channel)
-        self._reactor.add(spawned.child.fileno(), lambda: self._exited(spawned))
+        self._attend(spawned)
         spawned.boot(role, generation, {"config": self.config.to_json(), **more}, self._sockets)
         if role == APP:
             self.current = spawned
         else:
             self.page = spawned
         return spawned
+
+    def _attend(self, spawned: Spawned) -> None:
+        self._reactor.add(spawned.child.channel, lambda: self._heard(spawned), spawned.child.channel)
+        self._reactor.add(spawned.child.fileno(), lambda: self._exited(spawned))
+
+    def resume(
+        self, checkpoints: Iterable[Checkpoint], generation: int, message: Message
+    ) -> Checkpoint | None:
+        """Have the first checkpoint that can do so go on as the current child. None: none can."""
+        for checkpoint in checkpoints:
+            copy = self._ask(checkpoint.spawned, message)
+            if copy is not None:
+                copy.generation, copy.began, copy.resumed = generation, time.monotonic(), True
+                self.current = copy
+                for later in self.chain.after(checkpoint):
+                    self.forget(later)
+                return checkpoint
+        return None
+
+    def _ask(self, waiting: Spawned, message: Message) -> Spawned | None:
+        waiting.tell({"do": "resume", **message})
+        if not select.select([waiting.child.channel], [], [], ASKED)[0]:
+            waiting.child.kill()
+            return None
+        try:
+            for said, fds in waiting.child.channel.receive():
+                if said["say"] == "resumed":
+                    return self._adopt(waiting, said["pid"], fds[0])
+        except Closed:
+            pass  # its exit is reported by its own descriptor
+        return None
+
+    def _adopt(self, maker: Spawned, pid: int, fd: int) -> Spawned:
+        copy = maker.copied(Adopted(pid, QueueingChannel(socket.socket(fileno=fd))))
+        self._attend(copy)
+        return copy
+
+    def forget(self, checkpoint: Checkpoint) -> None:
+        """Nobody will go on from a checkpoint any more."""
+        self.chain.remove(checkpoint)
+        checkpoint.spawned.child.kill()
+
+    def clear(self) -> None:
+        """Forget all checkpoints."""
+        for checkpoint in self.chain:
+            self.forget(checkpoint)
 
     def prepare(self) -> None:
         """Have the next process ready, but not before the first requests have been answered."""
@@ -120,6 +173,8 @@ class Children:
         if what == "connection":
             self._transit.take(fds[0], message["data"])
             self.pass_on()
+        elif what == "checkpoint":
+            self._left(spawned, message, self._adopt(spawned, message["pid"], fds[0]))
         elif what == "received":
             self._transit.received(spawned)
         elif what in ("closing", "stopped", "resumed"):
@@ -127,6 +182,18 @@ class Children:
                 self._put_off(spawned, message)
         else:
             self._said(spawned, message)
+
+    def _left(self, spawned: Spawned, message: Message, copy: Spawned) -> None:
+        """A child waits from now on, and its copy goes on in its place."""
+        if spawned is self.current:
+            self.current = copy
+            copy.resumed = spawned.resumed
+            self._waiting.add(spawned)
+            self._said(spawned, message)
+        else:  # it was told to end meanwhile
+            self._retired.append(copy)
+            for late in (spawned, copy):
+                late.child.kill()
 
     def _put_off(self, spawned: Spawned, message: Message) -> None:
         """A child that drains has a reason to live longer."""
@@ -215,7 +282,7 @@ class Children:
         self._kin.end()
 
     def _living(self) -> list[Spawned]:
-        ours = [*self._retired, self.current, self.page]
+        ours = [*self._retired, *self._waiting, self.current, self.page]
         return [spawned for spawned in ours if spawned is not None and not spawned.exited]
 
     def _exited(self, spawned: Spawned) -> None:
@@ -232,8 +299,21 @@ class Children:
         child.close()
         self._transit.lost(spawned)
         self.pass_on()
-        alive = [*self._living(), *([self._launcher.spare] if self._launcher.spare is not None else [])]
-        self._kin.end(apart_from={other.child.pid for other in alive})
         if spawned in self._retired:
             self._retired.remove(spawned)
-        self._ended(spawned, code, trace)
+        self._kin.end(self._ours)
+        if spawned in self._waiting:
+            self._waiting.remove(spawned)
+            for checkpoint in self.chain:
+                if checkpoint.spawned is spawned:
+                    self.chain.remove(checkpoint)
+        else:
+            self._ended(spawned, code, trace)
+
+    def _ours(self) -> set[int]:
+        """Our own children that are meant to live, with those that have been announced just now."""
+        for spawned in self._living():
+            if spawned.child.channel in self._reactor:
+                self._heard(spawned)
+        spare = self._launcher.spare
+        return {spawned.child.pid for spawned in (*self._living(), *([spare] if spare is not None else []))}

@@ -37,6 +37,7 @@ class Spawned:
         exited: the process is gone.
         kill_at: when it is killed, on `time.monotonic`; None while it is not retired.
         at: what it said last that it would read.
+        resumed: it goes on from a checkpoint.
     """
 
     def __init__(self, child: Child, crash: int) -> None:
@@ -50,7 +51,14 @@ class Spawned:
         self.exited = False
         self.kill_at: float | None = None
         self.at = ""
+        self.resumed = False
         self._crash = crash
+
+    def copied(self, child: Child) -> Spawned:
+        """What a copy is that this process has made of itself."""
+        copy = Spawned(child, os.dup(self._crash) if self._crash >= 0 else -1)
+        copy.role, copy.generation, copy.began, copy.at = self.role, self.generation, self.began, self.at
+        return copy
 
     def tell(self, message: Message, fds: Sequence[int] = ()) -> bool:
         """Send a message; whether it could be sent. A child that is gone is known by its exit."""

@@ -210,6 +210,15 @@ class Recorder:
         """`_sqlite3` has been loaded."""
         self._reads.wrap_sqlite()
 
+    def forked(self) -> None:
+        """This process is a copy of the one that has recorded until now, and goes on with it."""
+        self._pid = os.getpid()
+
+    def again(self, path: str, fingerprint: Fingerprint, data: bytes) -> None:
+        """A module goes on with a newer text."""
+        self._seen.discard((Kind.FILE, path))
+        self.module(path, fingerprint, data)
+
     def _note_loaded(self) -> None:
         """Note the modules that came by ways of their own."""
         for module in list(sys.modules.values()):

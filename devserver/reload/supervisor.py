@@ -22,14 +22,18 @@ from devserver.process import Terminal
 from devserver.process.control import Message
 from devserver.process.reactor import Reactor
 from devserver.process.signals import Signals, wanted
+from devserver.reload.chain import Checkpoint, Mark
 from devserver.reload.children import Children
 from devserver.reload.launcher import APP, PAGE, Launcher, Spawned, describe_exit
 from devserver.reload.machine import Action, Attempts, Event, State, step
 from devserver.reload.report import Report, crash, slow
-from devserver.reload.timeline import Entry
+from devserver.reload.timeline import Entry, Kind
 from devserver.reload.watchset import WatchSet
 
 logger = logging.getLogger("devserver")
+
+MARKS = 4
+"""Statements, edited lately, before which checkpoints are wanted."""
 
 SETTLE = 0.05
 """Seconds without a change after which a load that changes overtook is begun again."""
@@ -80,6 +84,8 @@ class Supervisor:
         self._timers: dict[Event, float] = {}
         self._unsettled: float | None = None
         self._generation = 0
+        self._dirty: list[str] = []
+        self._marks: list[Mark] = []
         self._failure: Message = {}
         self._shown: Message = {}
         self._heal = Attempts(*HEAL)
@@ -207,6 +213,7 @@ class Supervisor:
         if self._state not in (State.STOPPING, State.STOPPED) and (Event.CHANGED, None) not in self._pending:
             self._report.changed(paths)
             self._raise(Event.CHANGED)
+        self._dirty += (path for path in paths if path not in self._dirty)
 
     # stimuli: children
 
@@ -215,6 +222,8 @@ class Supervisor:
         current, page = self._children.current, self._children.page
         if what == "stdin":
             self._listen_to_keys(not message["reading"])
+        elif what == "checkpoint":
+            self._note_checkpoint(spawned, dict(message["stack"]))
         elif spawned is page and what == "serving":
             spawned.serving = True
             self._children.pass_on()
@@ -224,6 +233,8 @@ class Supervisor:
             pass  # what it says comes too late
         elif what == "read":
             self._note_reads(spawned, message["entries"])
+        elif what == "barrier":
+            self._note_barrier(message["reason"], message["where"])
         elif what == "changed" and spawned.serving:
             self._changed(message["files"])
         elif what == "loaded":
@@ -254,6 +265,17 @@ class Supervisor:
             spawned.at = entry.path
         # Answers given before the paths were watched may be outdated by now.
         self._look()
+
+    def _note_checkpoint(self, spawned: Spawned, unfinished: dict[str, int]) -> None:
+        chain, seconds = self._children.chain, time.monotonic() - spawned.began
+        chain.add(Checkpoint(spawned, len(self._watched.timeline), seconds, unfinished))
+        while (least := chain.dispensable()) is not None:
+            self._children.forget(least)
+
+    def _note_barrier(self, reason: str, where: list[Mark]) -> None:
+        for path, number in where:
+            self._marks = [*self._marks, (path, number - 1)]
+            logger.debug("no checkpoint behind statement %d of %s: %s", number, path, reason)
 
     def _loaded(self, spawned: Spawned) -> None:
         self._timers.pop(Event.SLOW, None)
@@ -308,15 +330,35 @@ class Supervisor:
         self._unsettled = None
         self._generation += 1
         self._report.spawned(self._generation, str(self._config.app.target))
-        self._respawn()
+        if not self._resume():
+            self._respawn()
+
+    def _resume(self) -> bool:
+        """Go on from a checkpoint, if there is one that nothing has changed before."""
+        timeline = self._watched.timeline
+        outdated = timeline.outdated(self._dirty)
+        marks = [*self._marks, *((path, -1) for path in self._dirty)][-MARKS:]
+        self._marks, self._dirty = marks, []
+        checkpoint = self._children.resume(
+            self._children.chain.candidates(outdated), self._generation, {"marks": marks}
+        )
+        if checkpoint is None:
+            return False
+        again = {entry.path for entry in outdated if entry.kind is Kind.FILE}
+        dropped = self._watched.resume(checkpoint.entries, again)
+        self._children.chain.resumed(checkpoint, dropped)
+        self._expect()
+        return True
 
     def _respawn(self) -> None:
+        self._children.clear()
         before = self._watched.begin(self._config)
         if self._children.page is not None:
             # It goes on answering with the failure: what that one read must not change meanwhile.
             for entry in before:
                 self._watched.add(entry)
-        self._children.launch(APP, self._generation, {})
+        warm = self._config.reload.restart != "cold"
+        self._children.launch(APP, self._generation, {"warm": warm, "marks": self._marks})
         self._expect()
 
     def _expect(self) -> None:

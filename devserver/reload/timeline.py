@@ -22,7 +22,8 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
+from dataclasses import replace
 
 from devserver.reload.answers import (
     ASK,
@@ -189,6 +190,30 @@ class Timeline:
             unread = (path for path in (*hints, *found) if (Kind.FILE, path) not in self._entries)
             changed += filter(self._always, unread)
         return list(dict.fromkeys(filter(None, changed)))
+
+    def outdated(self, hints: Iterable[str]) -> list[Entry]:
+        """The entries whose answers are others now, as far as these paths are concerned, in order.
+
+        With those about what the application has written since: a fresh process would read that.
+        """
+        asked: dict[int, Entry] = {}
+        for hint in hints:
+            asked.update((entry.tick, entry) for entry in self._by_path.get(hint, ()))
+            asked.update((entry.tick, entry) for entry in self._around(hint))
+        asked.update((entry.tick, entry) for entry in self._entries.values() if entry.answer == OWN)
+        return [e for _, e in sorted(asked.items()) if e.answer == OWN or self._change(e, named=True)]
+
+    def begin_like(self, other: Timeline, count: int, without: Container[str]) -> list[str]:
+        """Take over the first entries of another timeline. Returns the paths to be watched.
+
+        Args:
+            without: files that are read again.
+        """
+        paths = []
+        for entry in other:
+            if entry.tick < count and not (entry.kind is Kind.FILE and entry.path in without):
+                paths += self.add(replace(entry, names=None))
+        return paths
 
     def _always(self, path: str) -> bool:
         """Whether a file that nobody read counts nevertheless."""

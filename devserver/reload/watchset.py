@@ -12,7 +12,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 from devserver.config import App, Config
 from devserver.reload import watch
@@ -87,6 +87,17 @@ class WatchSet:
         self.watcher.forget()
         self._begin(config, old)
         return old
+
+    def resume(self, count: int, without: Container[str]) -> list[int]:
+        """Keep the first so many entries, apart from those about files that are read again.
+
+        Returns the ticks of the latter.
+        """
+        old = self.timeline
+        self.timeline = Timeline(self._rules, old, lazy=self._lazy)
+        for path in self.timeline.begin_like(old, count, without):
+            self.watcher.watch(path)
+        return [e.tick for e in old if e.tick < count and e.kind is Kind.FILE and e.path in without]
 
     def _begin(self, config: Config, before: Timeline | None) -> None:
         self._rules = rules_of(config)

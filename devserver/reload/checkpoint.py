@@ -1,0 +1,254 @@
+"""Checkpoints: a process that loads leaves copies of itself behind, each to go on from where it stands.
+
+At a tick between two statements the process forks. One half waits there for the word to go on; the
+other goes on at once. The half that waits is a small supervisor: told to *resume* it looks whether
+what it had executed of each unfinished module stands unchanged in the newest text, and if so forks
+again, and that copy goes on with the files as they are now. What is executed after the word is what a
+fresh process would execute there, over the state that a fresh process would have there.
+
+Each fork is double, and the half between ends at once: so every process is the supervisor's own child
+(it is their *subreaper*), and none has to wait for another.
+
+What a waiting half and a copy say, on the channel of the half that was forked:
+
+    checkpoint  a half waits; with the stack of unfinished modules, and the new half's pid and channel
+    barrier     none is made here, nor after it: why, and where
+    resumed     the copy's pid;  unfit: what was executed has changed
+
+Linux. Knows neither the machine nor which files have changed.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import linecache
+import os
+import random
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from devserver.process.control import Channel, Closed
+from devserver.reload.answers import Fingerprint, fingerprint_of
+from devserver.reload.barriers import Barriers
+from devserver.reload.child import Child, flush
+from devserver.reload.loader import Recorder
+from devserver.reload.modules import Stepping
+from devserver.reload.ticks import Execution, Text, Ticker, can_go_on
+
+PACE = 0.05
+"""Seconds of loading that are worth a checkpoint: a fork takes a few milliseconds."""
+
+WORTH = 0.003
+"""The same at a statement that was edited lately."""
+
+Mark = tuple[str, int]
+"""A module's path and the number of a statement; -1 for its first."""
+
+
+class Checkpoints:
+    """Makes this process leave checkpoints while it loads. See the module."""
+
+    def __init__(
+        self,
+        this: Child,
+        recorder: Recorder,
+        marks: Iterable[Mark],
+    ) -> None:
+        """
+        Args:
+            this: whose channel is replaced in each new half.
+            recorder: goes on in each new half.
+            marks: statements before which a checkpoint is wanted.
+        """
+        self.ticker = Ticker(self._at)
+        self._this = this
+        self._recorder = recorder
+        self._stepping = Stepping(recorder, self.ticker)
+        self._marks = set(marks)
+        self._barriers = Barriers([this.channel.fileno()])
+        self._seeds = Seeds()
+        self._newer: list[tuple[str, Fingerprint, bytes]] = []
+        self._last = time.perf_counter()
+        self._on = False
+
+    def start(self) -> None:
+        """Make a checkpoint where nothing of the user's has been executed, and others on the way."""
+        self._barriers.start()
+        self._seeds.start()
+        self.ticker.install()
+        self._stepping.start()
+        self._on = True
+        self._leave()
+
+    def stop(self) -> None:
+        """Make one last checkpoint, if it is worth it, and no more."""
+        if self._on and time.perf_counter() - self._last > PACE:
+            self._leave()
+        self._on = False
+        self._barriers.stop()
+        self._seeds.stop()
+        self._stepping.stop()
+        self.ticker.uninstall()
+
+    def _at(self, execution: Execution) -> None:
+        if not self._on:
+            return
+        passed = time.perf_counter() - self._last
+        begins, execution.begins = execution.begins, False
+        marked = (execution.path, execution.index) in self._marks or (
+            begins and (execution.path, -1) in self._marks
+        )
+        if passed > PACE or (marked and passed > WORTH):
+            self._leave()
+        elif self._barriers.stirred():
+            self._look()
+
+    def _look(self) -> bool:
+        """Whether nothing stands in the way of a fork."""
+        reason = self._barriers.look()
+        if reason:
+            self._on = False
+            where = [(e.path, e.index) for e in self.ticker.stack[-1:]]
+            self._this.say("barrier", reason=reason, where=where)
+        return not reason
+
+    def _leave(self) -> None:
+        """Fork, unless something stands in the way; returns in the half that goes on."""
+        if not self._look():
+            return
+        for execution in self.ticker.stack:
+            execution.keep(execution.read())  # what was compiled, whatever the file is by now
+        flush()
+        stack = [(e.path, e.index) for e in self.ticker.stack]
+        self._seeds.keep()
+        gc.freeze()
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        if self._fork("checkpoint", stack=stack):
+            self._seeds.restore()
+        else:
+            self._wait()
+            self._seeds.renew()
+        self._recorder.forked()
+        for newer in self._newer:
+            self._recorder.again(*newer)
+        self._newer = []
+        self._last = time.perf_counter()
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    def _fork(self, what: str, can: Callable[[], bool] = lambda: True, **fields: Any) -> bool:
+        """Make a copy that is a child of the supervisor. True in the copy, which has a channel of its own.
+
+        Args:
+            what: to be said about it.
+            can: asked in the half between; the copy inherits what it has done.
+        """
+        between = os.fork()
+        if between:
+            with suppress(ChildProcessError):  # the application may ignore SIGCHLD
+                os.waitpid(between, 0)
+            return False
+        this = self._this
+        try:
+            if not can():
+                this.say("unfit")
+                os._exit(0)
+            ours, theirs = socket.socketpair()
+            pid = os.fork()
+            if pid:
+                # Said before this half ends: an orphan that nobody has announced would be killed.
+                this.say(what, [theirs.fileno()], pid=pid, **fields)
+                os._exit(0)
+        except BaseException:
+            os._exit(1)
+        theirs.close()
+        # By the same number, which is known to be ours.
+        fd = this.channel.socket.detach()
+        os.dup2(ours.fileno(), fd, inheritable=False)
+        ours.close()
+        this.channel = Channel(socket.socket(fileno=fd))
+        return True
+
+    # the half that waits
+
+    def _wait(self) -> None:
+        """Wait for the word. Returns only in a copy that goes on."""
+        while True:
+            try:
+                message, _ = self._this.channel.receive_one()
+            except Closed:
+                os._exit(0)
+            if message["do"] == "resume":
+                marks = [(path, number) for path, number in message["marks"]]
+                if self._fork("resumed", partial(self._renew, marks)):
+                    return
+
+    def _renew(self, marks: list[Mark]) -> bool:
+        """Whether what was executed stands in the newest texts; if so go on with these."""
+        newer: list[tuple[Execution, Fingerprint, bytes]] = []
+        for execution in self.ticker.stack:
+            old = execution.read()
+            try:
+                with open(execution.path, "rb") as file:
+                    data, fingerprint = file.read(), fingerprint_of(os.fstat(file.fileno()))
+                if data == old:
+                    continue
+                if old is None:
+                    return False
+                text, before = Text(data, execution.path), Text(old, execution.path)
+                executed = execution.index + (execution is not self.ticker.stack[-1])
+                if not can_go_on(before, text, executed):
+                    return False
+                execution.go_on_with(text, executed)
+            except (OSError, SyntaxError):
+                return False
+            marks.append((execution.path, text.differs_at(before)))
+            newer.append((execution, fingerprint, data))
+        self._marks.update(marks)
+        for execution, _, data in newer:
+            execution.keep(data)
+        self._newer = [(execution.path, fingerprint, data) for execution, fingerprint, data in newer]
+        importlib.invalidate_caches()
+        linecache.clearcache()
+        return True
+
+
+class Seeds:
+    """The state of `random`, which CPython seeds anew in a copy."""
+
+    def __init__(self) -> None:
+        self._seed = random.seed
+        self._seeded = False
+        self._state = random.getstate()
+
+    def start(self) -> None:
+        """Begin to notice whether the application seeds it."""
+
+        def seed(*args: Any, **named: Any) -> None:
+            self._seeded = True
+            self._seed(*args, **named)
+
+        seed.__doc__, seed.__module__ = self._seed.__doc__, "random"
+        random.seed = seed
+
+    def stop(self) -> None:
+        """Notice nothing any more."""
+        random.seed = self._seed
+
+    def keep(self) -> None:
+        """Before a fork."""
+        self._state = random.getstate()
+
+    def restore(self) -> None:
+        """In the half that goes on at once: it is to know nothing of the fork."""
+        random.setstate(self._state)
+
+    def renew(self) -> None:
+        """In a copy that was resumed: as a fresh process would have it."""
+        if self._seeded:
+            random.setstate(self._state)
