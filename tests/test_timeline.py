@@ -469,6 +469,7 @@ def test_a_name_that_is_there_as_it_was_costs_no_listing(
 def test_a_link_that_leads_nowhere_is_a_name(folder: Folder) -> None:
     folder.write("data/a")
     folder.ask(Kind.LIST, "data")
+    assert folder.changes() == []
     os.symlink("nowhere", folder.path("data/b"))
     assert folder.changes("data/b") == ["data/b"]
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ from typing import Any
 import pytest
 
 from devserver.config import Config
-from devserver.reload import answers, watch
+from devserver.reload import answers, watch, watchset
 from devserver.reload.answers import Entry, Kind, fingerprint_at, list_entry, name_entry, read_entry
 from devserver.reload.rules import Kind as Verdict
+from devserver.reload.rules import Rules
 from devserver.reload.watch import EVERYTHING, Polling
 from devserver.reload.watchset import Gate, WatchSet, roots_of, rules_of
 
@@ -150,40 +152,48 @@ def test_a_folder_that_appears_with_a_file_that_counts_is_a_change(tmp_path: Pat
         assert watched.changed() == [str(tmp_path / "new" / "deep" / "a.toml")]
 
 
-def test_a_folder_made_again_is_walked_again(tmp_path: Path, kind: str) -> None:
+def test_a_folder_made_again_is_walked_again(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """File systems give the number of a folder that has gone to the next one."""
+    monkeypatch.setattr(watchset, "folder_at", lambda path: (1, 1) if os.path.isdir(path) else None)
     folder = tmp_path / "new"
     with closing(toml(tmp_path, kind)) as watched:
-        for _ in range(3):
-            (folder / "deep").mkdir(parents=True)
+        for number in range(3):
+            deep = folder / f"deep{number}"
+            deep.mkdir(parents=True)
             assert watched.changed() == []
-            (folder / "deep").rmdir()
-            folder.rmdir()
+            (deep / "a.toml").write_text("text")
+            assert watched.changed() == [str(deep / "a.toml")]
+            shutil.rmtree(folder)
             watched.changed()
-        (folder / "deep").mkdir(parents=True)
-        assert watched.changed() == []
-        path = folder / "deep" / "a.toml"
-        path.write_text("text")
-        assert watched.changed() == [str(path)]
 
 
-def test_a_new_folder_that_is_left_out_is_not_walked(tmp_path: Path, kind: str) -> None:
+@pytest.fixture
+def tops(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The folders that have been walked because they have appeared."""
+    found: list[str] = []
+    walk = watch.walk
+
+    def noted(rules: Rules, top: str | None, warn: Callable[[str], None]) -> Iterator[str]:
+        found.extend(filter(None, [top]))
+        return walk(rules, top, warn)
+
+    monkeypatch.setattr(watch, "walk", noted)
+    return found
+
+
+def test_a_new_folder_that_is_left_out_is_not_walked(tmp_path: Path, kind: str, tops: list[str]) -> None:
     with closing(toml(tmp_path, kind, reload_exclude=["build/"])) as watched:
         (tmp_path / "build").mkdir()
+        (tmp_path / "src").mkdir()
         assert watched.changed() == []
-        (tmp_path / "build" / "a.toml").write_text("text")
-        assert watched.changed() == []
+        assert tops == [str(tmp_path / "src")]
 
 
-def test_a_folder_with_other_names_is_not_walked_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_with_other_names_is_not_walked_again(tmp_path: Path, kind: str, tops: list[str]) -> None:
     (tmp_path / "deep").mkdir()
-    with closing(toml(tmp_path, "polling")) as watched:
-        tops: list[str | None] = []
-        walk = watch.walk
-        monkeypatch.setattr(
-            watch, "walk", lambda rules, top, warn: tops.append(top) or walk(rules, top, warn)
-        )
+    with closing(toml(tmp_path, kind)) as watched:
         (tmp_path / "deep" / "a.txt").write_text("text")
         assert watched.changed() == []
         assert tops == []

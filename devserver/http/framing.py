@@ -21,7 +21,7 @@ _HEAD = re.compile(
     rb"(" + TOKEN + rb") ([\x21\x22\x24-\x7e]+) HTTP/(1\.[01])\r\n"
     rb"(?:" + TOKEN + rb":[\t\x20-\x7e\x80-\xff]*\r\n)*\r\n"
 )
-# For a head in lower case: much faster than a pattern that ignores case, and what is looked at does.
+# For a head in lower case, since none of these values depends on case: cheaper than to ignore it here.
 _FRAMING_LINES = re.compile(
     rb"\r\n(host|content-length|transfer-encoding|connection|expect|upgrade):[ \t]*([^\r]*)"
 )

@@ -135,9 +135,7 @@ class WatchSet:
         found: list[str] = []
         for hint in hints if self._trees else ():
             folder = folder_at(hint)
-            if folder is None:
-                self._walked.pop(hint, None)
-            elif self._walked.get(hint) != folder and self._is_in_a_tree(hint):
+            if folder not in (None, self._walked.get(hint)) and self._is_in_a_tree(hint):
                 found += self._walk(hint)
         return found
 

@@ -14,26 +14,28 @@ pytestmark = pytest.mark.live
 
 QUICK = ("--reload", "--reload-grace", "0.2")
 
-HANDSHAKE = """
-open({reached!r}, "w").close()  # waits for whoever opens the other end: the save goes on then
-{more}
+HALF = """
+open({gate!r}).read()  # waits until somebody has opened it for writing and closed it
+assert not "half-written"
 """
 
 
 def test_failure_of_a_half_written_save_is_no_news(tmp_path: Path) -> None:
-    """The file is cut short, loaded, and completed while its loading fails: nothing is told of it."""
+    """What is executed fails while the file is being written over: nothing is told of it."""
     path = PROJECTS["asgi"].make(tmp_path)
-    reached = tmp_path.parent / f"{tmp_path.name}-reached"
-    os.mkfifo(reached)
+    gate = tmp_path.parent / f"{tmp_path.name}-gate"
+    os.mkfifo(gate)
     with DevServer("app:app", *QUICK, cwd=tmp_path) as server:
         server.serving()
         for number in range(3):
-            half = HANDSHAKE.format(reached=str(reached), more="assert not 'half-written'")
-            save(path, half)
-            with open(reached):  # it is executed now, and fails next
-                save(path, answer(f"whole {number}"))
-            while (event := server.wait("serving", "failed"))["event"] == "failed":
-                pytest.fail(f"told: {event}")
+            save(path, HALF.format(gate=str(gate)))
+            server.wait("restart")
+            with open(path, "r+") as file:
+                with open(gate, "w"):  # it is executed now, and fails when this is closed
+                    file.write(answer(f"whole {number}").ljust(200))
+                    file.flush()
+                assert server.wait("change", "failed")["event"] == "change"
+            server.serving()
             assert server.answered().text == f"whole {number}"
         assert not server.events("failed")
 
