@@ -33,6 +33,7 @@ from devserver.kinds import (
     SWITCH,
     TARGET,
     choice,
+    factor,
     integer,
     seconds,
 )
@@ -119,6 +120,15 @@ class Reload:
         "auto",
         "What a restart executes: what comes after the change (warm), or all (cold).",
         kind=choice("auto", "warm", "cold"),
+    )
+    checkpoints: int = option(
+        4, "Keep so many checkpoints for warm restarts at most.", kind=integer(1), flag="checkpoints"
+    )
+    checkpoint_memory: float = option(
+        1.5,
+        "Keep fewer when all processes need more than so many times the memory of one.",
+        kind=factor(1.0),
+        flag="checkpoint-memory",
     )
     poll: bool = option(False, "Watch by looking, where the system tells nothing.", kind=SWITCH)
     load_timeout: float = option(

@@ -78,6 +78,24 @@ def seconds(*, zero: bool) -> Kind:
     return Kind("SECONDS", read, (int, float))
 
 
+def factor(low: float) -> Kind:
+    """A number of at least `low`, with or without a fraction."""
+    wanted = f"must be a number, {low:g} or more"
+
+    def read(value: object, base: str) -> float:
+        try:
+            number = float(value) if isinstance(value, str) else value
+        except ValueError:
+            raise ValueError(wanted) from None
+        if not isinstance(number, int | float) or isinstance(number, bool):
+            raise ValueError(wanted)
+        if not isfinite(number) or number < low:
+            raise ValueError(wanted)
+        return float(number)
+
+    return Kind("NUMBER", read, (int, float))
+
+
 def choice(*names: str) -> Kind:
     """One of the names, in upper or lower case."""
 

@@ -19,9 +19,6 @@ from devserver.reload.timeline import Entry, Kind
 Mark = tuple[str, int]
 """A module's path and the number of a statement; -1 for its first."""
 
-MOST = 6
-"""Checkpoints that are kept at most."""
-
 
 @dataclass(slots=True)
 class Checkpoint:
@@ -29,13 +26,14 @@ class Checkpoint:
 
     Attributes:
         spawned: the process.
-        entries: how much of the timeline it has read.
+        tick: of what it would read next.
         seconds: of loading, that it stands after.
-        unfinished: the modules that it had begun to execute, by path, with the number of the statement.
+        unfinished: the modules that it had begun to execute, the innermost last: for each its path, and
+            the line of the statement that is executed next, or being executed.
     """
 
     spawned: Spawned
-    entries: int
+    tick: int
     seconds: float
     unfinished: dict[str, int]
 
@@ -75,26 +73,17 @@ class Chain:
         """Those that stand behind one: what they have executed is outdated when it goes on."""
         return self._checkpoints[self._checkpoints.index(checkpoint) + 1 :]
 
-    def resumed(self, checkpoint: Checkpoint, dropped: Iterable[int]) -> None:
-        """One was gone on from.
-
-        Args:
-            dropped: ticks of entries before it that are read again, so that later ones have moved up.
-        """
-        dropped = list(dropped)
-        for other in self._checkpoints:
-            other.entries -= sum(tick < other.entries for tick in dropped)
-
     def dispensable(self) -> Checkpoint | None:
-        """The one that saves least, if there are too many. Never the first, from which all can be loaded."""
-        if len(self._checkpoints) <= MOST:
-            return None
-        pairs = zip(self._checkpoints, self._checkpoints[1:-1], strict=False)
-        return min(pairs, key=lambda pair: pair[1].seconds - pair[0].seconds)[1]
+        """The one whose loss costs least: what lies between it and the one before it is executed again.
+
+        Never the first, from which everything can be loaded. None: there is no other.
+        """
+        pairs = list(zip(self._checkpoints, self._checkpoints[1:], strict=False))
+        return min(pairs, key=lambda pair: pair[1].seconds - pair[0].seconds)[1] if pairs else None
 
 
 def _is_before(checkpoint: Checkpoint, entry: Entry) -> bool:
     """Whether a checkpoint has not read what is another now, or can tell by itself."""
-    if entry.tick >= checkpoint.entries:
+    if entry.tick >= checkpoint.tick:
         return True
     return entry.kind is Kind.FILE and entry.path in checkpoint.unfinished

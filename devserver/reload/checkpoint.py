@@ -114,7 +114,7 @@ class Checkpoints:
         reason = self._barriers.look()
         if reason:
             self._on = False
-            where = [(e.path, e.index) for e in self.ticker.stack[-1:]]
+            where = [(e.path, e.index, e.line) for e in self.ticker.stack[-1:]]
             self._this.say("barrier", reason=reason, where=where)
         return not reason
 
@@ -125,7 +125,7 @@ class Checkpoints:
         for execution in self.ticker.stack:
             execution.keep(execution.read())  # what was compiled, whatever the file is by now
         flush()
-        stack = [(e.path, e.index) for e in self.ticker.stack]
+        stack = [(e.path, e.line) for e in self.ticker.stack]
         self._seeds.keep()
         gc.freeze()
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())

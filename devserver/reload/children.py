@@ -12,13 +12,12 @@ import logging
 import select
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 from devserver.config import Config
 from devserver.process import Adopted, Kin
 from devserver.process.control import Closed, Message, QueueingChannel
 from devserver.process.reactor import Reactor
-from devserver.reload.chain import Chain, Checkpoint
 from devserver.reload.launcher import APP, Launcher, Spawned
 from devserver.reload.prompt import debugged
 from devserver.reload.transit import Transit
@@ -35,7 +34,7 @@ ASKED = 1.0
 """Seconds that a checkpoint has to say whether it can be gone on from; it needs some milliseconds."""
 
 LATER = 0.1
-"""Seconds after which the next interpreter is started, which takes the processor from the first requests."""
+"""Seconds until the first requests have most likely been answered: they need the processor."""
 
 GOING_AWAY, SERVICE_RESTART = 1001, 1012
 """Close codes of WebSockets (RFC 6455 7.4.1 and its registry)."""
@@ -47,7 +46,6 @@ class Children:
     Attributes:
         current: the child that loads or serves the application.
         page: the child that shows why nobody serves it.
-        chain: the checkpoints that wait to be gone on from.
         stopping: nobody is to come after those that end now.
     """
 
@@ -72,7 +70,6 @@ class Children:
         self.config = config
         self.current: Spawned | None = None
         self.page: Spawned | None = None
-        self.chain = Chain()
         self.stopping = False
         self._sockets = sockets
         self._launcher = launcher
@@ -82,6 +79,7 @@ class Children:
         self._retired: list[Spawned] = []
         self._waiting: set[Spawned] = set()
         self._prepare_at: float | None = None
+        self._then: Callable[[], None] = self.prepare
         self._transit = Transit()
         self._kin = Kin()
         self._slack = SLACK_DEBUGGED if debugged() else SLACK
@@ -106,51 +104,41 @@ class Children:
         self._reactor.add(spawned.child.channel, lambda: self._heard(spawned), spawned.child.channel)
         self._reactor.add(spawned.child.fileno(), lambda: self._exited(spawned))
 
-    def resume(
-        self, checkpoints: Iterable[Checkpoint], generation: int, message: Message
-    ) -> Checkpoint | None:
-        """Have the first checkpoint that can do so go on as the current child. None: none can."""
-        for checkpoint in checkpoints:
-            copy = self._ask(checkpoint.spawned, message)
-            if copy is not None:
-                copy.generation, copy.began, copy.resumed = generation, time.monotonic(), True
-                self.current = copy
-                for later in self.chain.after(checkpoint):
-                    self.forget(later)
-                return checkpoint
-        return None
+    def resume(self, waiting: Spawned, generation: int, message: Message) -> bool:
+        """Have a copy of a child that waits go on as the current child. False: it cannot.
 
-    def _ask(self, waiting: Spawned, message: Message) -> Spawned | None:
+        Waits for the answer: the process does nothing but wait for this question.
+        """
         waiting.tell({"do": "resume", **message})
         if not select.select([waiting.child.channel], [], [], ASKED)[0]:
             waiting.child.kill()
-            return None
+            return False
         try:
             for said, fds in waiting.child.channel.receive():
                 if said["say"] == "resumed":
-                    return self._adopt(waiting, said["pid"], fds[0])
+                    self.current = copy = self._adopt(waiting, said["pid"], fds[0])
+                    copy.generation, copy.began, copy.resumed = generation, time.monotonic(), True
+                    return True
         except Closed:
             pass  # its exit is reported by its own descriptor
-        return None
+        return False
 
     def _adopt(self, maker: Spawned, pid: int, fd: int) -> Spawned:
         copy = maker.copied(Adopted(pid, QueueingChannel(socket.socket(fileno=fd))))
         self._attend(copy)
         return copy
 
-    def forget(self, checkpoint: Checkpoint) -> None:
-        """Nobody will go on from a checkpoint any more."""
-        self.chain.remove(checkpoint)
-        checkpoint.spawned.child.kill()
-
-    def clear(self) -> None:
-        """Forget all checkpoints."""
-        for checkpoint in self.chain:
-            self.forget(checkpoint)
+    def outdated(self) -> bool:
+        """Whether packages were installed or removed since processes were started."""
+        return self._launcher.outdated()
 
     def prepare(self) -> None:
-        """Have the next process ready, but not before the first requests have been answered."""
-        self._prepare_at = time.monotonic() + LATER
+        """See `Launcher.prepare`."""
+        self._launcher.prepare()
+
+    def later(self, then: Callable[[], None]) -> None:
+        """Have something done when the first requests have been answered, unless a child is wanted before."""
+        self._then, self._prepare_at = then, time.monotonic() + LATER
 
     def pass_on(self) -> None:
         """Give connections in transit to whoever serves now."""
@@ -253,10 +241,10 @@ class Children:
         return (when for when in due if when is not None)
 
     def be_punctual(self, now: float) -> None:
-        """Do what is due: kill those whose time is over, start the next process."""
+        """Do what is due: kill those whose time is over, and what was to be done later."""
         if self._prepare_at is not None and self._prepare_at <= now:
             self._prepare_at = None
-            self._launcher.prepare()
+            self._then()
         for spawned in self._retired:
             if spawned.kill_at is not None and spawned.kill_at <= now:
                 spawned.kill_at = None
@@ -302,13 +290,8 @@ class Children:
         if spawned in self._retired:
             self._retired.remove(spawned)
         self._kin.end(self._ours)
-        if spawned in self._waiting:
-            self._waiting.remove(spawned)
-            for checkpoint in self.chain:
-                if checkpoint.spawned is spawned:
-                    self.chain.remove(checkpoint)
-        else:
-            self._ended(spawned, code, trace)
+        self._waiting.discard(spawned)
+        self._ended(spawned, code, trace)
 
     def _ours(self) -> set[int]:
         """Our own children that are meant to live, with those that have been announced just now."""

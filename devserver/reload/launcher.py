@@ -127,6 +127,8 @@ class Launcher:
             if spare.child.exit_code() is None and self._packages == _installed():
                 return spare
             spare.discard()
+        if role == APP:
+            self._packages = _installed()
         return self._start(self._argv if role == APP else self._page_argv)
 
     def begin(self) -> None:
@@ -139,6 +141,10 @@ class Launcher:
         if self._wants_spare and self.spare is None:
             self._packages = _installed()
             self.spare = self._start(self._argv)
+
+    def outdated(self) -> bool:
+        """Whether packages were installed or removed since a process was started."""
+        return self._packages != _installed()
 
     def close(self) -> None:
         """End the spare."""

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from devserver.events import Events
 from devserver.process.control import Message
+from devserver.reload.chain import Checkpoint
 
 logger = logging.getLogger("devserver")
 
@@ -26,6 +27,9 @@ class Report:
         self.since = time.monotonic()
         self._events = events
         self._shown = ""
+        self._resumed = False
+        self._how = ""
+        self._cold = 0.0
 
     def because(self, reason: str) -> None:
         """Note why the next generation is wanted."""
@@ -33,22 +37,39 @@ class Report:
 
     def changed(self, paths: Sequence[str]) -> None:
         """Files changed that matter."""
-        here = os.path.join(os.getcwd(), "") if os.path.isdir(".") else "\0"
-        files = [path.removeprefix(here) for path in paths]
+        files = [self._short(path) for path in paths]
         self._events.emit("change", files=files)
         more = f" and {len(files) - 1} more" if len(files) > 1 else ""
         self.because(f"{files[0]} changed{more}")
 
-    def spawned(self, generation: int, target: str) -> None:
-        """A generation begins to load."""
+    def _short(self, path: str) -> str:
+        """A path as it is seen from where the terminal is."""
+        here = os.path.join(os.getcwd(), "") if os.path.isdir(".") else "\0"
+        return path.removeprefix(here)
+
+    def spawned(self, generation: int, target: str, checkpoint: Checkpoint | None) -> None:
+        """A generation begins to load, from a checkpoint or from nothing."""
+        self._resumed = checkpoint is not None
+        self._how = "restarted"
         if generation == 1:
             self._events.emit("starting", target=target)
-        else:
-            self._events.emit("restart", kind="cold", reason=self.reason, generation=generation)
-            logger.debug("%s: restarting", self.reason)
+            return
+        fields: Message = {"kind": "cold"}
+        if checkpoint is not None:
+            path, line = next(reversed(checkpoint.unfinished.items()), ("", 0))
+            fields = {"kind": "warm", "tick": checkpoint.tick, "path": path, "line": line}
+            self._how = f"resumed at line {line} of {self._short(path)}" if path else "resumed at the start"
+        self._events.emit("restart", **fields, reason=self.reason, generation=generation)
+        logger.debug("%s: restarting", self.reason)
+
+    def checkpoints(self, count: int, size: int) -> None:
+        """How many checkpoints wait, and their proportional size in bytes."""
+        self._events.emit("checkpoints", count=count, memory=size)
 
     def loaded(self, generation: int, pid: int, seconds: float) -> None:
         """The application is loaded; it may still have to wait for its predecessor."""
+        if not self._resumed:
+            self._cold = seconds
         self._events.emit("loaded", generation=generation, pid=pid, seconds=round(seconds, 4))
 
     def serving(self, generation: int, pid: int, began: float) -> None:
@@ -57,7 +78,8 @@ class Report:
         seconds = time.monotonic() - (began if generation == 1 else self.since)
         self._events.emit("serving", generation=generation, pid=pid, seconds=round(seconds, 4))
         if generation > 1:
-            logger.info("%s: restarted, %.2f s", self.reason, seconds)
+            cold = f" (cold: {self._cold:.1f} s)" if self._resumed else ""
+            logger.info("%s: %s, %.2f s%s", self.reason, self._how, seconds, cold)
 
     def failed(self, generation: int, failure: Message) -> bool:
         """There is nothing to serve. Returns whether that is news: the same failure is shown once."""

@@ -22,18 +22,15 @@ from devserver.process import Terminal
 from devserver.process.control import Message
 from devserver.process.reactor import Reactor
 from devserver.process.signals import Signals, wanted
-from devserver.reload.chain import Checkpoint, Mark
 from devserver.reload.children import Children
 from devserver.reload.launcher import APP, PAGE, Launcher, Spawned, describe_exit
 from devserver.reload.machine import Action, Attempts, Event, State, step
 from devserver.reload.report import Report, crash, slow
-from devserver.reload.timeline import Entry, Kind
+from devserver.reload.timeline import Entry
+from devserver.reload.warm import Warm, is_wanted
 from devserver.reload.watchset import WatchSet
 
 logger = logging.getLogger("devserver")
-
-MARKS = 4
-"""Statements, edited lately, before which checkpoints are wanted."""
 
 SETTLE = 0.05
 """Seconds without a change after which a load that changes overtook is begun again."""
@@ -79,13 +76,12 @@ class Supervisor:
         self._terminal = terminal
         self._watched = WatchSet(config)
         self._served = self._watched.timeline
+        self._warm = Warm(self._children, self._watched)
         self._state = State.STARTING
         self._pending: list[tuple[Event, Spawned | None]] = []
         self._timers: dict[Event, float] = {}
         self._unsettled: float | None = None
         self._generation = 0
-        self._dirty: list[str] = []
-        self._marks: list[Mark] = []
         self._failure: Message = {}
         self._shown: Message = {}
         self._heal = Attempts(*HEAL)
@@ -195,6 +191,9 @@ class Supervisor:
         for line in lines or ():
             if line == "r":
                 self._restart_by_hand("r was pressed")
+            elif line == "R":
+                self._warm.go_cold("R was pressed")
+                self._restart_by_hand("R was pressed")
             elif line == "q":
                 self._raise(Event.STOP)
 
@@ -213,7 +212,7 @@ class Supervisor:
         if self._state not in (State.STOPPING, State.STOPPED) and (Event.CHANGED, None) not in self._pending:
             self._report.changed(paths)
             self._raise(Event.CHANGED)
-        self._dirty += (path for path in paths if path not in self._dirty)
+        self._warm.changed(paths)
 
     # stimuli: children
 
@@ -223,7 +222,8 @@ class Supervisor:
         if what == "stdin":
             self._listen_to_keys(not message["reading"])
         elif what == "checkpoint":
-            self._note_checkpoint(spawned, dict(message["stack"]))
+            seconds, most = time.monotonic() - spawned.began, self._config.reload.checkpoints
+            self._warm.left(spawned, seconds, dict(message["stack"]), most)
         elif spawned is page and what == "serving":
             spawned.serving = True
             self._children.pass_on()
@@ -234,7 +234,7 @@ class Supervisor:
         elif what == "read":
             self._note_reads(spawned, message["entries"])
         elif what == "barrier":
-            self._note_barrier(message["reason"], message["where"])
+            self._warm.barrier(message["reason"], message["where"])
         elif what == "changed" and spawned.serving:
             self._changed(message["files"])
         elif what == "loaded":
@@ -266,17 +266,6 @@ class Supervisor:
         # Answers given before the paths were watched may be outdated by now.
         self._look()
 
-    def _note_checkpoint(self, spawned: Spawned, unfinished: dict[str, int]) -> None:
-        chain, seconds = self._children.chain, time.monotonic() - spawned.began
-        chain.add(Checkpoint(spawned, len(self._watched.timeline), seconds, unfinished))
-        while (least := chain.dispensable()) is not None:
-            self._children.forget(least)
-
-    def _note_barrier(self, reason: str, where: list[Mark]) -> None:
-        for path, number in where:
-            self._marks = [*self._marks, (path, number - 1)]
-            logger.debug("no checkpoint behind statement %d of %s: %s", number, path, reason)
-
     def _loaded(self, spawned: Spawned) -> None:
         self._timers.pop(Event.SLOW, None)
         spawned.loaded = True
@@ -296,6 +285,7 @@ class Supervisor:
         self._terminal.restore()
         self._listen_to_keys(True)
         how = describe_exit(code)
+        self._warm.gone(spawned)
         if spawned is self._children.page:
             self._children.page = None
             if self._pages.allow(time.monotonic()):
@@ -323,42 +313,27 @@ class Supervisor:
     # actions
 
     def _spawn(self) -> None:
+        before = self._config
         try:
             self._config = self._children.config = self._config.reread()
         except DevserverError as error:
             logger.error("%s; the options as they were are used", error)
         self._unsettled = None
         self._generation += 1
-        self._report.spawned(self._generation, str(self._config.app.target))
-        if not self._resume():
-            self._respawn()
-
-    def _resume(self) -> bool:
-        """Go on from a checkpoint, if there is one that nothing has changed before."""
-        timeline = self._watched.timeline
-        outdated = timeline.outdated(self._dirty)
-        marks = [*self._marks, *((path, -1) for path in self._dirty)][-MARKS:]
-        self._marks, self._dirty = marks, []
-        checkpoint = self._children.resume(
-            self._children.chain.candidates(outdated), self._generation, {"marks": marks}
-        )
+        checkpoint = self._warm.resume(self._generation, before, self._config)
+        self._report.spawned(self._generation, str(self._config.app.target), checkpoint)
         if checkpoint is None:
-            return False
-        again = {entry.path for entry in outdated if entry.kind is Kind.FILE}
-        dropped = self._watched.resume(checkpoint.entries, again)
-        self._children.chain.resumed(checkpoint, dropped)
-        self._expect()
-        return True
+            self._respawn()
+        else:
+            self._expect()
 
     def _respawn(self) -> None:
-        self._children.clear()
         before = self._watched.begin(self._config)
         if self._children.page is not None:
             # It goes on answering with the failure: what that one read must not change meanwhile.
             for entry in before:
                 self._watched.add(entry)
-        warm = self._config.reload.restart != "cold"
-        self._children.launch(APP, self._generation, {"warm": warm, "marks": self._marks})
+        self._children.launch(APP, self._generation, self._warm.boot(self._config))
         self._expect()
 
     def _expect(self) -> None:
@@ -412,7 +387,14 @@ class Supervisor:
         self._served = self._watched.timeline
         self._children.pass_on()
         self._report.serving(self._generation, current.child.pid, current.began)
-        self._children.prepare()
+        self._children.later(self._rest)
+
+    def _rest(self) -> None:
+        """What can wait until the first requests have been answered."""
+        if is_wanted(self._config):
+            self._report.checkpoints(*self._warm.bound(self._config.reload.checkpoint_memory))
+        else:
+            self._children.prepare()
 
     def _finish(self) -> None:
         self._report.stopped()

@@ -138,16 +138,18 @@ class Execution:
         path: of its source.
         namespace: the module's.
         index: the number of the statement that is executed next, or being executed.
+        line: where that statement begins.
         begins: no tick has been reached yet.
     """
 
-    __slots__ = ("_read", "_rest", "begins", "index", "namespace", "path")
+    __slots__ = ("_read", "_rest", "begins", "index", "line", "namespace", "path")
 
     def __init__(self, path: str, namespace: dict[str, object], read: Callable[[], bytes | None]) -> None:
         """Args: read: gives the bytes that were compiled; None when nobody has them any more."""
         self.path = path
         self.namespace = namespace
         self.index = 0
+        self.line = 0
         self.begins = True
         self._read = read
         self._rest: CodeType | None = None
@@ -232,9 +234,10 @@ def _tick_on(stack: list[Execution], at: Callable[[Execution], None]) -> Functio
         if not stack:
             return
         execution = stack[-1]
-        if execution.namespace is not sys._getframe(1).f_globals:
+        frame = sys._getframe(1)
+        if execution.namespace is not frame.f_globals:
             return  # of another thread, or of code that was taken out of its module
-        execution.index = number
+        execution.index, execution.line = number, frame.f_lineno
         if not execution.is_outdated:
             at(execution)
         if execution.is_outdated:

@@ -75,6 +75,7 @@ class Timeline:
         self._lists: dict[str, Entry] = {}
         self._folders: dict[str, list[Entry]] = {}
         self._identities: dict[str, tuple[int, int] | None] = {}
+        self._next = 0
         self._own: set[str] = set()
         self._expected: set[str] = set()
         self._suspects: list[Entry] = []
@@ -85,6 +86,11 @@ class Timeline:
 
     def __iter__(self) -> Iterator[Entry]:
         return iter(list(self._entries.values()))
+
+    @property
+    def tick(self) -> int:
+        """The tick of the entry that comes next."""
+        return self._next
 
     @property
     def suspicious(self) -> bool:
@@ -106,14 +112,8 @@ class Timeline:
         if entry.kind is Kind.PATH and entry.path in self._own:
             return []
         self._append(entry)
-        if entry.names is not None:
-            return [entry.path, *self.add(_name_of(entry))]
-        if entry.kind is not Kind.NAME:
-            return [entry.path]
-        folder = os.path.dirname(entry.path)
-        # What is a folder already may become a package, or be none any more.
-        is_folder = bool(entry.answer) and not (entry.answer or "").endswith(SUFFIXES)
-        return [folder, entry.path] if is_folder else [folder]
+        more = self.add(_name_of(entry)) if entry.names is not None else []
+        return _watched_for(entry) + more
 
     def _answer_again(self, known: Entry, entry: Entry) -> list[str]:
         if known.kind is not Kind.FILE or (known.answer != OWN and known.path not in self._expected):
@@ -121,6 +121,7 @@ class Timeline:
         # The application wrote a module and then executed it, or it read what counts without being
         # read: what it has read is what counts.
         self._expected.discard(known.path)
+        known.tick, self._next = self._next, self._next + 1
         known.answer, known.fingerprint = entry.answer, entry.fingerprint
         self._doubt(known)
         return self.add(_name_of(entry)) if entry.names is not None else []
@@ -139,7 +140,7 @@ class Timeline:
                 entry.answer = OWN
 
     def _append(self, entry: Entry) -> None:
-        entry.tick = len(self._entries)
+        entry.tick, self._next = self._next, self._next + 1
         self._entries[entry.kind, entry.path] = entry
         self._doubt(entry)
         for path in _places(entry):
@@ -192,27 +193,43 @@ class Timeline:
         return list(dict.fromkeys(filter(None, changed)))
 
     def outdated(self, hints: Iterable[str]) -> list[Entry]:
-        """The entries whose answers are others now, as far as these paths are concerned, in order.
+        """The entries whose answers a fresh process would find to be others, in order.
 
-        With those about what the application has written since: a fresh process would read that.
+        Args:
+            hints: the paths that have changed. What the application has written itself since is not
+                among them, but a fresh process would read that, too.
         """
         asked: dict[int, Entry] = {}
-        for hint in hints:
+        for hint in (*hints, *self._own):
             asked.update((entry.tick, entry) for entry in self._by_path.get(hint, ()))
             asked.update((entry.tick, entry) for entry in self._around(hint))
-        asked.update((entry.tick, entry) for entry in self._entries.values() if entry.answer == OWN)
-        return [e for _, e in sorted(asked.items()) if e.answer == OWN or self._change(e, named=True)]
+        return [entry for _, entry in sorted(asked.items()) if self._is_outdated(entry)]
 
-    def begin_like(self, other: Timeline, count: int, without: Container[str]) -> list[str]:
-        """Take over the first entries of another timeline. Returns the paths to be watched.
+    def _is_outdated(self, entry: Entry) -> bool:
+        if entry.answer == OWN:
+            return True
+        if entry.kind is Kind.LIST:
+            return list_entry(entry.path).answer != entry.answer
+        return bool(self._change(entry, named=True))
+
+    def knows(self, path: str) -> bool:
+        """Whether an answer depends on what is at a path."""
+        return path in self._by_path or os.path.dirname(path) in self._lists
+
+    def begin_like(self, other: Timeline, tick: int, without: Container[str]) -> list[str]:
+        """Take over what another timeline had before a tick. Returns the paths to be watched.
 
         Args:
             without: files that are read again.
         """
         paths = []
         for entry in other:
-            if entry.tick < count and not (entry.kind is Kind.FILE and entry.path in without):
-                paths += self.add(replace(entry, names=None))
+            if entry.tick < tick and not (entry.kind is Kind.FILE and entry.path in without):
+                self._next = entry.tick
+                self._append(replace(entry, names=None))
+                paths += _watched_for(entry)
+        self._next = tick
+        self._expected = {path for path in other._expected if (Kind.FILE, path) in self._entries}
         return paths
 
     def _always(self, path: str) -> bool:
@@ -317,6 +334,16 @@ def _lists_otherwise(listing: Entry, path: str) -> bool:
     if passing(name[1:]):
         return False
     return (answer.endswith(name) or name + "/" in answer) != is_there(path)
+
+
+def _watched_for(entry: Entry) -> list[str]:
+    """The paths to be watched for an entry."""
+    if entry.kind is not Kind.NAME:
+        return [entry.path]
+    folder = os.path.dirname(entry.path)
+    # What is a folder already may become a package, or be none any more.
+    is_folder = bool(entry.answer) and not (entry.answer or "").endswith(SUFFIXES)
+    return [folder, entry.path] if is_folder else [folder]
 
 
 def _places(entry: Entry) -> Iterator[str]:

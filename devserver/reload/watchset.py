@@ -88,16 +88,12 @@ class WatchSet:
         self._begin(config, old)
         return old
 
-    def resume(self, count: int, without: Container[str]) -> list[int]:
-        """Keep the first so many entries, apart from those about files that are read again.
-
-        Returns the ticks of the latter.
-        """
+    def resume(self, tick: int, without: Container[str]) -> None:
+        """Keep what was read before a tick, apart from those about files that are read again."""
         old = self.timeline
         self.timeline = Timeline(self._rules, old, lazy=self._lazy)
-        for path in self.timeline.begin_like(old, count, without):
+        for path in self.timeline.begin_like(old, tick, without):
             self.watcher.watch(path)
-        return [e.tick for e in old if e.tick < count and e.kind is Kind.FILE and e.path in without]
 
     def _begin(self, config: Config, before: Timeline | None) -> None:
         self._rules = rules_of(config)

@@ -1,0 +1,171 @@
+"""Warm restarts: from which checkpoint the next generation goes on, or why from none.
+
+Cold is never wrong, only slow; so whenever something cannot be said for certain it is cold: other
+options, other packages, a change of what was read before the first checkpoint, a file that counts
+though nobody was seen to read it, a debugger.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterable, Sequence
+
+from devserver.config import Config
+from devserver.process.control import Message
+from devserver.reload.chain import Chain, Checkpoint
+from devserver.reload.children import Children
+from devserver.reload.launcher import Spawned
+from devserver.reload.prompt import debugged
+from devserver.reload.timeline import Kind
+from devserver.reload.watchset import WatchSet
+
+logger = logging.getLogger("devserver")
+
+MARKS = 4
+"""Statements, edited lately, before which checkpoints are wanted."""
+
+
+def is_wanted(config: Config) -> bool:
+    """Whether restarts may be warm."""
+    wanted = config.reload.restart
+    return wanted != "cold" and sys.platform == "linux" and not debugged()
+
+
+class Warm:
+    """See the module."""
+
+    def __init__(self, children: Children, watched: WatchSet) -> None:
+        self.chain = Chain()
+        self._children = children
+        self._watched = watched
+        self._changed: list[str] = []
+        self._edited: list[tuple[str, int]] = []
+        self._barred: list[tuple[str, int]] = []
+        self._cold = ""
+        self._told = ""
+
+    # what the next restart must know
+
+    def changed(self, paths: Iterable[str]) -> None:
+        """Files have changed that matter."""
+        self._changed += (path for path in paths if path not in self._changed)
+
+    def go_cold(self, why: str) -> None:
+        """The next restart executes everything."""
+        self._cold = why
+
+    def boot(self, config: Config) -> Message:
+        """What a child is told that begins from nothing."""
+        self.clear()
+        self._changed, self._cold = [], ""
+        return {"warm": is_wanted(config), "marks": self._marks()}
+
+    def _marks(self) -> Sequence[tuple[str, int]]:
+        return [*self._edited, *self._barred]
+
+    # going on
+
+    def resume(self, generation: int, before: Config, config: Config) -> Checkpoint | None:
+        """Have a child go on from the latest checkpoint that nothing has changed before. None: from none."""
+        changed = self._changed
+        why = self._cold or self._obstacle(before, config)
+        if why:
+            logger.debug("from nothing: %s", why)
+            return None
+        outdated = self._watched.timeline.outdated(changed)
+        self._edited = [*self._edited, *((path, -1) for path in changed if path.endswith(".py"))][-MARKS:]
+        message = {"marks": self._marks()}
+        for checkpoint in self.chain.candidates(outdated):
+            if self._children.resume(checkpoint.spawned, generation, message):
+                break
+        else:
+            return None
+        self._changed = []
+        for later in self.chain.after(checkpoint):
+            self._forget(later)
+        again = {entry.path for entry in outdated if entry.kind is Kind.FILE}
+        self._watched.resume(checkpoint.tick, again)
+        return checkpoint
+
+    def _obstacle(self, before: Config, config: Config) -> str:
+        if before != config:
+            return "the options are others"
+        if self._children.outdated():
+            return "packages were installed or removed"
+        files = {config.file, config.app.env_file and os.path.abspath(config.app.env_file)}
+        for path in self._changed:
+            if path in files:
+                return f"{path} changed"
+            if not self._watched.timeline.knows(path):
+                return f"{path} changed, and nobody was seen to read it"
+        return ""
+
+    # checkpoints come and go
+
+    def left(self, spawned: Spawned, seconds: float, unfinished: dict[str, int], most: int) -> None:
+        """A child has left a checkpoint.
+
+        Args:
+            seconds: of loading, before it.
+            most: of them that are kept.
+        """
+        self.chain.add(Checkpoint(spawned, self._watched.timeline.tick, seconds, unfinished))
+        while len(self.chain) > most and (least := self.chain.dispensable()) is not None:
+            self._forget(least)
+
+    def barrier(self, reason: str, where: Sequence[tuple[str, int, int]]) -> None:
+        """A child makes no checkpoint any more, since something stands in the way."""
+        at = "".join(f" before line {line} of {path}" for path, _, line in where)
+        text = f"no checkpoint{at or ' at all'}: {reason}; a later change restarts from before that"
+        if text != self._told:
+            self._told = text
+            logger.info("%s", text)
+        for path, number, _ in where:
+            self._barred = [(path, number - 1)]
+
+    def gone(self, spawned: Spawned) -> None:
+        """A process that waited is gone."""
+        for checkpoint in self.chain:
+            if checkpoint.spawned is spawned:
+                self.chain.remove(checkpoint)
+
+    def clear(self) -> None:
+        """Forget all checkpoints."""
+        for checkpoint in self.chain:
+            self._forget(checkpoint)
+
+    def _forget(self, checkpoint: Checkpoint) -> None:
+        self.chain.remove(checkpoint)
+        checkpoint.spawned.child.kill()
+
+    def bound(self, factor: float) -> tuple[int, int]:
+        """Forget checkpoints until the memory of all is bounded. Returns how many are left, and their bytes.
+
+        Args:
+            factor: of the memory that the serving process would have alone.
+        """
+        current = self._children.current
+        if current is None:
+            return len(self.chain), 0
+        own, alone = _memory(current.child.pid)
+        used = {checkpoint.spawned: _memory(checkpoint.spawned.child.pid)[0] for checkpoint in self.chain}
+        while own + sum(used.values()) > factor * alone and (least := self.chain.dispensable()) is not None:
+            del used[least.spawned]
+            self._forget(least)
+        return len(self.chain), sum(used.values())
+
+
+def _memory(pid: int) -> tuple[int, int]:
+    """Proportional (PSS) and resident (RSS) bytes of a process; 0 when it is gone."""
+    sizes = {"Pss": 0, "Rss": 0}
+    try:
+        with open(f"/proc/{pid}/smaps_rollup") as file:
+            for line in file:
+                name, _, rest = line.partition(":")
+                if name in sizes:
+                    sizes[name] = int(rest.split()[0]) * 1024
+    except (OSError, ValueError):
+        pass
+    return sizes["Pss"], sizes["Rss"]
