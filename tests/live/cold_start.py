@@ -33,7 +33,8 @@ def state() -> dict[str, Any]:
     try:
         application = launch._load(Config(TARGET))
     except BaseException as error:  # user code
-        child.failed(error, console.format_failure)
+        trace = error.__traceback__
+        child.failed(error.with_traceback(trace and trace.tb_next), console.format_failure)
         message, _ = Channel(theirs).receive_one()
         return {"failed": [message["error"], message["traceback"]]}
     found: dict[str, Any] = sys.modules[application.callable.__module__].state()

@@ -13,6 +13,7 @@ import dataclasses
 import enum
 import functools
 import inspect
+import itertools
 import linecache
 import logging
 import os
@@ -22,6 +23,7 @@ import sys
 import traceback
 import types
 import warnings
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,6 +31,9 @@ HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
 PLAIN = (type(None), bool, int, float, complex, str, bytes, type(...))
 UNLIKE = ("DEVSERVER", "RUN_MAIN", "WERKZEUG", "PYTEST", "COLUMNS", "LINES")
 """Beginnings of variables that only a child of a supervisor has, or only a test."""
+
+RARE = ("colorsys", "wave", "netrc", "cmd", "sched")
+"""Libraries that nobody loads but the project."""
 
 # Of a module's spec and loader, which have paths of their own below.
 OMITTED = ("__builtins__", "__spec__", "__loader__", "__cached__")
@@ -134,7 +139,7 @@ class Dump:
                 lines = [(f.filename, f.lineno, f.name) for f in traceback.extract_tb(each.__traceback__)]
                 return [kind, self.refs(each.args), [line for line in lines if line[0].startswith(HERE)]]
             case random.Random():
-                return [kind, hash(each.getstate())]
+                return [kind, summed(each.getstate())]
         if hasattr(each, "cache_info"):
             return [kind, repr(each.cache_info()), self.ref(each.__wrapped__)]
         return [kind, *self.more(each)] if self.is_users(type(each).__module__) else scrubbed(each)
@@ -193,11 +198,8 @@ class Dump:
             "level": root.level,
             "folder": os.getcwd(),
             "builtins": sorted(set(vars(__import__("builtins"))) - {"<devserver tick>"}),
-            "libraries": sorted(
-                name for name, module in sys.modules.items()
-                if name not in self.modules and not name.startswith(("devserver", "__")) and module is not None
-            ),
-        }  # fmt: skip
+            "libraries": [name for name in sys.modules if name in RARE],
+        }
 
     def tracebacks(self) -> Iterator[tuple[str, Any]]:
         """Of the functions that are there to fail."""
@@ -215,10 +217,11 @@ class Dump:
 def code(each: types.CodeType) -> Any:
     """All that can be seen of it, and of the code in it."""
     constants = [code(c) if isinstance(c, types.CodeType) else scrubbed(c) for c in each.co_consts]
-    lines = hash(tuple(each.co_positions()))
+    # Whether a name was imported in the same compilation decides between two instructions that do the same.
+    places = summed([place for place, _ in itertools.groupby(each.co_positions())])
     return [
-        each.co_filename, each.co_name, each.co_qualname, each.co_firstlineno, each.co_code.hex(), constants,
-        each.co_names, each.co_varnames, each.co_freevars, each.co_cellvars, each.co_flags, lines,
+        each.co_filename, each.co_name, each.co_qualname, each.co_firstlineno, constants,
+        each.co_names, each.co_varnames, each.co_freevars, each.co_cellvars, each.co_flags, places,
     ]  # fmt: skip
 
 
@@ -234,6 +237,11 @@ def source(each: Any) -> Any:
 def scrubbed(each: Any) -> str:
     """What it says of itself, without addresses."""
     return re.sub(r"0x[0-9a-f]+", "0x", repr(each))
+
+
+def summed(each: Any) -> int:
+    """A short form of what is long."""
+    return zlib.crc32(repr(each).encode())
 
 
 def dump() -> dict[str, Any]:
