@@ -176,7 +176,7 @@ def _stop_on_signals(serving: Serving, graceful: float) -> None:
 
 
 def _leave(code: int) -> None:
-    from devserver.reload.child import flush
+    from devserver.process.ending import flush
 
     flush()
     os._exit(code)

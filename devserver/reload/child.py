@@ -45,6 +45,7 @@ from typing import Any, Protocol
 from devserver.console import summarise
 from devserver.process import EXIT_RESTART
 from devserver.process.control import Channel, Closed, Message
+from devserver.process.ending import flush
 from devserver.reload.prompt import Prompt, debugged, in_debugger, unseen
 
 logger = logging.getLogger("devserver")
@@ -348,13 +349,6 @@ class Child:
         finally:
             flush()
             os._exit(EXIT_RESTART if self._restart else EXIT_FAILED)
-
-
-def flush() -> None:
-    """Write out what the standard streams hold, if they can be written to."""
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(Exception):  # user code may have put anything there
-            stream.flush()
 
 
 def report_crashes(fd: int) -> None:

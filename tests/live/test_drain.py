@@ -189,10 +189,10 @@ class Restarts:
 
 
 @contextlib.contextmanager
-def serving(interface: str, folder: Path) -> Iterator[Restarts]:
+def serving(interface: str, folder: Path, *arguments: str) -> Iterator[Restarts]:
     (folder / "app.py").write_text(SOURCES[interface])
     (folder / "number.py").write_text("NUMBER = 1\n")
-    with DevServer("app:app", "--reload", "--no-access-log", cwd=folder) as server:
+    with DevServer("app:app", "--reload", "--no-access-log", *arguments, cwd=folder) as server:
         server.serving()
         assert server.get("/").text == "1"
         yield Restarts(server, folder)
@@ -293,8 +293,11 @@ def test_new_code_answers_soon_with_many_streams_and_websockets(tmp_path: Path) 
 @pytest.mark.parametrize("path", ["/slow", "/download"])
 @pytest.mark.parametrize("interface", SOURCES)
 def test_what_ends_within_the_grace_is_answered_in_full(interface: str, path: str, tmp_path: Path) -> None:
-    """By the generation that began it, while the next one is loading."""
-    with serving(interface, tmp_path) as restarts:
+    """By the generation that began it, while the next one is loading.
+
+    The grace is a long one, so that half a second is within it on any machine.
+    """
+    with serving(interface, tmp_path, "--reload-grace", "20") as restarts:
         with begin(restarts.server, path) as sock:
             restarts.save()
             assert restarts.server.wait("change", "restart")
