@@ -99,6 +99,13 @@ SCRIPTS = {
         STARTING
         CRASHED     -> WAITING SHOW
         """,
+    "a warm start that leads nowhere is a cold one at once": """
+        STARTING
+        STRAYED     -> STARTING RETIRE RESPAWN
+        LOADED      -> READY RETIRE_PAGE AWAIT
+        STRAYED     -> DRAINING RETIRE RESPAWN AWAIT
+        STRAYED     -> DRAINING RETIRE RESPAWN
+        """,
     "a slow load says where it stands": """
         STARTING
         SLOW        -> STARTING SHOW_LOADING
@@ -201,6 +208,8 @@ class World:
         gone: whether GONE has been raised and not yet handled.
         slow, settling: whether these timers run.
         dirty: whether something changed after the last child was spawned.
+        warm: whether the child goes on from a checkpoint; every one does that may.
+        strayed: whether the next child may not.
         boots: children spawned since something came from outside.
         beside: whether a predecessor of the current child lived when it was spawned.
         wasted: whether a load was repeated though it had none to collide with.
@@ -215,6 +224,8 @@ class World:
     slow: bool = True
     settling: bool = False
     dirty: bool = False
+    warm: bool = False
+    strayed: bool = False
     boots: int = 1
     beside: bool = False
     wasted: bool = False
@@ -231,7 +242,14 @@ class World:
         if self.gone:  # it was raised before whatever happens now, and is handled before
             yield Event.GONE.name, replace(self, gone=False)
             return
+        if self.warm and self.child in ("loading", "loaded", "starting"):
+            late = replace(self, slow=False, strayed=True, boots=self.boots - 1)
+            yield Event.STRAYED.name, replace(late, child="over")
+            if self.slow:  # it takes too long, and lives
+                yield Event.STRAYED.name + " ", late
         for event in CHILD_EVENTS.get(self.child, ()):
+            if event is Event.CRASHED and self.warm and self.child != "serving":
+                continue  # it has strayed
             boots = 0 if self.child == "serving" else self.boots  # it heals
             slow = self.slow and event not in (Event.LOADED, Event.SERVING)
             yield event.name, replace(self, child=NEXT[event], slow=slow, boots=boots)
@@ -242,7 +260,7 @@ class World:
             rest.remove(kind)
             world = replace(self, retired=tuple(rest))
             yield f"exit of {kind}", replace(world, gone=world.alone)
-        if self.slow:
+        if self.slow and not self.warm:
             yield Event.SLOW.name, replace(self, slow=False)
         if self.settling:
             yield Event.SETTLED.name, replace(self, settling=False)
@@ -257,7 +275,7 @@ class World:
         """The world when the table has heard of an event and its actions are done."""
         if name.startswith("exit") or (name == Event.GONE.name and not self.alone):
             return self
-        state, actions = step(self.state, Event[name], overlap=overlap)
+        state, actions = step(self.state, Event[name.strip()], overlap=overlap)
         world = replace(self, state=state)
         for action in actions:
             world = world.do(action, overlap)
@@ -279,8 +297,10 @@ class World:
                     slow=True,
                     dirty=self.dirty and again,
                     boots=self.boots + 1,
+                    warm=not again and not self.strayed,
+                    strayed=False,
                     beside="app" in self.retired,
-                    wasted=again and not self.beside,
+                    wasted=again and not self.beside and not self.strayed,
                     broken=broken,
                 )
             case Action.SERVE:
@@ -415,7 +435,7 @@ def test_everything_in_the_table_can_happen() -> None:
     """No line is there for nothing."""
     for table, overlap in ((TABLE, True), (APART, False)):
         used = {
-            (world.state, Event[name])
+            (world.state, Event[name.strip()])
             for world in explore(overlap)
             for name, _ in world.events()
             if not name.startswith("exit")

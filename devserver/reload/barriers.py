@@ -2,7 +2,7 @@
 
 A thread is in one process only; the offset of an open file, a lock or a connection would be in both;
 what is to be done at exit would be done by each. Where one of these is found no checkpoint is made,
-nor after it. What is known to survive a fork is allowed: files opened for appending, and the
+nor after it. What is known to survive a fork is allowed: log files opened for appending, and the
 threads of OpenBLAS, which stops them before a fork and starts them again.
 
 Only looks; refuses to know what follows. Linux.
@@ -20,6 +20,8 @@ import sys
 import threading
 from collections.abc import Callable, Iterable
 from typing import Any
+
+from devserver.process.ending import log_files
 
 _HARMLESS_AT_EXIT = frozenset(
     ("logging", "concurrent", "multiprocessing", "weakref", "asyncio", "readline", "rlcompleter")
@@ -116,6 +118,7 @@ class Barriers:
         return ""
 
     def _open_files(self) -> str:
+        logs = set(log_files())
         for fd in sorted(_descriptors() - self._ours):
             try:
                 status, path = os.fstat(fd), os.readlink(f"/proc/self/fd/{fd}")
@@ -123,13 +126,8 @@ class Barriers:
             except OSError:
                 continue  # closed meanwhile
             mode = status.st_mode
-            appends = flags & os.O_APPEND and flags & os.O_ACCMODE == os.O_WRONLY
-            if (
-                (stat.S_ISREG(mode) and appends)
-                or path in _HARMLESS_DEVICES
-                or os.isatty(fd)
-                or stat.S_ISDIR(mode)
-            ):
+            appends = fd in logs and flags & os.O_APPEND and stat.S_ISREG(mode)
+            if appends or path in _HARMLESS_DEVICES or os.isatty(fd) or stat.S_ISDIR(mode):
                 continue
             kind = "socket" if stat.S_ISSOCK(mode) else "pipe" if stat.S_ISFIFO(mode) else "file"
             return f"an open {kind} ({path})"

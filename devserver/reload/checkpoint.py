@@ -20,13 +20,16 @@ Linux. Knows neither the machine nor which files have changed.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import importlib
 import linecache
+import logging
 import os
 import random
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -34,9 +37,10 @@ from functools import partial
 from typing import Any
 
 from devserver.process.control import Channel, Closed
+from devserver.process.ending import flush
 from devserver.reload.answers import Fingerprint, fingerprint_of
 from devserver.reload.barriers import Barriers
-from devserver.reload.child import Child, flush
+from devserver.reload.child import Child
 from devserver.reload.loader import Recorder
 from devserver.reload.modules import Stepping
 from devserver.reload.ticks import Execution, Text, Ticker, can_go_on
@@ -124,7 +128,7 @@ class Checkpoints:
             return
         for execution in self.ticker.stack:
             execution.keep(execution.read())  # what was compiled, whatever the file is by now
-        flush()
+        _write_out()
         stack = [(e.path, e.line) for e in self.ticker.stack]
         self._seeds.keep()
         gc.freeze()
@@ -218,8 +222,17 @@ class Checkpoints:
         return True
 
 
+def _write_out() -> None:
+    """Empty the buffers of Python and C, or each copy would write what they hold."""
+    flush()
+    for reference in list(logging._handlerList):  # type: ignore[attr-defined] # there is no other way
+        with suppress(Exception):  # whatever a handler may do
+            reference().flush()
+    ctypes.CDLL(None).fflush(None)
+
+
 class Seeds:
-    """The state of `random`, which CPython seeds anew in a copy."""
+    """The states of `random`, which CPython seeds anew in a copy, and of `numpy.random`, which is not."""
 
     def __init__(self) -> None:
         self._seed = random.seed
@@ -252,3 +265,7 @@ class Seeds:
         """In a copy that was resumed: as a fresh process would have it."""
         if self._seeded:
             random.setstate(self._state)
+        numpy = sys.modules.get("numpy.random.mtrand")
+        # NumPy forgets where its seed came from when the application sets one.
+        if numpy is not None and getattr(numpy._rand._bit_generator, "_seed_seq", None) is not None:
+            numpy._rand.set_state(numpy.RandomState().get_state())

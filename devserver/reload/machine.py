@@ -37,6 +37,7 @@ class Event(Enum):
     FAILED = auto()  # the child could not load, start up or go on with the application, and said so
     CRASHED = auto()  # the child is gone without having been told
     CRASHED_AGAIN = auto()  # a child that had served has failed or crashed, too often
+    STRAYED = auto()  # a child that goes on from a checkpoint is gone, or takes too long
     CHANGED = auto()  # a file changed that matters, or somebody asked for a restart
     GONE = auto()  # no retired child is left that held the application; at the end: none at all
     SETTLED = auto()  # no change for a moment
@@ -79,6 +80,10 @@ TABLE: dict[tuple[State, Event], tuple[State, tuple[Action, ...]]] = {
     (S.DRAINING, E.FAILED): (S.REPEATING, (A.RETIRE, A.AWAIT)),
     (S.DRAINING, E.CRASHED): (S.REPEATING, (A.AWAIT,)),
     (S.REPEATING, E.GONE): (S.STARTING, (A.RESPAWN,)),
+    # a warm start that leads nowhere: at once a cold one
+    (S.STARTING, E.STRAYED): (S.STARTING, (A.RETIRE, A.RESPAWN)),
+    (S.DRAINING, E.STRAYED): (S.DRAINING, (A.RETIRE, A.RESPAWN)),
+    (S.READY, E.STRAYED): (S.DRAINING, (A.RETIRE, A.RESPAWN, A.AWAIT)),
     # failure
     (S.STARTING, E.FAILED): (S.WAITING, (A.RETIRE, A.SHOW)),
     (S.STARTING, E.CRASHED): (S.WAITING, (A.SHOW,)),
@@ -115,6 +120,7 @@ APART: dict[tuple[State, Event], tuple[State, tuple[Action, ...]]] = {
     (S.WAITING, E.CHANGED): (S.ALONE, (A.RETIRE_PAGE, A.AWAIT)),
     (S.WAITING, E.ASKED): (S.ALONE, (A.AWAIT,)),
     (S.SETTLING, E.SETTLED): (S.ALONE, (A.AWAIT,)),
+    (S.STARTING, E.STRAYED): (S.ALONE, (A.RETIRE, A.AWAIT)),
     (S.ALONE, E.CHANGED): (S.SETTLING, (A.SETTLE,)),
     (S.ALONE, E.GONE): (S.STARTING, (A.SPAWN,)),
 }

@@ -20,6 +20,7 @@ class Report:
     Attributes:
         reason: why the newest generation is, or will be, loaded.
         since: when the reason arose, on `time.monotonic`.
+        cold: seconds that the last load took that went on from no checkpoint.
     """
 
     def __init__(self, events: Events) -> None:
@@ -29,7 +30,7 @@ class Report:
         self._shown = ""
         self._resumed = False
         self._how = ""
-        self._cold = 0.0
+        self.cold = 0.0
 
     def because(self, reason: str) -> None:
         """Note why the next generation is wanted."""
@@ -69,7 +70,7 @@ class Report:
     def loaded(self, generation: int, pid: int, seconds: float) -> None:
         """The application is loaded; it may still have to wait for its predecessor."""
         if not self._resumed:
-            self._cold = seconds
+            self.cold = seconds
         self._events.emit("loaded", generation=generation, pid=pid, seconds=round(seconds, 4))
 
     def serving(self, generation: int, pid: int, began: float) -> None:
@@ -78,7 +79,7 @@ class Report:
         seconds = time.monotonic() - (began if generation == 1 else self.since)
         self._events.emit("serving", generation=generation, pid=pid, seconds=round(seconds, 4))
         if generation > 1:
-            cold = f" (cold: {self._cold:.1f} s)" if self._resumed else ""
+            cold = f" (cold: {self.cold:.1f} s)" if self._resumed else ""
             logger.info("%s: %s, %.2f s%s", self.reason, self._how, seconds, cold)
 
     def failed(self, generation: int, failure: Message) -> bool:

@@ -48,6 +48,13 @@ PAGES = (3, 10.0)
 """A page that died by itself is put up again at most so often in so many seconds."""
 
 
+WARM = (2, 2.0)
+"""A warm start may take so many times the time of a cold one, and so many seconds more."""
+
+ENDS = (Event.CRASHED, Event.CRASHED_AGAIN, Event.STRAYED)
+"""Events after which the current child may be gone."""
+
+
 class Supervisor:
     """See the module. `run` is its whole life."""
 
@@ -155,11 +162,13 @@ class Supervisor:
 
     def _happen(self, event: Event, about: Spawned | None) -> None:
         current = self._children.current
+        if event is Event.SLOW and current is not None and current.resumed:
+            event = self._stray("takes too long")
         if (about is not None and about is not current) or (
             event is Event.GONE and not self._children.alone()
         ):
             return
-        if current is not None and current.exited and event in (Event.CRASHED, Event.CRASHED_AGAIN):
+        if current is not None and current.exited and event in ENDS:
             self._children.current = None
         before = self._state
         self._state, actions = step(before, event, overlap=self._config.reload.overlap)
@@ -298,8 +307,16 @@ class Supervisor:
             self._failure = crash(how, spawned.serving, spawned.at, trace)
             if spawned.serving:
                 self._lost(spawned, Event.CRASHED, f"the application's process {how}")
+            elif spawned.resumed:
+                self._raise(self._stray(how), spawned)
             else:
                 self._raise(Event.CRASHED, spawned)
+
+    def _stray(self, how: str) -> Event:
+        """A child that goes on from a checkpoint does not get there."""
+        logger.warning("the warm start %s: starting cold", how)
+        self._warm.go_cold("the last start strayed")
+        return Event.STRAYED
 
     def _lost(self, spawned: Spawned, event: Event, reason: str) -> None:
         """A child that had served does so no more: it is replaced, but not for ever."""
@@ -328,17 +345,20 @@ class Supervisor:
             self._expect()
 
     def _respawn(self) -> None:
-        before = self._watched.begin(self._config)
+        self._children.launch(APP, self._generation, self._warm.boot(self._config))
+        self._expect()
+        before = self._watched.begin(self._config)  # what the child says is heard later than this
         if self._children.page is not None:
             # It goes on answering with the failure: what that one read must not change meanwhile.
             for entry in before:
                 self._watched.add(entry)
-        self._children.launch(APP, self._generation, self._warm.boot(self._config))
-        self._expect()
 
     def _expect(self) -> None:
         """Say so if requests have to wait for long."""
-        self._timers[Event.SLOW] = time.monotonic() + self._config.reload.load_timeout
+        patience = self._config.reload.load_timeout
+        if self._children.current is not None and self._children.current.resumed:
+            patience = min(patience, WARM[0] * self._report.cold + WARM[1])
+        self._timers[Event.SLOW] = time.monotonic() + patience
 
     def _serve(self) -> None:
         if self._children.current is not None:

@@ -85,8 +85,8 @@ class Text:
         else:
             for node in _preamble(body):
                 if isinstance(node, ast.ImportFrom):
-                    for alias in node.names:
-                        flags |= getattr(__future__, alias.name).compiler_flag
+                    flags |= _flags(node)
+            kept = _names_imported(body[:start])
         for number in range(start, len(body)):
             kept += [_tick(number, body[number]), body[number]]
         last = body[-1] if body else ast.Pass(lineno=1, col_offset=0, end_lineno=1, end_col_offset=0)
@@ -108,6 +108,33 @@ def _preamble(body: list[ast.stmt]) -> Iterator[ast.stmt]:
         if not is_docstring and not (isinstance(node, ast.ImportFrom) and node.module == "__future__"):
             return
         yield node
+
+
+def _flags(node: ast.ImportFrom) -> int:
+    """What an import from `__future__` means to the compiler: nothing, if that is the present by now."""
+    flags = 0
+    for feature in (getattr(__future__, alias.name) for alias in node.names):
+        mandatory = feature.getMandatoryRelease()
+        if mandatory is None or mandatory > sys.version_info:
+            flags |= feature.compiler_flag
+    return flags
+
+
+def _names_imported(body: list[ast.stmt]) -> list[ast.stmt]:
+    """Nothing to be executed: it only has the compiler know which names are those of modules.
+
+    It calls their functions by other instructions, to which it gives other places.
+    """
+    known: list[ast.stmt] = []
+    for node in _of_module(body):
+        if isinstance(node, ast.ImportFrom) and node.module == "__future__":
+            node = ast.copy_location(ast.Import(names=node.names), node)
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            known.append(node)
+    if not known:
+        return []
+    test = ast.copy_location(ast.Constant(value=False), known[0])
+    return [ast.copy_location(ast.If(test=test, body=known, orelse=[]), known[0])]
 
 
 def _of_module(body: list[ast.stmt]) -> Iterator[ast.stmt]:

@@ -71,6 +71,8 @@ class WatchSet:
         watcher: gives the hints; its `fileno` and `interval` say when to call `changed`.
     """
 
+    timeline: Timeline
+
     def __init__(self, config: Config, *, second: bool = False) -> None:
         """
         Args:

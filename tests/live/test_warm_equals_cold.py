@@ -1,0 +1,148 @@
+"""After each restart the application is in the state in which a fresh process would be (P1).
+
+Random projects under random edits; a warm restart's state is held against that of a process that has
+loaded the same files by plain imports. What a seed does can be repeated by its number.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pytest
+
+from tests.live.generated_projects import Project, break_something, write
+from tests.live.process import DevServer, tell
+
+pytestmark = [pytest.mark.live, pytest.mark.skipif(sys.platform != "linux", reason="there are no warm restarts")]
+
+COLD = Path(__file__).with_name("cold_start.py")
+ENVIRON = {"PYTHONHASHSEED": "0", "PYTHONWARNINGS": ""}
+
+
+class Cold:
+    """Asks `cold_start` in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __enter__(self) -> Cold:
+        self._process = subprocess.Popen(
+            [sys.executable, COLD], cwd=self._folder, env={**os.environ, **ENVIRON},
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.wait()
+        self._process.stdout.close()
+
+    def state(self) -> Any:
+        """The state of a fresh process."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(b"\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+
+class Comparison:
+    """One project, served, and what was found."""
+
+    def __init__(self, seed: int, folder: Path) -> None:
+        self.project = Project(seed)
+        self.rng = random.Random(seed + 1)
+        self.folder = folder
+        self.done: list[str] = []
+        self.kept = self.executed = self.failures = 0
+        self.fails = False
+        self._failure: dict[str, Any] = {}
+        self._written: dict[str, bytes] = {}
+
+    def write(self) -> None:
+        """Bring the folder up to date."""
+        files = self.project.files()
+        write(self.folder, self._written, files, self.rng)
+        self._written = files
+
+    def run(self, edits: int) -> None:
+        """Edit so many times and compare each time."""
+        self.write()
+        with DevServer("main:app", "--reload", cwd=self.folder, env=ENVIRON) as server, Cold(self.folder) as cold:
+            server.listening()
+            self.compare(server, cold)
+            good = self.project.snapshot()
+            for _ in range(edits):
+                failed = self.compare_after(server, cold, good)
+                if not failed:
+                    good = self.project.snapshot()
+
+    def compare_after(self, server: DevServer, cold: Cold, good: Any) -> bool:
+        """Make an edit, or several on each other's heels. Whether it then fails."""
+        what = []
+        for _ in range(self.rng.choice((1, 1, 1, 1, 2, 3))):
+            if self.rng.random() < 0.07:
+                what.append(break_something(self.project))
+            elif self.fails and self.rng.random() < 0.8:
+                what.append("mend")
+                self.project.restore(good)
+            else:
+                what.append(self.project.edit())
+            self.write()
+            if self.rng.random() < 0.5:
+                server.idle(self.rng.random() * 0.1)
+        self.done.append(" / ".join(what))
+        return self.compare(server, cold)
+
+    def compare(self, server: DevServer, cold: Cold) -> bool:
+        """Hold the states against each other. Whether it fails."""
+        answer = server.get("/")
+        if answer.status == 200:
+            said = json.loads(answer.text)
+            warm = said["state"]
+            self.executed += len(said["pids"])
+            self.kept += sum(pid != said["pid"] for pid in said["pids"])
+        else:
+            self._failure = (server.events("failed") or [self._failure])[-1]
+            warm = {"failed": [self._failure["error"], self._failure["traceback"]]}
+            assert answer.status == 500, answer.text
+        server.forget()
+        found = list(differences(cold.state(), warm))
+        told = "\n  ".join(self.done[-5:])
+        assert not found, f"after {len(self.done)} edits, the last of which were\n  {told}\n" + "\n".join(found)
+        self.failures += "failed" in warm
+        self.fails = "failed" in warm
+        return self.fails
+
+
+def differences(cold: Any, warm: Any, place: str = "") -> Iterator[str]:
+    """Where two states differ, each with its place and both values."""
+    if isinstance(cold, dict) and isinstance(warm, dict) and list(cold) == list(warm):
+        for key in cold:
+            yield from differences(cold[key], warm[key], f"{place}.{key}")
+    elif isinstance(cold, list) and isinstance(warm, list) and len(cold) == len(warm):
+        for number, (one, other) in enumerate(zip(cold, warm, strict=True)):
+            yield from differences(one, other, f"{place}[{number}]")
+    elif cold != warm:
+        if isinstance(cold, dict) and isinstance(warm, dict):
+            cold, warm = list(cold), list(warm)
+        yield f"{place}: cold {cold!r}, warm {warm!r}"[:2000]
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_state_after_a_warm_restart_is_that_of_a_fresh_process(seed: int, tmp_path: Path) -> None:
+    comparison = Comparison(seed, tmp_path)
+    comparison.run(12)
+    tell(f"seed {seed}: {comparison.kept} of {comparison.executed} statements were not executed again")
