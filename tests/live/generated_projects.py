@@ -196,7 +196,7 @@ def _change_a_number(p: Project) -> str:
     """Within a statement, a function's body or a comment; the length stays, most often."""
     module = p.some()
     place = p._place(module)
-    if place < len(module.body):
+    if place < len(module.body) and "sleep" not in module.body[place]:
         module.body[place] = re.sub(r"(?<![\w.])\d+", lambda m: str(p.rng.randrange(100)), module.body[place], count=1)
     return module.path
 
