@@ -196,8 +196,6 @@ class Execution:
             SyntaxError: of the kinds that only the compiler finds.
         """
         self._rest = text.compile(number)
-        if not text.annotates() and self.namespace.get("__annotations__") == {}:
-            del self.namespace["__annotations__"]
 
     @property
     def is_outdated(self) -> bool:
@@ -282,6 +280,6 @@ def can_go_on(old: Text, new: Text, executed: int) -> bool:
 
     Of an outer module the statement that is being executed counts as executed.
     """
-    if _TYPED_LATE and (old.annotates() or new.annotates()):
-        return False
+    if old.annotates() != new.annotates() or (_TYPED_LATE and new.annotates()):
+        return False  # `__annotations__` is made at the start
     return executed >= old.first and new.begins_like(old, executed)
