@@ -126,7 +126,7 @@ class Reload:
     )
     checkpoint_memory: float = option(
         1.5,
-        "Keep fewer when all processes need more than so many times the memory of one.",
+        "Keep fewer when these need more than so many times the memory of cold restarts.",
         kind=factor(1.0),
         flag="checkpoint-memory",
     )

@@ -34,8 +34,7 @@ if TYPE_CHECKING:
 
     from devserver.app import Application
     from devserver.listeners import Listeners
-    from devserver.reload.checkpoint import Checkpoints
-    from devserver.reload.child import Child
+    from devserver.reload.child import Child, Stepwise
     from devserver.reload.launcher import Launcher
     from devserver.reload.loader import Recorder
     from devserver.server import Serving
@@ -333,8 +332,10 @@ def _serve_application(channel: Channel, config: Config, sockets: list[socket.so
     return this.ended()
 
 
-def _checkpoints(this: Child, recorder: Recorder, boot: Message) -> Checkpoints | None:
-    if not boot.get("warm") or sys.platform != "linux":
+def _checkpoints(this: Child, recorder: Recorder, boot: Message) -> Stepwise | None:
+    if sys.platform != "linux":
+        return None
+    if not boot.get("warm"):
         return None
     from devserver.reload.checkpoint import Checkpoints
 

@@ -7,10 +7,10 @@ which offers the same names; the choice is made here, once. Knows neither applic
 import sys
 
 if sys.platform == "win32":
-    from devserver.process.windows import Adopted, Child, Kin, Terminal, adopt, guard, listeners_from, spawn
+    from devserver.process.windows import Child, Kin, Terminal, adopt, guard, listeners_from, spawn
 else:
     from devserver.process.kin import Kin, guard
-    from devserver.process.posix import Adopted, Child, adopt, listeners_from, spawn
+    from devserver.process.posix import Child, adopt, listeners_from, spawn
     from devserver.process.terminal import Terminal
 
 RUN_MAIN = "DEVSERVER_RUN_MAIN"
@@ -26,7 +26,6 @@ __all__ = [
     "CONTROL",
     "EXIT_RESTART",
     "RUN_MAIN",
-    "Adopted",
     "Child",
     "Kin",
     "Terminal",

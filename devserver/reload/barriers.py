@@ -23,6 +23,8 @@ from typing import Any
 
 from devserver.process.ending import log_files
 
+assert sys.platform == "linux"  # a type checker reads no further elsewhere
+
 _HARMLESS_AT_EXIT = frozenset(
     ("logging", "concurrent", "multiprocessing", "weakref", "asyncio", "readline", "rlcompleter")
 )

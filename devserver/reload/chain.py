@@ -20,7 +20,7 @@ Mark = tuple[str, int]
 """A module's path and the number of a statement; -1 for its first."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Checkpoint:
     """A process that waits to be gone on from.
 

@@ -39,11 +39,12 @@ from typing import Any
 from devserver.process.control import Channel, Closed
 from devserver.process.ending import flush
 from devserver.reload.answers import Fingerprint, fingerprint_of
-from devserver.reload.barriers import Barriers
 from devserver.reload.child import Child
 from devserver.reload.loader import Recorder
 from devserver.reload.modules import Stepping
 from devserver.reload.ticks import Execution, Text, Ticker, can_go_on
+
+assert sys.platform == "linux"  # a type checker reads no further elsewhere
 
 PACE = 0.05
 """Seconds of loading that are worth a checkpoint: a fork takes a few milliseconds."""
@@ -70,6 +71,8 @@ class Checkpoints:
             recorder: goes on in each new half.
             marks: statements before which a checkpoint is wanted.
         """
+        from devserver.reload.barriers import Barriers  # a module that is there on Linux only
+
         self.ticker = Ticker(self._at)
         self._this = this
         self._recorder = recorder
@@ -77,7 +80,7 @@ class Checkpoints:
         self._marks = set(marks)
         self._barriers = Barriers([this.channel.fileno()])
         self._seeds = Seeds()
-        self._newer: list[tuple[str, Fingerprint, bytes]] = []
+        self._reread: list[tuple[str, Fingerprint, bytes]] = []
         self._last = time.perf_counter()
         self._on = False
 
@@ -139,9 +142,9 @@ class Checkpoints:
             self._wait()
             self._seeds.renew()
         self._recorder.forked()
-        for newer in self._newer:
-            self._recorder.again(*newer)
-        self._newer = []
+        for module in self._reread:
+            self._recorder.again(*module)
+        self._reread = []
         self._last = time.perf_counter()
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
@@ -194,16 +197,17 @@ class Checkpoints:
 
     def _renew(self, marks: list[Mark]) -> bool:
         """Whether what was executed stands in the newest texts; if so go on with these."""
-        newer: list[tuple[Execution, Fingerprint, bytes]] = []
+        reread: list[tuple[Execution, Fingerprint, bytes]] = []
         for execution in self.ticker.stack:
             old = execution.read()
             try:
                 with open(execution.path, "rb") as file:
                     data, fingerprint = file.read(), fingerprint_of(os.fstat(file.fileno()))
+                reread.append((execution, fingerprint, data))
                 if data == old:
                     continue
-                if old is None:
-                    return False
+                if old is None or self._recorder.was_read(execution.path):
+                    return False  # a module may look at its own text, beyond what was executed
                 text, before = Text(data, execution.path), Text(old, execution.path)
                 executed = execution.index + (execution is not self.ticker.stack[-1])
                 if not can_go_on(before, text, executed):
@@ -212,11 +216,10 @@ class Checkpoints:
             except (OSError, SyntaxError):
                 return False
             marks.append((execution.path, text.differs_at(before)))
-            newer.append((execution, fingerprint, data))
         self._marks.update(marks)
-        for execution, _, data in newer:
+        for execution, _, data in reread:
             execution.keep(data)
-        self._newer = [(execution.path, fingerprint, data) for execution, fingerprint, data in newer]
+        self._reread = [(execution.path, fingerprint, data) for execution, fingerprint, data in reread]
         importlib.invalidate_caches()
         linecache.clearcache()
         return True

@@ -99,6 +99,18 @@ class Adopter(Protocol):
         ...
 
 
+class Stepwise(Protocol):
+    """What makes this process leave checkpoints while it loads."""
+
+    def start(self) -> None:
+        """Nothing of the user's has been executed yet."""
+        ...
+
+    def stop(self) -> None:
+        """Everything has been."""
+        ...
+
+
 class Child:
     """This process, seen as a child.
 

@@ -11,11 +11,12 @@ from __future__ import annotations
 import logging
 import select
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 
 from devserver.config import Config
-from devserver.process import Adopted, Kin
+from devserver.process import Kin
 from devserver.process.control import Closed, Message, QueueingChannel
 from devserver.process.reactor import Reactor
 from devserver.reload.launcher import APP, Launcher, Spawned
@@ -124,6 +125,9 @@ class Children:
         return False
 
     def _adopt(self, maker: Spawned, pid: int, fd: int) -> Spawned:
+        assert sys.platform == "linux"
+        from devserver.process.adopted import Adopted  # there is no such thing elsewhere
+
         copy = maker.copied(Adopted(pid, QueueingChannel(socket.socket(fileno=fd))))
         self._attend(copy)
         return copy

@@ -6,11 +6,6 @@ may be taken instead. `SourceFileLoader.get_code` is replaced, so that each user
 before it is executed, whoever made its loader (an editable install, `runpy`, a plug-in system);
 modules keep the loader that they would have without us. `Reads` notes the rest.
 
-**Stale .pyc.** A .pyc knows its source by whole seconds of mtime and by size. A second save within
-the second, or one after which the older mtime was restored, runs old code even in a fresh process.
-So a .pyc is believed only if it was written later than its source was changed, by ctime, which
-cannot be set, with `YOUNG` between. Otherwise the text is compiled.
-
 An entry is reported *before* the module is executed: whoever watches knows what a process was about
 to read even if it then hangs or dies. Knows no processes; entries leave through a callable, and none
 from a process that the application has forked.
@@ -18,28 +13,24 @@ from a process that the application has forked.
 
 from __future__ import annotations
 
-import marshal
 import os
 import stat
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
-from importlib.util import MAGIC_NUMBER, cache_from_source
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, cast
 
 from devserver.reload.answers import (
     OWN,
     SUFFIXES,
-    YOUNG,
     Entry,
     Fingerprint,
     Kind,
     digest_of,
     file_entry,
     fingerprint_at,
-    fingerprint_of,
     is_young,
     list_entry,
     mode_of,
@@ -48,6 +39,7 @@ from devserver.reload.answers import (
     path_entry,
     read_entry,
 )
+from devserver.reload.bytecode import is_believable, keep, read_source
 from devserver.reload.project import Project
 from devserver.reload.reads import Reads, disguise
 
@@ -76,6 +68,7 @@ class Recorder:
         self._seen: set[tuple[Kind, str]] = set()
         self._written: set[str] = set()
         self._executed: set[str] = set()
+        self._as_data: set[str] = set()
         self._young: list[tuple[str, Fingerprint, str]] = []
         self._found: dict[str, Entry] = {}
         self._finder = Finder(self)
@@ -153,6 +146,10 @@ class Recorder:
         """Whether a question has not been asked before."""
         return (kind, path) not in self._seen
 
+    def was_read(self, path: str) -> bool:
+        """Whether the application has read a file, as data."""
+        return path in self._as_data
+
     def file(self, path: str) -> None:
         """A file is about to be read, wherever it is."""
         path = os.path.abspath(path)
@@ -186,6 +183,7 @@ class Recorder:
 
     def read(self, path: str) -> None:
         """See `reads.Sink`."""
+        self._as_data.add(path)
         if path not in self._written and not (self._serving and path.endswith(STATIC)):
             self.file(path)
 
@@ -326,10 +324,10 @@ def _get_code_for(recorder: Recorder, original: Callable[[Any, str], Any]) -> Fu
         fingerprint = fingerprint_at(path)
         if fingerprint is None or not is_users(path):
             return cast("CodeType | None", original(self, fullname))
-        if not is_young(fingerprint, time.time_ns()) and _is_believable(path, fingerprint):
+        if not is_young(fingerprint, time.time_ns()) and is_believable(path, fingerprint):
             recorder.module(path, fingerprint)
             return cast("CodeType | None", original(self, fullname))
-        data, fingerprint = _read(path)
+        data, fingerprint = read_source(path)
         while True:
             try:
                 # By the loader's own method: what instruments modules overrides it.
@@ -338,13 +336,13 @@ def _get_code_for(recorder: Recorder, original: Callable[[Any, str], Any]) -> Fu
             except SyntaxError:
                 before = fingerprint
                 if _wait_until_written(fingerprint):
-                    data, fingerprint = _read(path)
+                    data, fingerprint = read_source(path)
                 if fingerprint == before:
                     recorder.module(path, fingerprint, data)
                     raise
         recorder.module(path, fingerprint, data)
         if type(self) is SourceFileLoader and not is_young(fingerprint, time.time_ns()):
-            _keep(self, path, fingerprint, code)
+            keep(self, path, fingerprint, code)
         return code
 
     return disguise(cast("FunctionType", get_code), "<frozen importlib._bootstrap_external>")
@@ -363,35 +361,6 @@ def _get_data_for(recorder: Recorder, original: Callable[[Any, str], bytes]) -> 
     return disguise(cast("FunctionType", get_data), "<frozen importlib._bootstrap_external>")
 
 
-def _is_believable(path: str, source: Fingerprint) -> bool:
-    """Whether what Python would run, a .pyc or the text, is what is in the source."""
-    cache = _cache(path)
-    cached = fingerprint_at(cache) if cache else None
-    if cache is None or cached is None or cached[0] >= max(source[0], source[1]) + YOUNG:
-        return True
-    try:
-        with _fdopen(_open(cache, os.O_RDONLY), "rb") as file:
-            return bool(file.read(8)[4:5] > b"\0")  # by a hash of the source (PEP 552): never outdated
-    except OSError:
-        return False
-
-
-def _cache(path: str) -> str | None:
-    try:
-        return cache_from_source(path)
-    except NotImplementedError:
-        return None  # an interpreter without a cache tag keeps none
-
-
-def _keep(loader: SourceFileLoader, path: str, source: Fingerprint, code: CodeType) -> None:
-    """Replace a .pyc that could not be believed. The format: PEP 552."""
-    cache = None if sys.dont_write_bytecode else _cache(path)
-    if cache is not None:
-        stamps = (0, source[0] // 10**9, source[2])
-        header = b"".join((number & 0xFFFFFFFF).to_bytes(4, "little") for number in stamps)
-        loader.set_data(cache, MAGIC_NUMBER + header + marshal.dumps(code))
-
-
 def _wait_until_written(fingerprint: Fingerprint) -> bool:
     """Wait until a file is older than `HALF_WRITTEN`; whether it was not."""
     age = time.time() - max(fingerprint[0], fingerprint[1]) / 1e9
@@ -399,10 +368,3 @@ def _wait_until_written(fingerprint: Fingerprint) -> bool:
         time.sleep(HALF_WRITTEN - age)
         return True
     return False
-
-
-def _read(path: str) -> tuple[bytes, Fingerprint]:
-    with _fdopen(_open(path, os.O_RDONLY), "rb") as file:
-        # In this order: bytes newer than their stamps are looked at again, older ones would not be.
-        fingerprint = fingerprint_of(os.fstat(file.fileno()))
-        return file.read(), fingerprint

@@ -51,7 +51,7 @@ class Action(Enum):
     """What the supervisor can do."""
 
     SPAWN = auto()  # start a child for a new generation; it loads
-    RESPAWN = auto()  # the same for the generation that there is
+    RESPAWN = auto()  # the same for the generation that there is; after it strayed, from nothing
     SERVE = auto()  # tell the child to start up and serve
     RETIRE = auto()  # tell the child to drain and end; kill it after its grace
     RETIRE_PAGE = auto()  # the same for the page

@@ -7,19 +7,21 @@ name of their own. Knows nothing of forks.
 
 from __future__ import annotations
 
-import marshal
 import os
-import sys
 import time
+from functools import partial
 from importlib.machinery import SourceFileLoader
-from importlib.util import MAGIC_NUMBER, cache_from_source
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, cast
 
-from devserver.reload.answers import YOUNG, Fingerprint, fingerprint_at, fingerprint_of, is_young
+from devserver.reload.answers import Fingerprint, fingerprint_at, is_young
+from devserver.reload.bytecode import cached, keep, read_source
 from devserver.reload.loader import Recorder
 from devserver.reload.reads import disguise
 from devserver.reload.ticks import Execution, Text, Ticker
+
+FORM = "devserver"
+"""Of the compiled modules: they stand beside Python's own."""
 
 _OWN = ("exec_module", "get_code", "source_to_code", "get_data")
 """What a loader overrides that compiles in a way of its own."""
@@ -63,56 +65,26 @@ class Stepping:
         fingerprint = fingerprint_at(path)
         if fingerprint is None:
             return None
-        cache = _cache(path)
-        if cache is not None and not is_young(fingerprint, time.time_ns()):
-            code = _cached(cache, fingerprint)
+        if not is_young(fingerprint, time.time_ns()):
+            code = cached(path, fingerprint, FORM)
             if code is not None:
                 self._recorder.module(path, fingerprint)
-                return code, lambda: _unchanged(path, fingerprint)
+                return code, partial(_unchanged, path, fingerprint)
         try:
-            with open(path, "rb") as file:
-                data, fingerprint = file.read(), fingerprint_of(os.fstat(file.fileno()))
+            data, fingerprint = read_source(path)
             code = Text(data, path).compile()
         except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
             return None  # Python itself will say it better
         self._recorder.module(path, fingerprint, data)
-        if cache is not None and not sys.dont_write_bytecode and not is_young(fingerprint, time.time_ns()):
-            loader.set_data(cache, _header(fingerprint) + marshal.dumps(code))
+        if not is_young(fingerprint, time.time_ns()):
+            keep(loader, path, fingerprint, code, FORM)
         return code, lambda: data
-
-
-def _cache(path: str) -> str | None:
-    try:
-        return cache_from_source(path, optimization=f"devserver{sys.flags.optimize}")
-    except NotImplementedError:
-        return None  # an interpreter without a cache tag keeps none
-
-
-def _header(source: Fingerprint) -> bytes:
-    stamps = (0, source[0] // 10**9, source[2])
-    return MAGIC_NUMBER + b"".join((number & 0xFFFFFFFF).to_bytes(4, "little") for number in stamps)
-
-
-def _cached(cache: str, source: Fingerprint) -> CodeType | None:
-    """What is in a cache, if it is of the newest text: see `loader` for what may be believed."""
-    written = fingerprint_at(cache)
-    if written is None or written[0] < max(source[0], source[1]) + YOUNG:
-        return None
-    try:
-        with open(cache, "rb") as file:
-            data = file.read()
-        return (
-            cast("CodeType", marshal.loads(memoryview(data)[16:])) if data[:16] == _header(source) else None
-        )
-    except (OSError, ValueError, EOFError, TypeError):
-        return None
 
 
 def _unchanged(path: str, fingerprint: Fingerprint) -> bytes | None:
     """The bytes of a file, if it is still the same."""
     try:
-        with open(path, "rb") as file:
-            data, now = file.read(), fingerprint_of(os.fstat(file.fileno()))
+        data, now = read_source(path)
     except OSError:
         return None
     return data if now == fingerprint else None

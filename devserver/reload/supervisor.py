@@ -9,7 +9,6 @@ died, there is nobody else to notice the save that mends it.
 from __future__ import annotations
 
 import logging
-import signal
 import socket
 import time
 from collections.abc import Callable
@@ -22,6 +21,8 @@ from devserver.process import Terminal
 from devserver.process.control import Message
 from devserver.process.reactor import Reactor
 from devserver.process.signals import Signals, wanted
+from devserver.reload.by_hand import ByHand
+from devserver.reload.chain import Checkpoint
 from devserver.reload.children import Children
 from devserver.reload.launcher import APP, PAGE, Launcher, Spawned, describe_exit
 from devserver.reload.machine import Action, Attempts, Event, State, step
@@ -81,6 +82,9 @@ class Supervisor:
             config, sockets, launcher, self._reactor, said=self._said, ended=self._ended
         )
         self._terminal = terminal
+        self._by_hand = ByHand(
+            terminal, self._reactor, restart=self._restart, quit=lambda: self._raise(Event.STOP)
+        )
         self._watched = WatchSet(config)
         self._served = self._watched.timeline
         self._warm = Warm(self._children, self._watched)
@@ -105,7 +109,7 @@ class Supervisor:
             Action.SETTLE: self._settle,
             Action.SHOW: self._show,
             Action.SHOW_LOADING: self._show_loading,
-            Action.SHOW_AGAIN: self._show_again,
+            Action.SHOW_AGAIN: lambda: self._put_up(self._shown),
             Action.ANNOUNCE: self._announce,
             Action.KILL: self._children.kill,
             Action.FINISH: self._finish,
@@ -114,11 +118,10 @@ class Supervisor:
     def run(self) -> int:
         """Supervise until told to stop. Returns the exit code."""
         with Signals(wanted()) as signals:
-            self._reactor.add(signals, lambda: self._signalled(signals))
+            self._by_hand.attend(signals)
             fd = self._watched.watcher.fileno()
             if fd is not None:
                 self._reactor.add(fd, self._look)
-            self._listen_to_keys(True)
             self._spawn()
             try:
                 while not self._finished:
@@ -178,35 +181,11 @@ class Supervisor:
         for action in actions:
             self._actions[action]()
 
-    # stimuli: signals, keys, files
+    # stimuli: people, files
 
-    def _signalled(self, signals: Signals) -> None:
-        for signum in signals.taken():
-            if signum == getattr(signal, "SIGHUP", None) and not self._terminal.hung_up():
-                self._restart_by_hand("SIGHUP")
-            else:
-                self._raise(Event.STOP)
-
-    def _listen_to_keys(self, on: bool) -> None:
-        """Read lines from the terminal, or leave them to an application that reads them."""
-        fd = self._terminal.keys()
-        if fd is not None and on != (fd in self._reactor):
-            self._reactor.add(fd, self._key) if on else self._reactor.remove(fd)
-
-    def _key(self) -> None:
-        lines = self._terminal.read_lines()
-        if lines is None:
-            self._listen_to_keys(False)  # end of file: nobody types any more
-        for line in lines or ():
-            if line == "r":
-                self._restart_by_hand("r was pressed")
-            elif line == "R":
-                self._warm.go_cold("R was pressed")
-                self._restart_by_hand("R was pressed")
-            elif line == "q":
-                self._raise(Event.STOP)
-
-    def _restart_by_hand(self, reason: str) -> None:
+    def _restart(self, reason: str, cold: bool) -> None:
+        if cold:
+            self._warm.go_cold(reason)
         self._report.because(reason)
         self._raise(Event.CHANGED)
 
@@ -229,7 +208,7 @@ class Supervisor:
         what = message["say"]
         current, page = self._children.current, self._children.page
         if what == "stdin":
-            self._listen_to_keys(not message["reading"])
+            self._by_hand.listen(not message["reading"])
         elif what == "checkpoint":
             seconds, most = time.monotonic() - spawned.began, self._config.reload.checkpoints
             self._warm.left(spawned, seconds, dict(message["stack"]), most)
@@ -291,8 +270,7 @@ class Supervisor:
 
     def _ended(self, spawned: Spawned, code: int, trace: str) -> None:
         """A process is gone."""
-        self._terminal.restore()
-        self._listen_to_keys(True)
+        self._by_hand.tidy()
         how = describe_exit(code)
         self._warm.gone(spawned)
         if spawned is self._children.page:
@@ -337,21 +315,25 @@ class Supervisor:
             logger.error("%s; the options as they were are used", error)
         self._unsettled = None
         self._generation += 1
-        checkpoint = self._warm.resume(self._generation, before, self._config)
+        checkpoint = self._begin(before)
         self._report.spawned(self._generation, str(self._config.app.target), checkpoint)
-        if checkpoint is None:
-            self._respawn()
-        else:
-            self._expect()
 
     def _respawn(self) -> None:
-        self._children.launch(APP, self._generation, self._warm.boot(self._config))
-        self._expect()
-        before = self._watched.begin(self._config)  # what the child says is heard later than this
+        self._begin(self._config)
+
+    def _begin(self, before: Config) -> Checkpoint | None:
+        """Have a child load, from a checkpoint or from nothing. `before`: the options of the last load."""
+        timeline = self._watched.timeline
+        checkpoint = self._warm.resume(self._generation, before, self._config)
+        if checkpoint is None:
+            self._children.launch(APP, self._generation, self._warm.boot(self._config))
+            self._watched.begin(self._config)  # what the child says is heard later than this
         if self._children.page is not None:
             # It goes on answering with the failure: what that one read must not change meanwhile.
-            for entry in before:
+            for entry in timeline:
                 self._watched.add(entry)
+        self._expect()
+        return checkpoint
 
     def _expect(self) -> None:
         """Say so if requests have to wait for long."""
@@ -390,9 +372,6 @@ class Supervisor:
         failure = slow(time.monotonic() - current.began, current.at, current.loaded)
         logger.log(logging.DEBUG if again else logging.WARNING, "%s", failure["error"])
         self._put_up({"status": 503, **failure})
-
-    def _show_again(self) -> None:
-        self._put_up(self._shown)
 
     def _put_up(self, failure: Message) -> None:
         self._shown = failure

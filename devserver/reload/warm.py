@@ -18,7 +18,6 @@ from devserver.reload.chain import Chain, Checkpoint
 from devserver.reload.children import Children
 from devserver.reload.launcher import Spawned
 from devserver.reload.prompt import debugged
-from devserver.reload.timeline import Kind
 from devserver.reload.watchset import WatchSet
 
 logger = logging.getLogger("devserver")
@@ -85,8 +84,7 @@ class Warm:
         self._changed = []
         for later in self.chain.after(checkpoint):
             self._forget(later)
-        again = {entry.path for entry in outdated if entry.kind is Kind.FILE}
-        self._watched.resume(checkpoint.tick, again)
+        self._watched.resume(checkpoint.tick, checkpoint.unfinished)  # of these it says what it reads now
         return checkpoint
 
     def _obstacle(self, before: Config, config: Config) -> str:
@@ -144,22 +142,28 @@ class Warm:
         """Forget checkpoints until the memory of all is bounded. Returns how many are left, and their bytes.
 
         Args:
-            factor: of the memory that the serving process would have alone.
+            factor: of what a serving process and a spare need without checkpoints.
         """
-        current = self._children.current
-        if current is None:
+        current, used = self._children.current, dict[Checkpoint, int]()
+        if current is None or not self.chain:
             return len(self.chain), 0
-        own, alone = _memory(current.child.pid)
-        used = {checkpoint.spawned: _memory(checkpoint.spawned.child.pid)[0] for checkpoint in self.chain}
-        while own + sum(used.values()) > factor * alone and (least := self.chain.dispensable()) is not None:
-            del used[least.spawned]
+        own, limit = _memory(current.child.pid)
+        for checkpoint in self.chain:
+            used[checkpoint], alone = _memory(checkpoint.spawned.child.pid)
+            if len(used) == 1:
+                limit += alone  # it has no more than a spare has
+        while own + sum(used.values()) > factor * limit and (least := self.chain.dispensable()) is not None:
+            del used[least]
             self._forget(least)
         return len(self.chain), sum(used.values())
 
 
 def _memory(pid: int) -> tuple[int, int]:
-    """Proportional (PSS) and resident (RSS) bytes of a process; 0 when it is gone."""
-    sizes = {"Pss": 0, "Rss": 0}
+    """The proportional size of a process (PSS), and what it would have without its copies; in bytes.
+
+    Copies share what is dirty; what is clean is shared with any Python. 0 when the process is gone.
+    """
+    sizes = {"Pss": 0, "Rss": 0, "Shared_Clean": 0}
     try:
         with open(f"/proc/{pid}/smaps_rollup") as file:
             for line in file:
@@ -168,4 +172,4 @@ def _memory(pid: int) -> tuple[int, int]:
                     sizes[name] = int(rest.split()[0]) * 1024
     except (OSError, ValueError):
         pass
-    return sizes["Pss"], sizes["Rss"]
+    return sizes["Pss"], sizes["Rss"] - sizes["Shared_Clean"]

@@ -46,8 +46,12 @@ class Module:
         """What is in its file."""
         cookie = [] if self.coding.startswith("utf-8") else [f"# -*- coding: {self.coding} -*-"]
         text = "\n".join([*cookie, *self.head, *self.body, *([self.tail] if self.tail else [])])
-        text = (text + "\n" if self.ends else text).replace("\n", self.newline)
+        text = (text + "\n" if self.ends else text).replace("\n", self._newline())
         return text.encode(self.coding, "backslashreplace")
+
+    def _newline(self) -> str:
+        # `tokenize` finds no cookie in a file of which it takes all for the first line.
+        return "\n" if self.newline == "\r" and not self.coding.startswith("utf-8") else self.newline
 
 
 class Project:

@@ -24,7 +24,7 @@ import traceback
 import types
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
@@ -206,12 +206,17 @@ class Dump:
         for name, module in self.modules.items():
             for key, value in list(vars(module).items()):
                 if key.startswith("boom") and isinstance(value, types.FunctionType):
-                    try:
-                        value()
-                    except BaseException as error:
-                        frames = traceback.extract_tb(error.__traceback__)[1:]
-                        lines = [(f.filename, f.lineno, f.name, f.line) for f in frames]
-                        yield f"{name}.{key}", [scrubbed(error), lines]
+                    yield f"{name}.{key}", failure(value)
+
+
+def failure(function: Callable[[], object]) -> Any:
+    """What it raises, and from where."""
+    try:
+        function()
+    except BaseException as error:
+        frames = traceback.extract_tb(error.__traceback__)[1:]
+        return [scrubbed(error), [(f.filename, f.lineno, f.name, f.line) for f in frames]]
+    return None
 
 
 def code(each: types.CodeType) -> Any:

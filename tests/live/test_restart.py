@@ -152,7 +152,7 @@ def test_save_restarts_and_is_told_once(name: str, tmp_path: Path) -> None:
             save(path, answer(text))
             assert server.wait("change")["files"] == ["answer.py"]
             restart = server.wait("restart")
-            assert (restart["kind"], restart["reason"]) == ("cold", "answer.py changed")
+            assert (restart["kind"], restart["reason"]) == ("warm", "answer.py changed")
             assert server.serving()["generation"] == number
             assert text in server.get("/").text
         # A broken save and its mending are told as one restart, too.

@@ -1,0 +1,55 @@
+"""Children that nobody has spawned: a child has made them, and left them to us when it ended. Linux."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+from contextlib import suppress
+
+from devserver.process.control import QueueingChannel
+from devserver.process.posix import Child
+
+assert sys.platform == "linux"  # a type checker reads no further elsewhere
+
+
+class Adopted(Child):
+    """A process that a child has made, and that has become our own when its maker ended. Linux."""
+
+    def __init__(self, pid: int, channel: QueueingChannel) -> None:
+        self.pid = pid
+        self.channel = channel
+        self._exit = os.pidfd_open(pid)
+        self._code: int | None = None
+
+    def exit_code(self) -> int | None:
+        """See `Child.exit_code`."""
+        if self._code is None:
+            self._wait(os.WNOHANG)
+        return self._code
+
+    def wait(self) -> int:
+        """See `Child.wait`."""
+        select.select([self._exit], [], [])
+        while self._code is None:
+            self._wait(0)
+        return self._code
+
+    def _wait(self, options: int) -> None:
+        with suppress(ChildProcessError):  # its maker has not ended yet
+            pid, status = os.waitpid(self.pid, options)
+            if pid:
+                self._code = os.waitstatus_to_exitcode(status)
+
+    def terminate(self) -> None:
+        """See `Child.terminate`."""
+        self._signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """See `Child.kill`."""
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, signum: int) -> None:
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._exit, signum)

@@ -1,0 +1,72 @@
+"""What people do with a server that runs: keys in its terminal, and signals.
+
+`r` Enter restarts, `R` Enter from nothing, `q` Enter quits; SIGHUP restarts, unless the terminal has
+gone; any other signal quits. Keys are lines: the terminal stays as it is, and an application that
+reads it is left alone. Knows nothing of children.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+
+from devserver.process import Terminal
+from devserver.process.reactor import Reactor
+from devserver.process.signals import Signals
+
+
+class ByHand:
+    """See the module."""
+
+    def __init__(
+        self,
+        terminal: Terminal,
+        reactor: Reactor,
+        *,
+        restart: Callable[[str, bool], None],
+        quit: Callable[[], None],
+    ) -> None:
+        """
+        Args:
+            terminal: from which this program was started.
+            reactor: waits for what comes.
+            restart: called with the reason, and whether from nothing.
+            quit: called at the end.
+        """
+        self._terminal = terminal
+        self._reactor = reactor
+        self._restart = restart
+        self._quit = quit
+
+    def attend(self, signals: Signals) -> None:
+        """Act on signals, and on keys from now on."""
+        self._reactor.add(signals, lambda: self._signalled(signals))
+        self.listen(True)
+
+    def listen(self, on: bool) -> None:
+        """Read lines from the terminal, or leave them to an application that reads them."""
+        fd = self._terminal.keys()
+        if fd is not None and on != (fd in self._reactor):
+            self._reactor.add(fd, self._key) if on else self._reactor.remove(fd)
+
+    def tidy(self) -> None:
+        """A process has ended that may have left the terminal in disorder, or have been reading it."""
+        self._terminal.restore()
+        self.listen(True)
+
+    def _signalled(self, signals: Signals) -> None:
+        for signum in signals.taken():
+            if signum == getattr(signal, "SIGHUP", None) and not self._terminal.hung_up():
+                self._restart("SIGHUP", False)
+            else:
+                self._quit()
+
+    def _key(self) -> None:
+        lines = self._terminal.read_lines()
+        if lines is None:
+            self.listen(False)  # end of file: nobody types any more
+        for line in lines or ():
+            if line in ("r", "R"):
+                self._restart(f"{line} was pressed", line == "R")
+            elif line == "q":
+                self._quit()
