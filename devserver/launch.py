@@ -333,14 +333,11 @@ def _serve_application(channel: Channel, config: Config, sockets: list[socket.so
 
 
 def _checkpoints(this: Child, recorder: Recorder, boot: Message) -> Stepwise | None:
-    if sys.platform != "linux":
-        return None
-    if not boot.get("warm"):
-        return None
-    from devserver.reload.checkpoint import Checkpoints
+    if sys.platform == "linux" and boot.get("warm"):
+        from devserver.reload.checkpoint import Checkpoints
 
-    marks = [(path, number) for path, number in boot["marks"]]
-    return Checkpoints(this, recorder, marks)
+        return Checkpoints(this, recorder, [(path, number) for path, number in boot["marks"]])
+    return None
 
 
 def _serve_page(channel: Channel, config: Config, sockets: list[socket.socket], boot: Message) -> int:

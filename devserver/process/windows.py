@@ -132,7 +132,7 @@ class Terminal:
 class Kin:
     """See `kin.Kin`; there are no orphans to inherit."""
 
-    def end(self, apart_from: Set[int] = frozenset()) -> None:
+    def end(self, ours: Callable[[], Set[int]] = frozenset) -> None:
         """Nothing to end."""
 
 

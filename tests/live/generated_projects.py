@@ -90,12 +90,13 @@ class Project:
             self.modules[name] = self._module(name, self.rng.randint(2, 14))
         main = self._module("main", self.rng.randint(4, 12))
         main.tail = MAIN
-        lazy = self.rng.choice(names)
-        main.body.append(f"def lazily():\n    import {lazy}")
+        main.body.append("def lazily():\n    import late")
         self.modules["main"] = main
+        self.modules["late"] = self._module("late", self.rng.randint(1, 8))
         for _ in range(self.rng.randint(0, 2)):  # circles
             module = self.rng.choice(list(self.modules.values()))
             other = self.rng.choice(names)
+            module = self.modules["main"] if module.name == "late" else module
             module.body.insert(self._place(module), f"import {other}")
 
     def _module(self, name: str, count: int) -> Module:
@@ -110,7 +111,7 @@ class Project:
         module.ends = rng.random() < 0.8
         module.body = [*NEEDED, f"NAME = {name!r}"]
         if name == "main":
-            module.body += (f"import {other}" for other in self.modules if rng.random() < 0.6)
+            module.body += (f"import {other}" for other in self.modules)
         for _ in range(count):
             module.body.append(self.statement(module))
         return module
@@ -121,6 +122,7 @@ class Project:
         before = list(self.modules)
         before = before[: before.index(module.name)] if module.name in before else before
         made.others = before
+        made.late = module.name == "late"
         made.is_package, made.parent = module.is_package, module.name.rpartition(".")[0]
         return made.one()
 
@@ -152,9 +154,9 @@ class Project:
         self.modules, self.data = copy.deepcopy(snapshot[0]), dict(snapshot[1])
 
     def some(self) -> Module:
-        """A module; the last ones more often."""
-        modules = list(self.modules.values())
-        return self.rng.choice([*modules, modules[-1], modules[-1]])
+        """A module; `main` more often."""
+        main = self.modules["main"]
+        return self.rng.choice([*self.modules.values(), main, main])
 
 
 DUMP = Path(__file__).with_name("state_dump.py")
@@ -200,7 +202,7 @@ def _change_a_number(p: Project) -> str:
     """Within a statement, a function's body or a comment; the length stays, most often."""
     module = p.some()
     place = p._place(module)
-    if place < len(module.body) and "sleep" not in module.body[place]:
+    if place < len(module.body) and not re.search("sleep|linecache", module.body[place]):
         module.body[place] = re.sub(r"(?<![\w.])\d+", lambda m: str(p.rng.randrange(100)), module.body[place], count=1)
     return module.path
 
@@ -292,7 +294,7 @@ def _plug(p: Project) -> str:
 def _package(p: Project) -> str:
     """A module becomes a package, or one without submodules a module."""
     module = p.some()
-    if module.name != "main" and not any(name.startswith(module.name + ".") for name in p.modules):
+    if module.name not in ("main", "late") and not any(name.startswith(module.name + ".") for name in p.modules):
         old, new = ("from ..", "from .") if module.is_package else ("from .", "from ..")
         module.body = [text.replace(old, new) for text in module.body]
         module.is_package = not module.is_package

@@ -88,13 +88,13 @@ OPTIONAL = ("optional1", "optional2")
 
 
 class Statements:
-    """Makes statements for one module at a time."""
+    """Makes statements for one module at a time; `late` is one that a request imports."""
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
         self._number = 0
         self.others: list[str] = []
-        self.is_package = False
+        self.is_package = self.late = False
         self.parent = ""
 
     def fresh(self) -> int:
@@ -106,7 +106,8 @@ class Statements:
         """A statement; now and then one that takes its time."""
         if self.rng.random() < 0.12:
             return f"time.sleep({self.rng.choice((0.005, 0.01, 0.02, 0.06))})"
-        return self.rng.choice(KINDS)(self)
+        kind = self.rng.choice(KINDS)
+        return self.one() if self.late and kind in NOT_LATE else kind(self)
 
     def value(self) -> str:
         """A plain value."""
@@ -195,7 +196,7 @@ def _reads(s: Statements) -> str:
 def _lists(s: Statements) -> str:
     n, path = s.fresh(), s.rng.choice(FOLDERS)
     how = s.rng.choice(
-        ("sorted(os.listdir({0!r}))", "sorted(glob.glob({0!r} + '/*.txt'))", "len(os.listdir({0!r}))",
+        ("sorted(os.listdir({0!r}))", "sorted(glob.glob({0!r} + '/*.txt'))", "len([n for n in os.listdir({0!r}) if n[0] != '_'])",
          "sorted(map(str, pathlib.Path({0!r}).iterdir()))", "sorted(map(str, pathlib.Path({0!r}).rglob('*')))",
          "sorted(e.name for e in os.scandir({0!r}) if e.is_file())",
          "sorted(sorted(x[2]) for x in os.walk({0!r}))")
@@ -325,6 +326,9 @@ KINDS: list[Make] = [
     _annotated_inside, _tabbed, _boom, _dataclass, _enum, _asks_for_a_module, _plugins, _frames, _depth,
     _reads_source,
 ]  # fmt: skip
+
+NOT_LATE = (_lists, _asks, _plugins, _asks_for_a_module)
+"""What goes unnoticed in a module that is imported by a request."""
 
 NEEDED = (
     "import abc, contextlib, contextvars, dataclasses, enum, functools, glob, importlib, importlib.util",
