@@ -158,7 +158,7 @@ say("end")
     with running(program) as typist:
         assert typist.reads() == "ready"
         typist.types("q\n")
-        said = []
+        said: list[str] = []
         while said[-1:] != ["end"]:
             said.append(typist.reads())
         assert set(said) - {"[]"} == {r"b'q\n'", "end"}  # woken or not, we had nothing of it

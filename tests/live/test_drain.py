@@ -45,9 +45,11 @@ from number import NUMBER
 KIN = []
 
 def start_programs():
-    # A program, a program of a program, and one that wants to outlive us.
+    # A program, a program of a program (its "up" goes to DEVNULL: the line is its number), and one that
+    # wants to outlive us.
     sleeps = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
-    nested = [sys.executable, "-c", f"import subprocess; p = subprocess.Popen({sleeps!r}); "
+    nested = [sys.executable, "-c", "import subprocess; "
+              f"p = subprocess.Popen({sleeps!r}, stdout=subprocess.DEVNULL); "
               "print(p.pid, flush=True); p.wait()"]
     pipe = dict(stdout=subprocess.PIPE, text=True)
     plain, nesting = subprocess.Popen(sleeps, **pipe), subprocess.Popen(nested, **pipe)
@@ -199,12 +201,12 @@ def serving(interface: str, folder: Path, *arguments: str) -> Iterator[Restarts]
 
 
 def begin(server: DevServer, path: str) -> socket.socket:
-    """Send a request, and read until its response has begun."""
+    """Send a request, and read until its response has begun, and not a byte beyond."""
     sock = socket.create_connection((server.host, server.port), timeout=DEADLINE)
     sock.sendall(f"GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n".encode())
     text = b""
-    while b"begun" not in text and b"started" not in text:
-        data = sock.recv(65536)
+    while not text.endswith((b"begun", b"started")):
+        data = sock.recv(1)
         assert data, text
         text += data
     return sock
@@ -287,7 +289,7 @@ def test_new_code_answers_soon_with_many_streams_and_websockets(tmp_path: Path) 
             assert closed.value.rcvd is not None
             assert closed.value.rcvd.code == 1012
         for stream in streams:
-            assert rest(stream) == b"0\r\n\r\n", "the stream was not ended but cut"
+            assert rest(stream) == b"\n\n\r\n0\r\n\r\n", "the stream was not ended but cut"
 
 
 @pytest.mark.parametrize("path", ["/slow", "/download"])

@@ -182,7 +182,7 @@ def test_nothing_is_left_of_a_supervisor_that_has_threads(tmp_path: Path) -> Non
         "    threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
     )
     mark = secrets.token_hex(8)
-    env = {MARK: mark, "PYTHONPATH": str(tmp_path)}
+    env = {MARK: mark, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
     with OnTerminal("app:app", "--reload", cwd=tmp_path, env=env) as server:
         server.serving()
         assert len(list(Path(f"/proc/{server.supervisor}/task").iterdir())) > 1, "the trap is not set"
