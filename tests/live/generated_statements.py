@@ -327,8 +327,8 @@ KINDS: list[Make] = [
     _reads_source,
 ]  # fmt: skip
 
-NOT_LATE = (_lists, _asks, _plugins, _asks_for_a_module)
-"""What goes unnoticed in a module that is imported by a request."""
+NOT_LATE = (_lists, _asks, _plugins, _asks_for_a_module, _frames, _depth)
+"""In a module that is imported by a request its questions go unnoticed, and who calls is another."""
 
 NEEDED = (
     "import abc, contextlib, contextvars, dataclasses, enum, functools, glob, importlib, importlib.util",
