@@ -821,13 +821,14 @@ def test_what_the_application_writes_itself_is_not_half_written(project: Project
 def test_stamps_are_never_newer_than_the_bytes_that_were_executed(project: Project) -> None:
     """Else the save that comes in between would be taken for what runs."""
     code = """
-        stamp = loader.fingerprint_of
+        from devserver.reload import bytecode
+        stamp = bytecode.fingerprint_of
         def stamp_and_write(status):
-            loader.fingerprint_of = stamp
+            bytecode.fingerprint_of = stamp
             fingerprint = stamp(status)
             with io.open.__wrapped__(root + "/main.py", "w") as file: file.write("X = 2222")
             return fingerprint
-        loader.fingerprint_of = stamp_and_write
+        bytecode.fingerprint_of = stamp_and_write
         import main
         result = main.X
         """

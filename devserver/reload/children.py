@@ -268,8 +268,7 @@ class Children:
     def close(self) -> None:
         """Kill all that live, and what they have left behind."""
         for spawned in self._living():
-            spawned.child.kill()
-            spawned.child.wait()
+            spawned.discard()
         self._launcher.close()
         self._transit.close()
         self._kin.end()

@@ -92,7 +92,7 @@ class Spawned:
             os.close(fd)
 
     def discard(self) -> None:
-        """End a process that has no role, and let go of it."""
+        """End a process that is of no more use, and let go of it."""
         self.child.kill()
         self.child.wait()
         self.last_words()

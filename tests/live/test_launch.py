@@ -306,7 +306,7 @@ def test_application_is_imported_once_per_generation_and_never_in_the_supervisor
     path = PROJECTS["wsgi"].make(tmp_path)
     counting = f"import os\nwith open({str(count)!r}, 'a') as file: print(os.getpid(), file=file)"
     (tmp_path / "app.py").write_text(f"{counting}\n{PROJECTS['wsgi'].source}")
-    with DevServer("app:application", "--reload", cwd=tmp_path) as server:
+    with DevServer("app:application", "--reload", "--restart", "cold", cwd=tmp_path) as server:
         pids = [server.serving()["pid"]]
         for text in ("two", "three", "four"):
             save(path, answer(text))

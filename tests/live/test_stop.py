@@ -289,7 +289,8 @@ def test_killed_supervisor_leaves_nothing_behind_while_it_waits(state: str, fold
             assert server.get("/").status == 500
         else:
             server.listening()
-            server.wait("starting")
+            while "loading" not in server.log:
+                server.idle(0.05)
         pids = server.processes()
         assert pids
         server.process.kill()
