@@ -33,7 +33,7 @@ class Event(Enum):
 
     LOADED = auto()  # the child has loaded the application and waits
     SERVING = auto()  # the child answers requests
-    FAILED = auto()  # the child could not load or start up the application, and said so
+    FAILED = auto()  # the child could not load or start up the application, or found it unfit, and said so
     CRASHED = auto()  # the child is gone without having been told
     CRASHED_AGAIN = auto()  # the same, too often
     CHANGED = auto()  # a file changed that matters, or somebody asked for a restart
@@ -81,6 +81,7 @@ TABLE: dict[tuple[State, Event], tuple[State, tuple[Action, ...]]] = {
     # failure
     (S.STARTING, E.FAILED): (S.WAITING, (A.RETIRE, A.SHOW)),
     (S.STARTING, E.CRASHED): (S.WAITING, (A.SHOW,)),
+    (S.SERVING, E.FAILED): (S.WAITING, (A.RETIRE, A.SHOW)),  # found out while it served
     (S.SERVING, E.CRASHED): (S.STARTING, (A.SPAWN,)),
     (S.SERVING, E.CRASHED_AGAIN): (S.WAITING, (A.SHOW,)),
     (S.WAITING, E.ASKED): (S.STARTING, (A.SPAWN,)),

@@ -50,6 +50,9 @@ RETRY = (1, 2.0)
 PAGES = (3, 10.0)
 """A page that died by itself is put up again at most so often in so many seconds."""
 
+JUDGE = 0.5
+"""Seconds in which an application must have said what a change means to it, or is started anew."""
+
 GOING_AWAY, SERVICE_RESTART = 1001, 1012
 
 
@@ -203,11 +206,28 @@ class Supervisor:
     def _look(self) -> None:
         """Ask whether something changed."""
         changed = self._watched.changed()
-        if changed:
+        if changed and not self._judged(changed):
             self._changed(changed)
+
+    def _judged(self, paths: list[str]) -> bool:
+        """Leave what a change means to the application if it has a say. It may be late, but not for ever."""
+        current = self._current
+        if self._state is not State.SERVING or current is None or not current.judges:
+            return False
+        current.unjudged += 1
+        self._report.because(f"{paths[0]} changed")
+        self._timers[Event.CHANGED] = time.monotonic() + JUDGE
+        return current.tell({"do": "judge", "files": paths})
+
+    def _handled(self, spawned: Spawned, paths: list[str]) -> None:
+        spawned.unjudged -= 1
+        self._watched.accept(paths)
+        if not spawned.unjudged:
+            self._timers.pop(Event.CHANGED, None)
 
     def _changed(self, paths: list[str]) -> None:
         # The gate of a child and our own watcher notice the same save: one of them is enough.
+        self._timers.pop(Event.CHANGED, None)
         if self._state not in (State.STOPPING, State.STOPPED) and (Event.CHANGED, None) not in self._pending:
             self._report.changed(paths)
             self._raise(Event.CHANGED)
@@ -232,6 +252,8 @@ class Supervisor:
             self._transit.received(spawned)
         elif what == "changed" and spawned is self._current and spawned.serving:
             self._changed(message["files"])
+        elif what == "handled" and spawned is self._current:
+            self._handled(spawned, message["files"])
         elif what == "stdin":
             self._listen_to_keys(not message["reading"])
         elif what in ("closing", "stopped", "resumed") and spawned in self._retired:
@@ -291,6 +313,7 @@ class Supervisor:
         elif what == "serving":
             self._timers.pop(Event.SLOW, None)
             spawned.serving = True
+            spawned.judges = message["judges"]
             self._raise(Event.SERVING, spawned)
         else:
             spawned.failed = True
@@ -388,6 +411,7 @@ class Supervisor:
 
     def _retire_current(self) -> None:
         self._timers.pop(Event.SLOW, None)
+        self._timers.pop(Event.CHANGED, None)
         for waiting in self._retired if self._state is State.STOPPING else ():
             if waiting.kill_at is None:
                 self._wait_no_more(waiting)

@@ -37,11 +37,12 @@ from devserver.reload.answers import (
     mode_of,
     module_place,
     read_entry,
+    tree_entry,
 )
 from devserver.reload.rules import Kind as Verdict
 from devserver.reload.rules import Rules
 
-__all__ = ["ASK", "OWN", "Entry", "Kind", "Timeline", "read_entry"]
+__all__ = ["ASK", "OWN", "Entry", "Kind", "Timeline", "read_entry", "tree_entry"]
 
 
 class Timeline:
@@ -106,6 +107,16 @@ class Timeline:
         # What is a folder already may become a package, or be none any more.
         is_folder = bool(entry.answer) and not (entry.answer or "").endswith(SUFFIXES)
         return [folder, entry.path] if is_folder else [folder]
+
+    def accept(self, path: str) -> None:
+        """Take what is at a path now for what was read: somebody has dealt with its change."""
+        listing = self._lists.get(os.path.dirname(path))
+        for entry in (*self._by_path.get(path, ()), *([listing] if listing is not None else ())):
+            if entry.answer != OWN and entry.kind is not Kind.TREE:
+                now = ASK[entry.kind](entry.path)
+                entry.answer, entry.fingerprint = now.answer, now.fingerprint
+        if path not in self._by_path and self._always(path):
+            self.add(read_entry(path))
 
     def expect(self, path: str) -> None:
         """Note a file that counts without being read, so that a `touch` of it is known to be none."""

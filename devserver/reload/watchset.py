@@ -9,6 +9,7 @@ soon it comes. Knows no processes, and not what follows from a change.
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 
 from devserver.config import Config
 from devserver.reload import watch
@@ -39,6 +40,7 @@ class WatchSet:
 
     def begin(self, config: Config) -> Timeline:
         """Forget everything, for a new generation. Returns the timeline as it was."""
+        self._rules = rules_of(config)
         old, self.timeline = self.timeline, Timeline(self._rules)
         self.watcher.forget()
         self._begin(config)
@@ -52,12 +54,24 @@ class WatchSet:
 
     def add(self, entry: Entry) -> None:
         """Watch for another answer to a question."""
+        if entry.kind is Kind.TREE:
+            self._rules.include(entry.answer or "")
+            for path in watch.walk(self._rules, entry.path):
+                self.watcher.watch(path)
+                self.timeline.expect(path)
+            return
         for path in self.timeline.add(entry):
             self.watcher.watch(path)
+
+    def accept(self, paths: Iterable[str]) -> None:
+        """See `Timeline.accept`."""
+        for path in paths:
+            self.timeline.accept(path)
 
     def recall(self, timeline: Timeline) -> None:
         """Watch what an earlier timeline asked, too: by the answers of now, not of then."""
         for entry in timeline:
+            # A tree is not among them: it asks nothing.
             self.add(ASK[entry.kind](entry.path))
 
     def changed(self) -> list[str]:
@@ -90,6 +104,11 @@ class Gate:
         """See `WatchSet.changed`. About a microsecond when nothing has happened."""
         with self._lock:
             return self._set.changed()
+
+    def accept(self, path: str) -> None:
+        """See `Timeline.accept`."""
+        with self._lock:
+            self._set.accept([path])
 
     def settle(self) -> None:
         """Take the digests of data files that the application read: who reads does not, for speed.
