@@ -394,5 +394,3 @@ def _serve_page(this: Child, config: Config, sockets: list[socket.socket], boot:
     this.attend(serving, hear)
     _run(serving, config, this.serving)
     return this.ended()
-
-

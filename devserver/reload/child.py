@@ -175,9 +175,7 @@ class Child:
                 self.phase = "end"
                 return False
 
-    def failed(
-        self, error: BaseException, describe: Callable[[BaseException], str], phase: str = ""
-    ) -> int:
+    def failed(self, error: BaseException, describe: Callable[[BaseException], str], phase: str = "") -> int:
         """Report what user code raised. Returns the exit code."""
         if isinstance(error, SystemExit):
             summary = f"the application called sys.exit({'' if error.code is None else repr(error.code)})"
@@ -333,7 +331,9 @@ class Child:
 
     def _leave(self) -> None:
         main = threading.main_thread()
-        running = [t.name for t in threading.enumerate() if t is not main and not t.name.startswith("devserver-")]
+        running = [
+            t.name for t in threading.enumerate() if t is not main and not t.name.startswith("devserver-")
+        ]
         if not self._ended.is_set():
             running.insert(0, "the main thread")
         names = ", ".join(running) or "exit handlers"

@@ -71,7 +71,6 @@ class WatchSet:
     def recall(self, timeline: Timeline) -> None:
         """Watch what an earlier timeline asked, too: by the answers of now, not of then."""
         for entry in timeline:
-            # A tree is not among them: it asks nothing.
             self.add(ASK[entry.kind](entry.path))
 
     def changed(self) -> list[str]:
