@@ -19,8 +19,9 @@ FLOORS = [
     {"gateway", "reload"},
     {"devtools"},
     {"server"},
+    {"stage"},
     {"launch"},
-    {"cli", "__main__"},
+    {"cli", "django", "__main__"},
 ]
 SEPARATE = [("gateway", "reload"), ("reload", "gateway"), ("reload", "http"), ("http", "process"), ("process", "http")]
 HTTP_FOR_GATEWAYS = {"devserver.http.exchange"}

@@ -70,19 +70,22 @@ class Changes:
             return [path for path in paths if not self._is_handled(path)]
 
     def _is_handled(self, path: str) -> bool:
-        # First: a save that comes while receivers are at work is another change.
+        # Accepted only once it is dealt with: until then the gate lets no request pass. A save that
+        # came while receivers were at work is another change.
+        while self._handled.get(path) != (content := _digest(path)):
+            if not self._ask(path):
+                return False
+            self._handled[path] = content
         self._stage.accept(path)
-        content = _digest(path)
-        if self._handled.get(path) == content:
-            return True
+        return _digest(path) == content or self._is_handled(path)
+
+    def _ask(self, path: str) -> bool:
+        """Whether a receiver has dealt with a change."""
         answers = autoreload.file_changed.send_robust(sender=self.reloader, file_path=Path(path))
         for receiver, answer in answers:
             if isinstance(answer, Exception):
                 logger.error("%s failed for %s", receiver, path, exc_info=answer)
-            elif answer:
-                self._handled[path] = content
-                return True
-        return False
+        return any(answer for _, answer in answers if not isinstance(answer, Exception))
 
 
 def _digest(path: str) -> str:

@@ -21,7 +21,17 @@ from devserver.options import Option
 DEFAULT_HOST, DEFAULT_HOST_6, DEFAULT_PORT = "127.0.0.1", "::1", "8000"
 """Django's."""
 
-SET_BY_DJANGO = {"target", "factory", "interface", "app_dir", "root_path", "lifespan", "host", "port", "reload"}
+SET_BY_DJANGO = {
+    "target",
+    "factory",
+    "interface",
+    "app_dir",
+    "root_path",
+    "lifespan",
+    "host",
+    "port",
+    "reload",
+}
 """Options of ours that `runserver` has other ways to say, or that Django's settings decide."""
 
 PREFIX = "devserver_"
@@ -105,7 +115,8 @@ def read(arguments: Sequence[str]) -> Wanted | None:
     address = read_address(options["addrport"]) if options["addrport"] else (None, None)
     if address is None:
         return None
-    return Wanted(*address, options["use_ipv6"], own_options(options))
+    host, port = address
+    return Wanted(host, port, options["use_ipv6"], own_options(options))
 
 
 def read_address(text: str) -> tuple[str | None, str] | None:

@@ -88,7 +88,11 @@ def test_what_is_broken_while_it_serves_is_shown_and_heals(
 @pytest.mark.parametrize(
     ("name", "old", "new"),
     [
-        (SETTINGS, "INSTALLED_APPS = [\n    'devserver.django',", "INSTALLED_APPS = ['devserver.django', 'no_such_app',"),
+        (
+            SETTINGS,
+            "INSTALLED_APPS = [\n    'devserver.django',",
+            "INSTALLED_APPS = ['devserver.django', 'no_such_app',",
+        ),
         ("polls/models.py", "models.Model", "models.Modell"),
         ("polls/apps.py", "class", "1/0\nclass"),
     ],

@@ -83,7 +83,7 @@ class Command(Runserver):  # type: ignore[misc] # Django has no types
         handler = self.get_handler(*args, **options)
         watch = changes.begin(stage)
         told = copy.copy(self)
-        told.get_handler = lambda *args, **options: serving.Served(serving.port_of(stage))
+        told.__dict__["get_handler"] = lambda *args, **options: serving.Served(serving.port_of(stage))
 
         def check() -> None:
             watch()
