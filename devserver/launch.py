@@ -143,7 +143,8 @@ def _serve_alone(config: Config, sockets: list[socket.socket], events: Events, p
     def serve(application: Application) -> int:
         events.emit("loaded", **elapsed())
         serving = Serving(config, application, sockets)
-        _stop_on_signals(serving, config.http.graceful)
+        if threading.current_thread() is threading.main_thread():
+            _stop_on_signals(serving, config.http.graceful)  # else whoever made the thread sees to them
         stage.outcome.append(0)
         try:
             _run(serving, config, ready)

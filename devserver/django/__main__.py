@@ -55,6 +55,11 @@ def _wanted(program: Sequence[str]) -> Wanted:
     return wanted
 
 
+def name_of(program: Sequence[str]) -> str:
+    """What to call a program: `manage.py`, `django-admin`, or the module that it is."""
+    return program[1] if program[0] == "-m" else os.path.basename(program[0])
+
+
 def configure(wanted: Wanted, program: Sequence[str]) -> Config:
     """The configuration for a project: devserver's own, with Django's habits where it says nothing.
 
@@ -62,7 +67,7 @@ def configure(wanted: Wanted, program: Sequence[str]) -> Config:
         UsageError: an option cannot be used.
     """
     given: dict[str, Any] = dict(wanted.options)
-    given.update(target=program[0], reload=True)
+    given.update(target=name_of(program), reload=True)
     if not program[0].startswith("-"):
         given["app_dir"] = os.path.dirname(os.path.abspath(program[0]))
     if wanted.port is not None:

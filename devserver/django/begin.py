@@ -20,6 +20,7 @@ Refuses to know what a supervisor does.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -27,10 +28,10 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from types import FrameType
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from devserver.django import serving
-from devserver.django.command_line import Wanted, read, split
+from devserver.django.command_line import Wanted, own_options, read, split
 
 WANTED = "DEVSERVER_DJANGO"
 """How the supervisor is told what was wanted; it takes it out of its environment."""
@@ -56,13 +57,25 @@ def on_import() -> None:
     if "django.core.management" not in sys.modules or serving.stage() is not None:
         return
     argv = command_in(sys._getframe())
-    if argv is None or threading.current_thread() is not threading.main_thread() or _has_rivals():
+    if argv is None or threading.current_thread() is not threading.main_thread():
         return
     origin = _origin()
-    lost = origin.arguments if _is_attempt() and COMMAND in origin.arguments else argv
-    wanted = read(lost[lost.index(COMMAND) + 1 :])
+    typed = origin.arguments if _is_attempt() and COMMAND in origin.arguments else argv
+    wanted = None if _has_rivals() else read(typed[typed.index(COMMAND) + 1 :])
     if wanted is not None:
         become_supervisor(wanted)
+    autoreload = importlib.import_module("django.utils.autoreload")
+    vars(autoreload)["run_with_reloader"] = instead_of_reloader
+
+
+def instead_of_reloader(inner_run: Any, *arguments: Any, **options: Any) -> NoReturn:
+    """What stands for Django's `run_with_reloader`, for the command of another application.
+
+    Args:
+        inner_run: a method of the command, which knows the address by now.
+    """
+    command = inner_run.__self__
+    become_supervisor(Wanted(command.addr, str(command.port), command.use_ipv6, own_options(options)))
 
 
 def command_in(frame: FrameType | None) -> list[str] | None:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from devserver.django import hold, serving
+from devserver.dotenv import load as load_environment
 from devserver.errors import TargetError
 from devserver.stage import Stage
 
@@ -28,6 +29,8 @@ def play(stage: Stage, program: Sequence[str]) -> int:
     """
     serving.set_stage(stage)
     hold.take()
+    if stage.config.app.env_file is not None:
+        load_environment(stage.config.app.env_file, os.environ)
     first, *rest = program
     if first == "-m":
         sys.argv[:] = rest

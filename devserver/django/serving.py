@@ -25,6 +25,7 @@ from devserver.interface import classify
 from devserver.stage import Stage
 
 _stage: Stage | None = None
+_options: dict[str, Any] = {}
 
 
 def stage() -> Stage | None:
@@ -36,6 +37,12 @@ def set_stage(new: Stage | None) -> None:
     """Say that this process is a child of ours."""
     global _stage
     _stage = new
+
+
+def set_options(options: dict[str, Any]) -> None:
+    """Say which of devserver's own options the command was given: Django's `run` has no room for them."""
+    _options.clear()
+    _options.update(options)
 
 
 def application_of(handler: Any) -> Application:
@@ -52,13 +59,11 @@ def run(
     threading: bool = False,
     on_bind: Callable[[int], None] | None = None,
     server_cls: object = None,
-    options: dict[str, Any] | None = None,
 ) -> None:
     """What stands for Django's function of this name. The arguments are its own.
 
     Args:
         server_cls: not used: the server is ours.
-        options: devserver's own, of the command line.
 
     Raises:
         KeyboardInterrupt: as there, after Ctrl-C.
@@ -70,7 +75,7 @@ def run(
         return
     if _stage is not None:
         serve_on(_stage, wsgi_handler, threading, on_bind)
-    _Alone(wsgi_handler, threading, on_bind).run({**(options or {}), "host": addr, "port": str(port)})
+    _Alone(wsgi_handler, threading, on_bind).run({**_options, "host": addr, "port": str(port)})
 
 
 def serve_on(
@@ -105,6 +110,7 @@ class _Alone:
         self._worker = None if threading or application_of(handler).interface != "wsgi" else Worker()
 
     def run(self, given: dict[str, Any]) -> None:
+        given = {**given, "target": os.path.basename(sys.argv[0]), "reload": False}
         config = resolve(given, os.environ, Path.cwd())
         before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
         try:

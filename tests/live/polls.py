@@ -103,7 +103,8 @@ admin.site.register([Question, Choice])
 """
 
 INDEX = """{% load static %}<link rel="stylesheet" href="{% static 'polls/style.css' %}">
-<h1>Polls</h1>{% for question in questions %}<a href="{% url 'polls:detail' question.id %}">{{ question }}</a>{% endfor %}
+<h1>Polls</h1>
+{% for question in questions %}<a href="{% url 'polls:detail' question.id %}">{{ question }}</a>{% endfor %}
 """
 
 DETAIL = """<form action="{% url 'polls:vote' question.id %}" method="post">{% csrf_token %}
@@ -173,9 +174,15 @@ def make(folder: Path, *apps: str) -> Path:
     Args:
         apps: come first in INSTALLED_APPS; `OURS` unless there are others.
     """
+    make_stock(folder)
+    install(folder, *(apps or (OURS,)))
+    return folder
+
+
+def make_stock(folder: Path) -> Path:
+    """Copy the site into a folder, without us. Returns that."""
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(_template().name, folder, dirs_exist_ok=True, ignore=ignored)
-    install(folder, *(apps or (OURS,)))
     return folder
 
 
@@ -204,7 +211,6 @@ class Stock:
 
     def __init__(self, folder: Path, *arguments: str) -> None:
         command = [sys.executable, "-u", "manage.py", "runserver", *arguments]
-        self.log_file = tempfile.TemporaryFile()  # noqa: SIM115 # closed by __exit__
         environ = {name: value for name, value in os.environ.items() if name != "RUN_MAIN"}
         self.process = subprocess.Popen(
             command, cwd=folder, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -217,7 +223,6 @@ class Stock:
     def __exit__(self, *ignored: object) -> None:
         self.process.terminate()
         self.process.communicate(timeout=20)
-        self.log_file.close()
 
     def until(self, text: str) -> str:
         """Read what is printed until a line has a text in it. Returns all of it so far."""

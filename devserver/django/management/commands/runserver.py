@@ -76,6 +76,7 @@ class Command(Runserver):  # type: ignore[misc] # Django has no types
         """Load the rest of the project and serve it; in a child check it meanwhile."""
         stage = serving.stage()
         if stage is None:
+            serving.set_options(own_options(options))
             super().inner_run(*args, **options)
             return
         if getattr(settings, "ROOT_URLCONF", None):
