@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.live.polls import make, make_stock, replace, runserver
+from tests.live.polls import Stock, make, make_stock, replace, runserver
 from tests.live.process import DevServer, descendants, gone
 
 pytestmark = pytest.mark.live
@@ -23,6 +25,15 @@ def supervisors(server: DevServer) -> list[int]:
         if b"devserver.django" in words:
             found.append(pid)
     return found
+
+
+def mend(server: DevServer, path: Path, text: str) -> None:
+    """Save, and again until Django's reloader sees it: it misses what comes before its first look."""
+    path.write_text(text)
+    while not server.seen:
+        server.idle(0.3)
+        os.utime(path)
+    server.serving()
 
 
 @pytest.mark.parametrize("name", ["logging", "app before ours"])
@@ -47,8 +58,7 @@ def test_a_project_that_django_cannot_set_up_becomes_ours_when_it_is_mended(
         first = server.process.pid
         while "Watching for file changes" not in server.log:
             server.idle(0.05)
-        path.write_text(good)
-        server.serving()
+        mend(server, path, good)
         assert server.get("/polls/word/").text == "one"
         assert server.get("/static/polls/style.css").status == 404, "--nostatic is lost"
         replace(tmp_path / "polls/views.py", "one", "two")
@@ -72,8 +82,7 @@ def test_ctrl_c_ends_both(tmp_path: Path) -> None:
     with runserver(tmp_path, "0", new_session=True) as server:
         while "Watching for file changes" not in server.log:
             server.idle(0.05)
-        (tmp_path / SETTINGS).write_text(text)
-        server.serving()
+        mend(server, tmp_path / SETTINGS, text)
         below = server.processes()
         server.interrupt()
         server.ended()
@@ -118,7 +127,7 @@ def test_manage_py_may_change_folders(tmp_path: Path) -> None:
     make(tmp_path / "site")
     replace(tmp_path / "site/manage.py", "def main():", "os.chdir('/')\ndef main():")
     command = ["site/manage.py", "runserver", "0"]
-    with DevServer(*command, cwd=tmp_path, command=[__import__("sys").executable]) as server:
+    with DevServer(*command, cwd=tmp_path, command=[sys.executable]) as server:
         server.serving()
         replace(tmp_path / "site/polls/views.py", "one", "two")
         assert server.get("/polls/word/").text == "two"
@@ -137,7 +146,5 @@ def test_the_first_process_loads_no_models(tmp_path: Path) -> None:
 
 def test_stock_goes_on_being_stock(tmp_path: Path) -> None:
     """To have devserver installed changes nothing for a project that does not name it."""
-    from tests.live.polls import Stock
-
     with Stock(make_stock(tmp_path), "0") as stock:
         assert "devserver" not in stock.until("Quit the server")
