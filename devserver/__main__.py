@@ -9,9 +9,10 @@ def main() -> None:
 
     channel = adopt()
     if channel is not None:
+        from devserver.django.bare import program
         from devserver.launch import child
 
-        sys.exit(child(channel))
+        sys.exit(child(channel, program))
     from devserver.cli import main as command_line
 
     command_line()

@@ -156,7 +156,10 @@ def _serve_alone(config: Config, sockets: list[socket.socket], events: Events, p
             events.emit("stopped")
         return stage.outcome[0]
 
-    stage = Stage(config, sockets, serve)
+    def fail(error: BaseException) -> None:
+        logger.error("%s", console.format_failure(error).rstrip())
+
+    stage = Stage(config, sockets, serve, fail)
     try:
         return stage.play(program)
     except DevserverError as error:
