@@ -142,6 +142,7 @@ def _serve_alone(config: Config, sockets: list[socket.socket], events: Events, p
 
     def serve(application: Application) -> int:
         events.emit("loaded", **elapsed())
+        console.revive()
         serving = Serving(config, application, sockets)
         if threading.current_thread() is threading.main_thread():
             _stop_on_signals(serving, config.http.graceful)  # else whoever made the thread sees to them
@@ -156,10 +157,7 @@ def _serve_alone(config: Config, sockets: list[socket.socket], events: Events, p
             events.emit("stopped")
         return stage.outcome[0]
 
-    def fail(error: BaseException) -> None:
-        logger.error("%s", console.format_failure(error).rstrip())
-
-    stage = Stage(config, sockets, serve, fail)
+    stage = Stage(config, sockets, serve)
     try:
         return stage.play(program)
     except DevserverError as error:
@@ -340,6 +338,7 @@ def _serve_until_told(this: Child, stage: Stage, application: Application, gate:
     from devserver.server import Serving
 
     config = stage.config
+    console.revive()  # the application may have configured logging
     if not this.wait_for_word():
         return EXIT_FAILED
 

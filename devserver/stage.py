@@ -16,6 +16,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from devserver.console import format_failure
+
 if TYPE_CHECKING:
     from devserver.app import Application
     from devserver.config import Config
@@ -29,6 +31,11 @@ def _all(paths: list[str]) -> list[str]:
 
 def _nothing(*arguments: object) -> None:
     """Where nobody restarts this process, nobody has to be told."""
+
+
+def _log(error: BaseException) -> None:
+    """Where there is no supervisor to show it."""
+    logger.error("%s", format_failure(error).rstrip())
 
 
 @dataclass(slots=True)
@@ -51,7 +58,7 @@ class Stage:
     config: Config
     sockets: Sequence[socket.socket]
     serve: Callable[[Application], int]
-    fail: Callable[[BaseException], None] = _nothing
+    fail: Callable[[BaseException], None] = _log
     restart: Callable[[str], None] = _nothing
     watch: Callable[[str, str], None] = _nothing
     accept: Callable[[str], None] = _nothing

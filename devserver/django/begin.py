@@ -127,12 +127,22 @@ def _is_attempt() -> bool:
 
 
 def _origin() -> Origin:
-    own = Origin(list(sys.orig_argv[1:]), _environ_of("self") or dict(os.environ))
+    # A debugger has put itself before the program, and does so again by itself for whatever is started.
+    arguments = _program() if "pydevd" in sys.modules else list(sys.orig_argv[1:])
+    own = Origin(arguments, _environ_of("self") or dict(os.environ))
     if _is_attempt():
         above = _words_of(f"{os.getppid()}", "cmdline")
         if COMMAND in above:
             return Origin(above[1:], _environ_of(f"{os.getppid()}") or own.environ)
     return own
+
+
+def _program() -> list[str]:
+    """The program that runs, and its arguments, whoever has started it."""
+    main = sys.modules["__main__"]
+    if main.__spec__ is not None:
+        return ["-m", main.__spec__.name.removesuffix(".__main__"), *sys.argv[1:]]
+    return list(sys.argv)
 
 
 def _environ_of(process: str) -> dict[str, str]:

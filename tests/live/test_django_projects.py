@@ -260,8 +260,8 @@ def test_wagtail(tmp_path: Path) -> None:
     settings = tmp_path / "mysite/settings/base.py"
     replace(settings, "INSTALLED_APPS = [", 'INSTALLED_APPS = [\n    "devserver.django",')
     manage(tmp_path, "migrate", "-v0")
-    user = "from django.contrib.auth.models import User; User.objects.create_superuser('admin', 'a@b.c', 'secret')"
-    manage(tmp_path, "shell", text=user)
+    create = "User.objects.create_superuser('admin', 'a@b.c', 'secret')"
+    manage(tmp_path, "shell", text=f"from django.contrib.auth.models import User; {create}")
     with runserver(tmp_path) as server, Browser(f"{server.listening()}/") as browser:
         server.serving()
         assert "Welcome to your new Wagtail site" in browser.get("/")
