@@ -9,7 +9,6 @@ import os
 from collections.abc import Sequence
 from socket import socket
 
-from devserver.launch import target
 from devserver.stage import Stage
 
 SCRIPT = "manage.py"
@@ -24,6 +23,8 @@ def program(stage: Stage) -> int:
     """
     section = stage.config.app
     if section.target is not None or not is_project(section.app_dir):
+        from devserver.launch import target
+
         return target(stage)
     from devserver.django.project import play
 
