@@ -53,6 +53,7 @@ class Stage:
         on_serving: set by the program; called, in the event loop, when requests are answered.
         on_change: set by the program before `serve`; given changed paths, returns those for which a
             restart is needed. Called in the event loop or in a thread, of which several may run.
+        outcome: the exit code, as soon as something is or was served; else empty.
     """
 
     config: Config
