@@ -12,7 +12,7 @@ __all__ = ["Config", "Server", "__version__", "run"]
 
 if TYPE_CHECKING:
     from devserver.config import Config
-    from devserver.server import Server
+    from devserver.embedded import Server
 
 
 def run(target: object, /, **options: object) -> None:
@@ -39,7 +39,7 @@ def __getattr__(name: str) -> object:
 
         return Config
     if name == "Server":
-        from devserver.server import Server
+        from devserver.embedded import Server
 
         return Server
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,7 +1,5 @@
 """`python -m devserver`, and what the console script calls: one process's role is decided here."""
 
-import sys
-
 
 def main() -> None:
     """Be a child if a supervisor made this process, else read the command line."""
@@ -11,8 +9,11 @@ def main() -> None:
     if channel is not None:
         from devserver.django.bare import program
         from devserver.launch import child
+        from devserver.process.ending import leave
+        from devserver.reload.prompt import debugged
 
-        sys.exit(child(channel, program))
+        # Debuggers have threads of their own, and more to do at the end than exit handlers say.
+        leave(child(channel, program), whole=debugged())
     from devserver.cli import main as command_line
 
     command_line()

@@ -327,6 +327,18 @@ def lan_urls(host: str, port: int, scheme: str = "http") -> list[str]:
     return [f"{scheme}://[{own}]:{port}" if ":" in own else f"{scheme}://{own}:{port}"]
 
 
+def summarise(error: BaseException) -> str:
+    """An exception in one line; what we raised ourselves in its own words, suggestions included."""
+    try:
+        text = str(error).strip()
+    except BaseException:  # the user's `__str__`, which may end in anything
+        text = ""
+    if isinstance(error, DevserverError):
+        return text
+    kind = type.__getattribute__(type(error), "__name__")
+    return f"{kind}: {text.splitlines()[0]}" if text else kind
+
+
 def format_failure(error: BaseException) -> str:
     """A traceback from the user's code on, with all chained exceptions; ends with a newline.
 

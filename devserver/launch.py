@@ -10,23 +10,22 @@ a supervisor must stay light, and a child must begin to load as soon as it can.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import logging
 import os
-import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from devserver import console
+from devserver.alone import run_loop
 from devserver.config import Config
-from devserver.errors import DevserverError
 from devserver.events import Events
-from devserver.process import adopt, listeners_from
-from devserver.process.control import Channel, Message
+from devserver.process import Terminal, adopt, guard, listeners_from
+from devserver.process.control import Channel, Closed, Message
 
 if TYPE_CHECKING:
     import socket
@@ -36,13 +35,9 @@ if TYPE_CHECKING:
     from devserver.reload.child import Child
     from devserver.reload.launcher import Launcher
     from devserver.reload.watchset import Gate
-    from devserver.server import Serving
     from devserver.stage import Program, Stage
 
 logger = logging.getLogger("devserver")
-
-EXIT_FORCED = 130
-"""After a second Ctrl-C."""
 
 
 def target(stage: Stage) -> int:
@@ -72,7 +67,9 @@ def start(config: Config, *, spare: bool = True, program: Program = target) -> i
         events.emit("listening", url=listeners.urls[0], urls=listeners.urls, pid=os.getpid())
         if config.reload.enabled:
             return _supervise(config, listeners.sockets, events, spare)
-        return _serve_alone(config, listeners.sockets, events, program)
+        from devserver.alone import serve_alone
+
+        return serve_alone(config, listeners.sockets, events, program)
     finally:
         listeners.close()
         events.close()
@@ -111,94 +108,6 @@ def _load(config: Config) -> Application:
     return load(section)
 
 
-def _run(serving: Serving, config: Config, ready: Callable[[], None]) -> None:
-    import asyncio
-
-    from devserver.server import loop_factory
-
-    with asyncio.Runner(loop_factory=loop_factory(config.http.loop)) as runner:
-        runner.run(serving.run(ready))
-
-
-# one process
-
-
-def _serve_alone(config: Config, sockets: list[socket.socket], events: Events, program: Program) -> int:
-    from time import perf_counter
-
-    from devserver.gateway.lifespan import StartupFailed
-    from devserver.server import Serving
-    from devserver.stage import Stage
-
-    began = perf_counter()
-    events.emit("starting", target=str(config.app.target))
-
-    def elapsed() -> dict[str, object]:
-        return {"generation": 1, "pid": os.getpid(), "seconds": round(perf_counter() - began, 4)}
-
-    def ready() -> None:
-        events.emit("serving", **elapsed())
-        stage.on_serving()
-
-    def serve(application: Application) -> int:
-        events.emit("loaded", **elapsed())
-        console.revive()
-        serving = Serving(config, application, sockets)
-        if threading.current_thread() is threading.main_thread():
-            _stop_on_signals(serving, config.http.graceful)  # else whoever made the thread sees to them
-        stage.outcome.append(0)
-        try:
-            _run(serving, config, ready)
-        except StartupFailed as error:
-            events.emit("failed", phase="lifespan", error=str(error), traceback="")
-            logger.error("%s", console.format_failure(error.__cause__).rstrip() if error.__cause__ else error)
-            stage.outcome[:] = [3]
-        else:
-            events.emit("stopped")
-        return stage.outcome[0]
-
-    stage = Stage(config, sockets, serve)
-    try:
-        return stage.play(program)
-    except DevserverError as error:
-        events.emit("failed", phase="load", error=str(error), traceback="")
-        raise
-    except Exception as error:  # user code
-        trace = console.format_failure(error)
-        events.emit("failed", phase="load", error=str(error), traceback=trace)
-        logger.error("%s", trace.rstrip())
-        return 1
-
-
-def _stop_on_signals(serving: Serving, graceful: float) -> None:
-    """The first signal drains, the second ends at once.
-
-    Python's own handlers, not the loop's: they run even while a view blocks the loop.
-    """
-    came: list[int] = []
-
-    def stop(signum: int, frame: FrameType | None) -> None:
-        came.append(signum)
-        if len(came) > 1:
-            _leave(EXIT_FORCED)
-        # In a thread: the lock within `stop` may be held by the very code that this interrupts.
-        threading.Thread(target=serving.stop, args=(graceful,), daemon=True).start()
-        last = threading.Timer(2 * graceful + 1, _leave, (0,))
-        last.daemon = True
-        last.start()
-
-    for name in ("SIGINT", "SIGTERM", "SIGBREAK"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), stop)
-
-
-def _leave(code: int) -> None:
-    from devserver.reload.child import flush
-
-    flush()
-    os._exit(code)
-
-
 # a supervisor and its children
 
 
@@ -210,9 +119,13 @@ def explain_paths(config: Config, paths: Iterable[str]) -> list[str]:
 
 
 def _supervise(config: Config, sockets: list[socket.socket], events: Events, spare: bool) -> int:
-    from devserver.reload.supervisor import Supervisor
+    terminal = Terminal()
+    with guard(lambda: terminal.restore(unless_taken=True)):
+        launcher = _launcher(spare)
+        launcher.begin()  # its imports take their time, and so do ours
+        from devserver.reload.supervisor import Supervisor
 
-    return Supervisor(config, sockets, events, _launcher(spare)).run()
+        return Supervisor(config, sockets, events, launcher, terminal).run()
 
 
 def _launcher(spare: bool) -> Launcher:
@@ -234,6 +147,7 @@ def _prepare() -> None:
     from devserver.gateway import wsgi  # noqa: F401
     from devserver.reload import child, loader, watchset  # noqa: F401
 
+    watchset.prepare()
     for name in ("uvloop", "devserver.http.h1_httptools", "devserver.http.h1"):
         try:
             importlib.import_module(name)
@@ -252,8 +166,14 @@ def child(channel: Channel, program: Program = target) -> int:
     from devserver.reload.prompt import debugged
 
     leave_interrupts()
+    gc.disable()
     _prepare()
-    message, fds = channel.receive_one()
+    gc.freeze()  # ours lives to the end: no collection needs to look at it, least of all the last one
+    gc.enable()
+    try:
+        message, fds = channel.receive_one()
+    except Closed:
+        return 1  # the supervisor is gone, or wants nothing
     config = Config.from_json(message["config"])
     console.configure(config.log)
     if message["crash"]:
@@ -276,11 +196,14 @@ def _serve_application(this: Child, config: Config, sockets: list[socket.socket]
     from devserver.reload.child import EXIT_FAILED, Retired
     from devserver.reload.loader import Recorder
     from devserver.reload.timeline import Entry, tree_entry
-    from devserver.reload.watchset import Gate
+    from devserver.reload.watchset import Gate, roots_of
     from devserver.stage import Stage
 
     # The application still finds them in `os.environ`. What it starts inherits them no more: a Flask
-    # or Django server would take itself for the child of a reloader of its own.
+    # or Django server would take itself for the child of a reloader of its own. One that is started with
+    # a copy of `os.environ` still does; but RUN_MAIN must stay there while we serve, too, since code that
+    # runs once asks for it in a lifespan or at the first request, and nothing can be seen there and yet
+    # not be copied.
     os.unsetenv("RUN_MAIN")
     os.unsetenv("WERKZEUG_RUN_MAIN")
     gate = Gate(config)
@@ -289,7 +212,7 @@ def _serve_application(this: Child, config: Config, sockets: list[socket.socket]
         this.say("read", entries=[entry.to_json()])
         gate.add(entry)
 
-    recorder = Recorder(report, [os.getcwd(), config.app.app_dir, *config.reload.dirs])
+    recorder = Recorder(report, roots_of(config))
 
     def serve(application: Application) -> int:
         recorder.serving()
@@ -323,7 +246,7 @@ def _serve_application(this: Child, config: Config, sockets: list[socket.socket]
     except Retired:
         return EXIT_FAILED
     except BaseException as error:  # user code, and SystemExit is a failure like any other
-        return this.failed(error, console.format_failure)
+        return this.load_failed(error, console.format_failure, recorder.settle)
     return code
 
 
@@ -335,10 +258,13 @@ def _serve_until_told(this: Child, stage: Stage, application: Application, gate:
     """Wait for the word, then serve what has been loaded. Returns the exit code."""
     from devserver.devtools.error_page import for_exceptions
     from devserver.reload.child import EXIT_FAILED
+    from devserver.reload.prompt import unseen
     from devserver.server import Serving
 
     config = stage.config
     console.revive()  # the application may have configured logging
+    # Ahead of the first request, and while a predecessor drains.
+    unseen(threading.Thread(target=gate.settle, name="devserver-digests", daemon=True)).start()
     if not this.wait_for_word():
         return EXIT_FAILED
 
@@ -366,9 +292,8 @@ def _serve_until_told(this: Child, stage: Stage, application: Application, gate:
         hand_over=this.hand_over,
     )
     this.attend(serving, hear)
-    threading.Thread(target=gate.settle, name="devserver-digests", daemon=True).start()
     try:
-        _run(serving, config, ready)
+        run_loop(serving, config, ready)
     except BaseException as error:  # a lifespan that fails, or what the application did to the loop
         return this.failed(error.__cause__ or error, console.format_failure)
     return this.ended()
@@ -395,5 +320,5 @@ def _serve_page(this: Child, config: Config, sockets: list[socket.socket], boot:
     serving = Serving(config, gateway, sockets, on_closing=this.closing, gate=ask, hand_over=this.hand_over)
     this.load(lambda: None)
     this.attend(serving, hear)
-    _run(serving, config, this.serving)
+    run_loop(serving, config, this.serving)
     return this.ended()

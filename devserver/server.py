@@ -15,20 +15,18 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from types import TracebackType
 from typing import Any
 
 from devserver import __version__
-from devserver.app import Application, load
+from devserver.app import Application
 from devserver.config import Config
 from devserver.errors import UsageError
 from devserver.gateway.asgi import AsgiGateway, OnError, asgi2
 from devserver.gateway.lifespan import Lifespan
 from devserver.http.connection import Connection
 from devserver.http.exchange import Gateway, Handler, Headers, Request
-from devserver.http.framing import Head
+from devserver.http.framing import Parser
 from devserver.http.service import Service
-from devserver.listeners import Listeners, bind
 
 logger = logging.getLogger("devserver")
 
@@ -42,7 +40,7 @@ _PAUSE = 0.5
 """Seconds without accepting after the system had no descriptor left."""
 
 _TICK = 0.005
-"""Seconds between two looks at what a drain still waits for: it ends rarely and soon."""
+"""Seconds between two looks at what a drain still waits for, after the first few: it ends rarely and soon."""
 
 _UNWIND = 0.1
 """Seconds that cancelled tasks have to unwind."""
@@ -56,7 +54,7 @@ def plain_error(request: Request, error: BaseException) -> tuple[int, Headers, b
     return 500, [(b"content-type", b"text/plain; charset=utf-8")], b"Internal Server Error"
 
 
-def parser(name: str) -> Head:
+def parser(name: str) -> Parser:
     """The parser of heads that `--http` names.
 
     Raises:
@@ -64,8 +62,8 @@ def parser(name: str) -> Head:
     """
     if name != "h11":
         try:
-            head: Head = importlib.import_module("devserver.http.h1_httptools").parse
-            return head
+            parse: Parser = importlib.import_module("devserver.http.h1_httptools").parse
+            return parse
         except ImportError:
             if name == "httptools":
                 raise UsageError("--http httptools: not installed; pip install 'devserver[fast]'") from None
@@ -328,10 +326,12 @@ class Serving:
     async def _idle(self, service: Service, deadline: float, apart_from: set[Handler]) -> bool:
         """Wait until no connection is open and no handler runs. False: not by the deadline."""
         loop = asyncio.get_running_loop()
-        while service.connections or service.gateway.running - apart_from:  # noqa: ASYNC110 # see _TICK
+        tick = _TICK / 16  # a successor may be waiting, and mostly it is a matter of a turn of the loop
+        while service.connections or service.gateway.running - apart_from:  # see _TICK
             if loop.time() >= deadline:
                 return False
-            await asyncio.sleep(_TICK)
+            await asyncio.sleep(tick)
+            tick = min(2 * tick, _TICK)
         return True
 
     async def _shut_down(self, lifespan: Lifespan) -> None:
@@ -343,76 +343,3 @@ class Serving:
                 self._config.http.graceful,
             )
             await lifespan.cancel()
-
-
-class Server:
-    """Serves an application in a thread: for tests and for embedding.
-
-        with devserver.Server(devserver.Config(app, port=0)) as server:
-            urllib.request.urlopen(server.url)
-
-    Attributes:
-        listeners: the sockets, bound when the server is made; `urls` holds their addresses.
-    """
-
-    def __init__(self, config: Config, listeners: Listeners | None = None) -> None:
-        """
-        Args:
-            config: what to serve and where. `reload` is not for this class: use `devserver.run`.
-            listeners: sockets that are bound already; otherwise `config.bind` says which.
-
-        Raises:
-            BindError: the address is in use.
-            TargetError: the target is no application.
-            UsageError: `reload` is set.
-        """
-        if config.reload.enabled:
-            raise UsageError("Server cannot reload the process that it is embedded in: use devserver.run()")
-        self._config = config
-        self._application = load(config.app)
-        self.listeners = listeners or bind(config.bind)
-        self._serving = Serving(config, self._application, self.listeners.sockets)
-        self._thread = threading.Thread(target=self._run, name="devserver", daemon=True)
-        self._ready = threading.Event()
-        self._error: BaseException | None = None
-
-    @property
-    def url(self) -> str:
-        """The first of the server's URLs."""
-        return self.listeners.urls[0]
-
-    def start(self) -> None:
-        """Start the thread and wait until requests are answered.
-
-        Raises:
-            Whatever the start raised: `StartupFailed` for a lifespan, for one.
-        """
-        self._thread.start()
-        self._ready.wait()
-        if self._error is not None:
-            self.listeners.close()
-            raise self._error
-
-    def stop(self) -> None:
-        """Drain, shut the application down, close the listeners, and wait for the thread's end."""
-        self._serving.stop(self._config.http.graceful)
-        self._thread.join()
-        self.listeners.close()
-
-    def __enter__(self) -> Server:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
-    ) -> None:
-        self.stop()
-
-    def _run(self) -> None:
-        try:
-            with asyncio.Runner(loop_factory=loop_factory(self._config.http.loop)) as runner:
-                runner.run(self._serving.run(self._ready.set))
-        except BaseException as error:  # handed to the thread that waits in `start`
-            self._error = error
-        finally:
-            self._ready.set()

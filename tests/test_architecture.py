@@ -19,11 +19,17 @@ FLOORS = [
     {"gateway", "reload"},
     {"devtools"},
     {"server"},
-    {"stage"},
-    {"launch"},
+    {"alone", "stage"},
+    {"embedded", "launch"},
     {"cli", "django", "__main__"},
 ]
-SEPARATE = [("gateway", "reload"), ("reload", "gateway"), ("reload", "http"), ("http", "process"), ("process", "http")]
+SEPARATE = [
+    ("gateway", "reload"),
+    ("reload", "gateway"),
+    ("reload", "http"),
+    ("http", "process"),
+    ("process", "http"),
+]
 HTTP_FOR_GATEWAYS = {"devserver.http.exchange"}
 HEAVY = ("asyncio", "h11", "wsproto", "httptools", "uvloop", "watchfiles", "ssl", "http.client")
 
@@ -46,7 +52,12 @@ def name_of(path: Path) -> str:
 def imports_of(path: Path) -> list[tuple[str, bool]]:
     """Modules of the package that a file imports, and whether it does so when it is imported itself."""
     tree = ast.parse(path.read_text())
-    later = {id(n) for f in ast.walk(tree) if isinstance(f, ast.FunctionDef | ast.AsyncFunctionDef) for n in ast.walk(f)}
+    later = {
+        id(n)
+        for f in ast.walk(tree)
+        if isinstance(f, ast.FunctionDef | ast.AsyncFunctionDef)
+        for n in ast.walk(f)
+    }
     typing = {
         id(n)
         for f in ast.walk(tree)
@@ -82,7 +93,10 @@ def test_imports_go_down(module: str) -> None:
 
 
 def test_no_module_imports_itself_in_a_circle() -> None:
-    now = {name: {i for i, at_once in imports_of(path) if at_once and i != name} for name, path in MODULES.items()}
+    now = {
+        name: {i for i, at_once in imports_of(path) if at_once and i != name}
+        for name, path in MODULES.items()
+    }
     for start in now:
         seen, ahead = set(), list(now[start])
         while ahead:

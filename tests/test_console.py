@@ -25,9 +25,10 @@ from devserver.console import (
     configure,
     format_failure,
     lan_urls,
+    summarise,
     wants_colors,
 )
-from devserver.errors import ApplicationError, UsageError
+from devserver.errors import ApplicationError, TargetError, UsageError
 
 CLIENT = ("127.0.0.1", 51234)
 
@@ -605,10 +606,24 @@ class Hostile(Exception):
         return super().__getattribute__(name)
 
 
+@pytest.mark.parametrize(
+    ("error", "summary"),
+    [
+        (ValueError("out of cheese"), "ValueError: out of cheese"),
+        (ValueError("\nout of cheese\nand of wine\n"), "ValueError: out of cheese"),
+        (ValueError(), "ValueError"),
+        (TargetError("no such thing; perhaps:\n  this one"), "no such thing; perhaps:\n  this one"),
+    ],
+)
+def test_an_exception_in_a_line(error: Exception, summary: str) -> None:
+    assert summarise(error) == summary
+
+
 @pytest.mark.parametrize("kind", [Unprintable, Hostile])
 def test_exceptions_that_resist(kind: type[Exception]) -> None:
     with pytest.raises(kind) as caught:
         raise kind("x")
+    assert summarise(caught.value) in (kind.__name__, f"{kind.__name__}: x")
     text = format_failure(caught.value)
     assert kind.__name__ in text
     assert "test_console.py" in text

@@ -9,11 +9,13 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from devserver.process.control import MAX_FDS, Channel, Closed, Message
+from devserver.process.control import MAX_FDS, Channel, Closed, Message, QueueingChannel
+from devserver.process.reactor import Reactor
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="descriptors do not travel on Windows")
 
@@ -297,6 +299,22 @@ def test_descriptors_that_nobody_took_are_closed(pair: Pair, file: Callable[[str
     theirs.close()
 
 
+def test_descriptors_find_room_above_the_limit_for_programs() -> None:
+    program = (
+        "import os, resource, socket, subprocess\n"
+        "from devserver.process.control import Channel\n"
+        "ours, theirs = map(Channel, socket.socketpair())\n"
+        "ours.send({}, [0] * 9)\n"
+        "_, hard = resource.getrlimit(resource.RLIMIT_NOFILE)\n"
+        "highest = os.dup(0); os.close(highest)\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (highest, hard))\n"
+        "(_, fds), = theirs.receive()\n"
+        "print(len(fds), resource.getrlimit(resource.RLIMIT_NOFILE) == (highest, hard))\n"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
+    assert (run.stderr, run.stdout) == ("", "9 True\n")
+
+
 def test_descriptors_that_found_no_room_break_the_channel() -> None:
     program = (
         "import os, resource, socket\n"
@@ -305,12 +323,12 @@ def test_descriptors_that_found_no_room_break_the_channel() -> None:
         "ours, theirs = map(Channel, socket.socketpair())\n"
         "ours.send({}, [0] * 9)\n"
         "before = count()\n"
-        "_, most = resource.getrlimit(resource.RLIMIT_NOFILE)\n"
+        "spare = os.dup(0)\n"
         "highest = os.dup(0); os.close(highest)\n"
-        "resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 5, most))\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 5, highest + 5))\n"
         "try: theirs.receive()\n"
         "except Closed as error: print(error)\n"
-        "resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))\n"
+        "os.close(spare)  # counting needs one\n"
         "print(count() - before)\n"
         "theirs.close()\n"
         "print(count() - before)\n"
@@ -392,6 +410,48 @@ def test_draining_does_not_wait_for_what_was_forked(pair: Pair) -> None:
         ours.close()
         assert theirs.drain() == [({"say": "failed"}, [])]
         assert theirs.drain() == []
+
+
+def test_a_full_channel_queues(file: Callable[[str], int]) -> None:
+    """What is sent to somebody who does not read waits, in order, with its descriptors."""
+    ours, theirs = socket.socketpair()
+    writer, reader = QueueingChannel(ours), Channel(theirs)
+    count = 0
+    while not writer.pending:
+        writer.send({"n": count, "pad": "x" * 5000}, [file(str(count))])
+        count += 1
+    for _ in range(3):
+        writer.send({"n": count, "pad": ""}, [file(str(count))])
+        count += 1
+    reactor = Reactor()
+    reactor.add(writer, lambda: None, writer)
+    theirs.setblocking(False)
+    seen: list[tuple[int, list[str]]] = []
+    while len(seen) < count:
+        received = reader.receive()
+        if not received:
+            reactor.wait(time.monotonic() + 5)
+        seen += [(message["n"], take(fds)) for message, fds in received]
+    assert seen == [(n, [str(n)]) for n in range(count)]
+    assert not writer.pending
+    began = time.monotonic()
+    reactor.wait(began + 0.01)
+    assert time.monotonic() - began >= 0.01, "a channel with nothing to write wakes nobody"
+    reactor.close()
+    writer.close()
+    reader.close()
+
+
+def test_what_nobody_will_read_is_dropped() -> None:
+    ours, theirs = socket.socketpair()
+    writer = QueueingChannel(ours)
+    while not writer.pending:
+        writer.send({"pad": "x" * 5000})
+    theirs.close()
+    with pytest.raises(Closed):
+        writer.flush()
+    assert not writer.pending
+    writer.close()
 
 
 def test_another_process(pair: Pair, file: Callable[[str], int]) -> None:

@@ -150,6 +150,8 @@ def test_heads_that_are_good(good: bytes) -> None:
         (b"PRI * HTTP/2.0\r\n\r\n", 505, "HTTP/1"),
         (head(first=b"CONNECT a:80 HTTP/1.1"), 501, "CONNECT"),
         (head(b"Expect: a miracle"), 417, "expectation"),
+        (head(b"Expect: 100-continue", b"Expect: 100-continue"), 417, "expectation"),
+        (head(b"Transfer-Encoding: chunked", first=b"GET / HTTP/1.0", host=b""), 400, "1.0"),
     ],
 )
 def test_heads_that_are_refused(bad: bytes, status: int, named: str) -> None:
@@ -161,11 +163,19 @@ def test_heads_that_are_refused(bad: bytes, status: int, named: str) -> None:
 # What a head says
 
 
+def test_what_the_request_line_says() -> None:
+    frame = read(head(first=b"GeT /A?B HTTP/1.1"))
+    assert (frame.method, frame.target, frame.version) == ("GeT", b"/A?B", "1.1")
+    assert read(head(first=b"GET / HTTP/1.0")).version == "1.0"
+    assert read(head(first=b"OPTIONS * HTTP/1.1")).path == b"*"
+
+
 def test_what_is_said_about_the_body() -> None:
     assert read(head()).length == 0
     assert read(head(b"Content-Length: 0012 ")).length == 12
     assert read(head(b"CONTENT-LENGTH:12")).length == 12
     assert read(head(b"Transfer-Encoding: Chunked ")).length == -1
+    assert read(head(b"Content-Length: 12", first=b"POST / HTTP/1.0", host=b"")).length == 12
     assert read(head(b"X-Content-Length: 12", b"A: Content-Length: 3")).length == 0
 
 
@@ -176,6 +186,8 @@ def test_what_is_said_about_the_connection() -> None:
     assert not read(head(b"Connection: keep-alive", first=b"GET / HTTP/1.0")).keep_alive
     assert read(head(b"Connection: Upgrade", b"Upgrade: WebSocket")).upgrade == b"websocket"
     assert read(head(b"Upgrade: websocket")).upgrade == b""
+    twice = head(b"Connection: a", b"Connection: upgrade", b"Upgrade: h2c", b"Upgrade: websocket")
+    assert read(twice).upgrade == b"h2c,websocket"
 
 
 def test_continue_is_expected_where_there_is_a_body() -> None:
@@ -303,6 +315,7 @@ def test_a_head_of_a_response() -> None:
 
 
 def test_what_the_server_takes_from_a_response() -> None:
+    assert response.encode(200, [(b"X-Mixed", b"A")]).block == b"HTTP/1.1 200 OK\r\nx-mixed: A\r\n"
     assert response.encode(299, []).block == b"HTTP/1.1 299 \r\n"
     assert response.encode(200, [(b"content-type", b"text/event-stream; charset=utf-8")]).event_stream
     twice = response.encode(200, [(b"content-length", b"05"), (b"content-length", b"5")])
@@ -327,13 +340,13 @@ def test_what_the_server_takes_from_a_response() -> None:
         (200, [(b"a", b"b\r")], "control"),
         (200, [(b"a", b"b\0")], "control"),
         (200, [(b"a", b"b\x7f")], "control"),
-        (200, [(b"a\r\nb", b"c")], "control"),
+        (200, [(b"a\r\nb", b"c")], "token"),
         (200, [(b"", b"c")], "token"),
         (200, [(b"a b", b"c")], "token"),
         (200, [(b"a:", b"c")], "token"),
-        (200, [(b"A", b"c")], "token"),
         (200, [(b"\xe9", b"c")], "token"),
         (200, [("a", "b")], "byte strings"),
+        (200, [(bytearray(b"a"), b"b")], "byte strings"),
         (200, [(b"a", 1)], "byte strings"),
         (200, [(b"a", b"b", b"c")], "byte strings"),
         (200, [1], "byte strings"),

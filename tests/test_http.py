@@ -620,7 +620,9 @@ def test_bodiless_responses(parser: Parser) -> None:
         status = int(scope["path"][1:])
         headers = [(b"content-length", b"10")] if scope["query_string"] == b"length" else []
         await send({"type": "http.response.start", "status": status, "headers": headers})
-        if scope["query_string"] == b"stream":
+        if scope["query_string"] == b"empty":
+            await send({"type": "http.response.body"})
+        elif scope["query_string"] == b"stream":
             await send({"type": "http.response.body", "body": b"01234", "more_body": True})
             await send({"type": "http.response.body", "body": b"56789"})
         else:
@@ -635,6 +637,9 @@ def test_bodiless_responses(parser: Parser) -> None:
         assert framing("HEAD", "/200") == {b"content-length": b"10"}
         assert framing("HEAD", "/200?length") == {b"content-length": b"10"}
         assert framing("HEAD", "/200?stream") == {b"transfer-encoding": b"chunked"}
+        # An application that leaves out the body says nothing of the length that GET's would have.
+        assert framing("HEAD", "/200?empty") == {}
+        assert framing("GET", "/200?empty") == {b"content-length": b"0"}
         assert framing("GET", "/204") == {}
         assert framing("GET", "/204?length") == {}
         assert framing("GET", "/204?stream") == {}

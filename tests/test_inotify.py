@@ -15,8 +15,8 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("inotify is a part of Linux", allow_module_level=True)
 
-from devserver.reload import inotify
-from devserver.reload.inotify import HOLD, SELF, Inotify, Kernel
+from devserver.reload.inotify import HOLD, SELF, Inotify
+from devserver.reload.kernel import IN_CREATE, IN_DONT_FOLLOW, IN_MODIFY, IN_ONLYDIR, Kernel
 from devserver.reload.mounts import find_silent_mount, read_mounts
 from devserver.reload.watch import EVERYTHING
 
@@ -70,11 +70,9 @@ def test_an_open_file_is_held_back_until_it_is_closed(tmp_path: Path, watcher: I
         file.write("half")
         file.flush()
         assert watcher.hints() == set()
-        assert watcher.writing == {path}
         assert watcher.interval == pytest.approx(HOLD)
         file.write("whole")
     assert watcher.hints() == {path}
-    assert not watcher.writing
     assert watcher.interval is None
 
 
@@ -95,14 +93,15 @@ def test_a_file_that_stays_open_is_hinted_after_a_while(
         assert watcher.hints() == set()
         print("line", file=file, flush=True)
         assert watcher.hints() == set(), "held back anew"
-        assert watcher.writing == {path}
+        clock.now += HOLD
+        assert watcher.hints() == {path}
 
 
 def test_a_new_file_is_held_back_and_changes_the_listing(tmp_path: Path, watcher: Inotify) -> None:
     watch(watcher, tmp_path)
     with open(tmp_path / "new", "w"):
         assert watcher.hints() == set()
-        assert watcher.writing == {str(tmp_path / "new")}
+        assert watcher.interval == pytest.approx(HOLD)
     assert watcher.hints() == {str(tmp_path), str(tmp_path / "new")}
 
 
@@ -113,7 +112,7 @@ def test_new_names_that_nobody_writes_are_hinted_at_once(tmp_path: Path, watcher
     (tmp_path / "soft").symlink_to("a")
     (tmp_path / "folder").mkdir()
     assert watcher.hints() == {str(tmp_path), *(str(tmp_path / name) for name in ("hard", "soft", "folder"))}
-    assert not watcher.writing
+    assert watcher.interval is None
 
 
 def test_a_rename_over_a_path_held_back_is_hinted_at_once(tmp_path: Path, watcher: Inotify) -> None:
@@ -125,13 +124,63 @@ def test_a_rename_over_a_path_held_back_is_hinted_at_once(tmp_path: Path, watche
         assert watcher.hints() == set()
         os.rename(new, path)
         assert path in as_set(watcher)
-        assert not watcher.writing
+        assert watcher.interval is None
 
 
 def as_set(watcher: Inotify) -> set[str]:
     hints = watcher.hints()
     assert hints is not EVERYTHING
     return hints
+
+
+def test_what_happens_to_files_that_nobody_asked_for_is_nothing(tmp_path: Path, watcher: Inotify) -> None:
+    """Neither a hint nor a wait for the end: a log would cost something at every request."""
+    write(tmp_path / "app.log")
+    watch(watcher, tmp_path, tmp_path / "sub" / "a.py")
+    with open(tmp_path / "app.log", "a") as file:
+        print("line", file=file, flush=True)
+        assert watcher.hints() == set()
+        assert watcher.interval is None
+    assert watcher.hints() == set()
+    (tmp_path / "app.log").unlink()
+    assert watcher.hints() == {str(tmp_path), str(tmp_path / "app.log")}
+
+
+def test_names_that_come_and_go_by_themselves_do_not_change_a_listing(
+    tmp_path: Path, watcher: Inotify
+) -> None:
+    watch(watcher, tmp_path)
+    write(tmp_path / "db.sqlite3-journal")
+    assert watcher.hints() == {str(tmp_path / "db.sqlite3-journal")}
+    (tmp_path / "db.sqlite3-journal").unlink()
+    assert watcher.hints() == {str(tmp_path / "db.sqlite3-journal")}
+
+
+# quiet
+
+
+def test_quiet_until_something_happens(tmp_path: Path, watcher: Inotify, clock: Clock) -> None:
+    path = write(tmp_path / "a.py")
+    watch(watcher, tmp_path / "a.py")
+    assert watcher.quiet()
+    with open(path, "a") as file:
+        print("x", file=file, flush=True)
+        assert not watcher.quiet()
+        assert watcher.hints() == set()
+        assert not watcher.quiet(), "held back: it is due though the kernel says nothing more"
+    assert watcher.hints() == {path}
+    assert watcher.quiet()
+
+
+def test_the_length_of_the_queue_is_more_than_its_lowest_byte(tmp_path: Path) -> None:
+    with contextlib.closing(Kernel()) as kernel:
+        kernel.add(str(tmp_path), IN_CREATE)
+        assert not kernel.waiting()
+        for number in range(8):  # 32 bytes each, with the name
+            (tmp_path / f"{number}").touch()
+        assert kernel.waiting()
+        assert len(list(kernel.read())) == 8
+        assert not kernel.waiting()
 
 
 # the kernel's ways
@@ -154,7 +203,7 @@ def test_nothing_is_watched_twice_and_the_folders_above_only_for_their_fate(
     watch(watcher, tmp_path / "a", tmp_path / "b", tmp_path)
     before = masks(watcher)
     assert len(before) == len(tmp_path.parts)
-    kernels = SELF & ~inotify.IN_ONLYDIR & ~inotify.IN_DONT_FOLLOW
+    kernels = SELF & ~IN_ONLYDIR & ~IN_DONT_FOLLOW
     assert sorted(mask & 0xFFF for mask in before.values())[:-1] == [kernels] * (len(before) - 1)
     watch(watcher, tmp_path / "a", tmp_path / "link" / "b")
     assert masks(watcher).keys() == before.keys()
@@ -200,7 +249,7 @@ def test_waiting_for_a_folder_ends_when_it_is_there(tmp_path: Path, watcher: Ino
     assert watcher.hints() == set()
     now = masks(watcher)
     assert len(now) == len(few) + 2
-    assert sum(bool(mask & inotify.IN_MODIFY) for mask in now.values()) == 1
+    assert sum(bool(mask & IN_MODIFY) for mask in now.values()) == 1
     assert write(path) in as_set(watcher)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import devserver
-from devserver.reload.answers import OWN
+from devserver.reload.answers import OWN, digest_of
 from devserver.reload.loader import Recorder
 
 SOURCE = os.path.dirname(os.path.dirname(os.path.abspath(devserver.__file__)))
@@ -794,6 +794,49 @@ def test_a_failure_with_a_module_that_was_empty_a_moment_ago(
     project.write("main.py", "")
     prelude = "import io\nrecorder_free = io.open.__wrapped__\n"
     assert project.run(prelude + textwrap.dedent(code))[0] is expected
+
+
+def test_a_failure_with_data_that_was_half_written(project: Project) -> None:
+    code = """
+        import json
+        try: json.load(open(root + "/data.json"))
+        except ValueError: pass
+        with io.open.__wrapped__(root + "/data.json", "w") as file: file.write("[]")
+        result = recorder.settle()
+        """
+    project.write("data.json", "[")
+    assert project.run("import io\n" + textwrap.dedent(code))[0] is True
+
+
+def test_what_the_application_writes_itself_is_not_half_written(project: Project) -> None:
+    code = """
+        open(root + "/data.json").read()
+        with open(root + "/data.json", "w") as file: file.write("[]")
+        result = recorder.settle()
+        """
+    project.write("data.json", "[")
+    assert project.run(code)[0] is False
+
+
+def test_stamps_are_never_newer_than_the_bytes_that_were_executed(project: Project) -> None:
+    """Else the save that comes in between would be taken for what runs."""
+    code = """
+        stamp = loader.fingerprint_of
+        def stamp_and_write(status):
+            loader.fingerprint_of = stamp
+            fingerprint = stamp(status)
+            with io.open.__wrapped__(root + "/main.py", "w") as file: file.write("X = 2222")
+            return fingerprint
+        loader.fingerprint_of = stamp_and_write
+        import main
+        result = main.X
+        """
+    project.write("main.py", "X = 1")
+    result, entries = project.run("import io\n" + textwrap.dedent(code))
+    [[_, _, answer, fingerprint, _]] = [entry for entry in entries if entry[0] == "file"]
+    size, digests = fingerprint[2], {1: digest_of(b"X = 1"), 2222: digest_of(b"X = 2222")}
+    assert answer == digests[result]
+    assert (size, result) == (5, 2222), "stamps of before: it is looked at again"
 
 
 # what wrong programs look like

@@ -63,7 +63,7 @@ SCRIPTS = {
         STARTING
         FAILED      -> WAITING RETIRE SHOW
         GONE
-        CHANGED     -> DRAINING RETIRE_PAGE SPAWN AWAIT
+        CHANGED     -> STARTING RETIRE_PAGE SPAWN
         LOADED      -> READY RETIRE_PAGE AWAIT
         GONE        -> STARTING SERVE
         SERVING     -> SERVING RETIRE_PAGE ANNOUNCE
@@ -77,7 +77,7 @@ SCRIPTS = {
         """,
     "a page that dies is put up again": """
         WAITING
-        PAGE_LOST   -> WAITING SHOW
+        PAGE_LOST   -> WAITING SHOW_AGAIN
         """,
     "a child that had served heals, but not for ever": """
         SERVING
@@ -85,7 +85,15 @@ SCRIPTS = {
         LOADED      -> READY RETIRE_PAGE AWAIT
         GONE        -> STARTING SERVE
         SERVING     -> SERVING RETIRE_PAGE ANNOUNCE
-        CRASHED_AGAIN -> WAITING SHOW
+        CRASHED_AGAIN -> WAITING RETIRE SHOW
+        """,
+    "a child whose event loop the application has ended is replaced, too": """
+        SERVING
+        FAILED      -> DRAINING RETIRE SPAWN AWAIT
+        """,
+    "a child that dies when it had loaded waits for a change": """
+        READY
+        CRASHED     -> WAITING SHOW
         """,
     "a process that dies while it loads waits for a change": """
         STARTING
@@ -94,6 +102,7 @@ SCRIPTS = {
     "a slow load says where it stands": """
         STARTING
         SLOW        -> STARTING SHOW_LOADING
+        PAGE_LOST   -> STARTING SHOW_AGAIN
         LOADED      -> READY RETIRE_PAGE AWAIT
         """,
     "the end": """
@@ -212,8 +221,16 @@ class World:
     finished: bool = False
     broken: str = ""
 
+    @property
+    def alone(self) -> bool:
+        """Whether nobody retired lives who matters; at the end everybody does."""
+        return "app" not in self.retired and (not self.retired or self.state is not State.STOPPING)
+
     def events(self) -> Iterator[tuple[str, World]]:
         """What can happen now, and the world just after, before the table has heard of it."""
+        if self.gone:  # it was raised before whatever happens now, and is handled before
+            yield Event.GONE.name, replace(self, gone=False)
+            return
         for event in CHILD_EVENTS.get(self.child, ()):
             boots = 0 if self.child == "serving" else self.boots  # it heals
             slow = self.slow and event not in (Event.LOADED, Event.SERVING)
@@ -223,9 +240,8 @@ class World:
         for kind in dict.fromkeys(self.retired):
             rest = list(self.retired)
             rest.remove(kind)
-            yield f"exit of {kind}", replace(self, retired=tuple(rest), gone=self.gone or not rest)
-        if self.gone:
-            yield Event.GONE.name, replace(self, gone=False)
+            world = replace(self, retired=tuple(rest))
+            yield f"exit of {kind}", replace(world, gone=world.alone)
         if self.slow:
             yield Event.SLOW.name, replace(self, slow=False)
         if self.settling:
@@ -239,7 +255,7 @@ class World:
 
     def after(self, name: str, overlap: bool) -> World:
         """The world when the table has heard of an event and its actions are done."""
-        if name.startswith("exit") or (name == Event.GONE.name and self.retired):
+        if name.startswith("exit") or (name == Event.GONE.name and not self.alone):
             return self
         state, actions = step(self.state, Event[name], overlap=overlap)
         world = replace(self, state=state)
@@ -268,13 +284,13 @@ class World:
                     broken=broken,
                 )
             case Action.SERVE:
-                if self.retired:
+                if "app" in self.retired:
                     broken = "serves beside its predecessor"
                 if self.child not in ("loaded", "over"):
                     broken = "serves what is not loaded"
-                return replace(
-                    self, child="starting" if self.child == "loaded" else self.child, broken=broken
-                )
+                if self.child == "over":
+                    return self
+                return replace(self, child="starting", slow=True, broken=broken)
             case Action.RETIRE:
                 more = ("app",) if self.child not in ("", "over") else ()
                 return replace(self, child="", slow=False, retired=tuple(sorted(self.retired + more)))
@@ -282,10 +298,10 @@ class World:
                 more = ("page",) if self.page else ()
                 return replace(self, page=False, retired=tuple(sorted(self.retired + more)))
             case Action.AWAIT:
-                return replace(self, gone=self.gone or not self.retired)
+                return replace(self, gone=self.gone or self.alone)
             case Action.SETTLE:
                 return replace(self, settling=True)
-            case Action.SHOW | Action.SHOW_LOADING:
+            case Action.SHOW | Action.SHOW_LOADING | Action.SHOW_AGAIN:
                 return replace(self, page=True)
             case Action.ANNOUNCE if self.child not in ("serving", "over"):
                 return replace(self, broken="announces what does not serve")
@@ -324,10 +340,8 @@ def violations(worlds: dict[World, str], wrong: str) -> list[str]:
 
 def test_there_is_something_to_explore(worlds: dict[World, str]) -> None:
     assert len(worlds) > 50
-    assert {world.state for world in worlds} >= set(State) - {State.DRAINING, State.ALONE}
-
-
-XFAIL = pytest.mark.xfail  # flaws of the table that its owner knows of
+    rare = {State.DRAINING, State.REPEATING, State.ALONE}  # only with overlap, or only without
+    assert {world.state for world in worlds} >= set(State) - rare
 
 
 def test_there_is_never_a_second_current_child(worlds: dict[World, str]) -> None:
@@ -340,7 +354,6 @@ def test_a_child_serves_only_when_nobody_retired_lives(worlds: dict[World, str])
     assert violations(worlds, "announces what does not serve") == []
 
 
-@XFAIL(reason="ASKED spawns while the child that failed has yet to exit")
 def test_without_overlap_a_child_loads_only_when_its_predecessor_is_gone() -> None:
     assert violations(explore(overlap=False), "loads beside its predecessor") == []
 
@@ -390,12 +403,10 @@ def test_a_stop_is_the_end(worlds: dict[World, str]) -> None:
             assert (world.page, world.retired, world.child) in ((False, (), ""), (False, (), "over")), script
 
 
-@XFAIL(reason="a child that dies between LOADED and GONE is repeated without end")
 def test_one_change_makes_at_most_two_boots(worlds: dict[World, str]) -> None:
     assert [script for world, script in worlds.items() if world.boots > 2] == []
 
 
-@XFAIL(reason="GONE waits for a page, too, and READY repeats whatever was there before")
 def test_a_load_is_repeated_only_for_a_predecessor(worlds: dict[World, str]) -> None:
     assert [script for world, script in worlds.items() if world.wasted] == []
 
@@ -409,8 +420,9 @@ def test_everything_in_the_table_can_happen() -> None:
             for name, _ in world.events()
             if not name.startswith("exit")
         }
-        unreachable = State.ALONE if overlap else State.DRAINING
-        assert {pair for pair in set(table) - used if pair[0] is not unreachable} == set()
+        # Apart, nobody retired lives when a child has loaded: READY is left before anything happens.
+        unreachable = {State.ALONE} if overlap else {State.DRAINING, State.REPEATING, State.READY}
+        assert {pair for pair in set(table) - used if pair[0] not in unreachable} == set()
 
 
 def test_attempts_are_counted_in_a_window() -> None:

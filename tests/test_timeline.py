@@ -8,10 +8,12 @@ import time
 from collections.abc import Callable, Iterable
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
-from devserver.reload import answers
+from devserver.reload import answers, timeline
 from devserver.reload.answers import (
     ASK,
     OWN,
@@ -403,9 +405,73 @@ def test_a_folder_replaced_by_a_copy_with_one_other_file(folder: Folder) -> None
         folder.write(f"shop/{name}", "old")
         folder.write(f"copy/{name}", "old" if name == "a.txt" else "new")
         folder.ask(Kind.FILE, f"shop/{name}")
+    assert folder.changes() == []
     os.rename(folder.path("shop"), folder.path("away"))
     os.rename(folder.path("copy"), folder.path("shop"))
-    assert folder.timeline.changes([str(folder.root)]) == [folder.path("shop/b.txt")]
+    assert folder.changes("shop") == ["shop/b.txt"]
+
+
+def test_what_is_below_another_folder_of_the_same_name_is_looked_at(folder: Folder) -> None:
+    """Nothing was asked for in `shop` itself."""
+    folder.write("shop/deep/a.txt", "old")
+    folder.write("copy/deep/a.txt", "new")
+    folder.ask(Kind.FILE, "shop/deep/a.txt")
+    assert folder.changes("shop") == []
+    os.rename(folder.path("shop"), folder.path("away"))
+    os.rename(folder.path("copy"), folder.path("shop"))
+    assert folder.changes("shop") == ["shop/deep/a.txt"]
+
+
+class Counted:
+    """Counts the calls of a function."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, module: ModuleType, name: str) -> None:
+        self._function = getattr(module, name)
+        self.count = 0
+        patch.setattr(module, name, self)
+
+    def __call__(self, *arguments: Any) -> Any:
+        self.count += 1
+        return self._function(*arguments)
+
+
+def test_names_in_a_folder_above_cost_no_look_at_all_below(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(20):
+        folder.write(f"parts/part{number}/a.txt", "old")
+        folder.ask(Kind.FILE, f"parts/part{number}/a.txt")
+    assert folder.changes() == []
+    looks = Counted(monkeypatch, timeline, "identity_at")
+    folder.write("parts/new", "x")
+    assert folder.changes("parts", "parts/new") == []
+    assert looks.count == 1
+
+
+def test_a_name_that_is_there_as_it_was_costs_no_listing(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.write("data/a.log", "x")
+    folder.ask(Kind.LIST, "data")
+    assert folder.changes() == []
+    listings = Counted(monkeypatch, timeline, "list_entry")
+    folder.write("data/a.log", "xx")
+    folder.write("data/db-journal")
+    assert folder.changes("data/a.log", "data/gone.log", "data/db-journal") == []
+    assert listings.count == 0
+    folder.write("data/b.log")
+    assert folder.changes("data/b.log") == ["data/b.log"]
+    os.remove(folder.path("data/a.log"))
+    assert folder.changes("data/a.log") == ["data/a.log"]
+    assert listings.count == 2
+
+
+def test_a_link_that_leads_nowhere_is_a_name(folder: Folder) -> None:
+    folder.write("data/a")
+    folder.ask(Kind.LIST, "data")
+    assert folder.changes() == []
+    os.symlink("nowhere", folder.path("data/b"))
+    assert folder.changes("data/b") == ["data/b"]
 
 
 def test_changes_come_in_the_order_of_reading(folder: Folder) -> None:
@@ -448,6 +514,118 @@ def test_a_file_that_counts_though_nobody_read_it(tmp_path: Path) -> None:
     assert folder.changes("b.toml") == []
     os.remove(path)
     assert folder.changes("a.toml") == ["a.toml"]
+
+
+def test_a_young_file_that_counts_though_nobody_read_it(folder: Folder) -> None:
+    """Equal in size and stamps: as it was when it was expected, not when somebody first looked."""
+    folder = Folder(folder.root, include=("*.toml",))
+    path = folder.write("a.toml", "old")
+    folder.timeline.expect(path)
+    [entry] = folder.timeline
+    same_length(path)
+    entry.fingerprint = fingerprint_at(path)
+    assert folder.changes("a.toml") == ["a.toml"]
+
+
+def test_what_is_expected_and_then_read_counts_as_it_was_read(tmp_path: Path) -> None:
+    folder = Folder(tmp_path, include=("*.py",))
+    path = folder.write("shop.py", "old")
+    folder.timeline.expect(path)
+    folder.write("shop.py", "new")
+    entry = read_entry(path)
+    entry.names = "shop.py"
+    assert folder.timeline.add(entry) == [str(tmp_path)], "the name is another question"
+    assert folder.changes("shop.py") == []
+    folder.write("shop.py", "old")
+    assert folder.changes("shop.py") == ["shop.py"]
+    folder.write(extension("shop"))
+    assert folder.changes(extension("shop")) == [extension("shop")]
+
+
+def test_what_is_no_file_or_does_not_count_is_not_expected(tmp_path: Path) -> None:
+    folder = Folder(tmp_path, include=("conf",))
+    folder.write("conf/a.txt")
+    folder.timeline.expect(folder.path("conf"))
+    folder.timeline.expect(folder.write("b.txt"))
+    assert len(folder.timeline) == 0
+
+
+def test_a_file_that_counts_and_was_only_looked_for_counts_by_its_bytes(tmp_path: Path) -> None:
+    folder = Folder(tmp_path, include=("*.toml",))
+    folder.write("a.toml", "old")
+    folder.ask(Kind.PATH, "a.toml")
+    assert folder.changes() == []
+    folder.write("a.toml", "new")
+    assert folder.changes("a.toml") == ["a.toml"]
+
+
+def test_files_that_are_found_count_if_they_are_new(tmp_path: Path) -> None:
+    folder = Folder(tmp_path, include=("*.toml",))
+    old, new, other = (folder.write(name) for name in ("old.toml", "new.toml", "new.txt"))
+    folder.timeline.expect(old)
+    for hints in ((), None):
+        assert folder.timeline.changes(hints, [old, new, other]) == [new]
+
+
+# digests that are left to somebody else
+
+
+def lazy(folder: Folder, name: str) -> tuple[Timeline, str]:
+    """A timeline that takes no digests, of a file that was read long ago."""
+    rules = Rules((), (), (), str(folder.root))
+    made = Timeline(rules, lazy=True, clock=lambda: time.time_ns() + LATER)
+    path = folder.write(name, "old")
+    made.add(Entry(Kind.FILE, path, None, fingerprint_at(path)))
+    return made, path
+
+
+def test_a_look_takes_no_digest(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, path = lazy(folder, "a.txt")
+    reads = Counted(monkeypatch, timeline, "read_entry")
+    assert made.changes(()) == []
+    assert made.changes(None) == []
+    assert reads.count == 0
+    touch(path)
+    assert made.changes([path]) == [path]
+
+
+def test_a_digest_that_was_left_is_taken_once(folder: Folder) -> None:
+    made, path = lazy(folder, "a.txt")
+    [entry] = made.undigested()
+    assert made.undigested() == []
+    made.digest(entry, read_entry(path))
+    touch(path)
+    assert made.changes([path]) == []
+    Path(path).write_text("new")
+    assert made.changes([path]) == [path]
+
+
+def test_a_digest_of_newer_bytes_is_not_believed(folder: Folder) -> None:
+    made, path = lazy(folder, "a.txt")
+    [entry] = made.undigested()
+    Path(path).write_text("new")
+    made.digest(entry, read_entry(path))
+    assert made.changes([path]) == [path]
+
+
+def test_bytes_written_while_they_are_read_do_not_get_the_old_stamps(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = folder.write("a.txt", "old")
+    os.utime(path, (1, 1))
+    before = fingerprint_at(path)
+    stamp = answers.fingerprint_of
+
+    def stamp_and_write(status: os.stat_result) -> answers.Fingerprint:
+        monkeypatch.setattr(answers, "fingerprint_of", stamp)
+        fingerprint = stamp(status)
+        Path(path).write_text("new")
+        return fingerprint
+
+    monkeypatch.setattr(answers, "fingerprint_of", stamp_and_write)
+    read = read_entry(path)
+    assert read.answer == answers.digest_of(b"new")
+    assert read.fingerprint == fingerprint_at(path) != before
 
 
 # what the application writes itself

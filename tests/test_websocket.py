@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextvars
 import functools
 import os
 import re
@@ -29,13 +30,16 @@ from wsproto.events import CloseConnection
 from devserver.config import Http, WebSocket
 from devserver.errors import ApplicationError
 from devserver.gateway.asgi import AsgiGateway, ClientDisconnected
+from devserver.gateway.websocket import AsgiSession
 from devserver.http import deflate, handshake, websocket
 from devserver.http.connection import Connection, Service
 from devserver.http.exchange import Request
 from devserver.http.h1 import parse
 from devserver.http.inbox import Inbox, TooBig
+from devserver.http.response import Defaults
 from devserver.http.upgrade import Upgrade
 from devserver.http.websocket import WebSocketConnection
+from tests.raw import Raw, serving
 
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
@@ -381,7 +385,7 @@ def test_lists_of_a_handshake_go_over_lines() -> None:
 def test_answer() -> None:
     opening = handshake.Opening(KEY, ["a", "b"], [])
     answer = handshake.answer(
-        opening, "b", "permessage-deflate", [(b"x-own", b"1"), (b"connection", b"close")]
+        opening, "b", "permessage-deflate", [(b"x-own", b"1"), (b"connection", b"close")], Defaults([])
     )
     assert answer.split(b"\r\n") == [
         b"HTTP/1.1 101 Switching Protocols",
@@ -391,6 +395,22 @@ def test_answer() -> None:
         b"sec-websocket-protocol: b",
         b"sec-websocket-extensions: permessage-deflate",
         b"x-own: 1",
+        b"",
+        b"",
+    ]
+
+
+def test_an_answer_is_not_spoilt_by_what_the_server_adds() -> None:
+    opening = handshake.Opening(KEY, ["a"], [])
+    added = [(b"x-added", b"a"), (b"x-own", b"yours"), (b"upgrade", b"h2c"), (b"content-length", b"1")]
+    added += [(b"sec-websocket-accept", b"x"), (b"sec-websocket-protocol", b"a")]
+    answer = handshake.answer(opening, None, "", [(b"x-own", b"mine")], Defaults(added))
+    assert answer.split(b"\r\n")[1:] == [
+        b"upgrade: websocket",
+        b"connection: Upgrade",
+        b"sec-websocket-accept: " + ACCEPT,
+        b"x-own: mine",
+        b"x-added: a",
         b"",
         b"",
     ]
@@ -411,7 +431,7 @@ def test_answer() -> None:
 )
 def test_answer_that_cannot_be_sent(subprotocol: str | None, headers: Any, named: str) -> None:
     with pytest.raises(ApplicationError, match=named):
-        handshake.answer(handshake.Opening(KEY, ["a"], []), subprotocol, "", headers)
+        handshake.answer(handshake.Opening(KEY, ["a"], []), subprotocol, "", headers, Defaults([]))
 
 
 @pytest.mark.parametrize(
@@ -748,6 +768,7 @@ def test_broken_frames(data: bytes, code: int, caplog: pytest.LogCaptureFixture)
 @pytest.mark.parametrize(
     "data",
     [frame(PING, b"x", rsv=4), frame(TEXT, b"", fin=False, rsv=4) + frame(CONTINUATION, b"x", rsv=4)],
+    ids=["ping", "continuation"],
 )
 @in_loop
 async def test_only_the_first_frame_of_a_message_is_marked_as_compressed(data: bytes) -> None:
@@ -796,7 +817,7 @@ async def test_pings_go_on_as_long_as_they_are_answered() -> None:
         writer.close()
 
 
-@pytest.mark.parametrize("answers", [b"", frame(PONG, b"unasked")])
+@pytest.mark.parametrize("answers", [b"", frame(PONG, b"unasked")], ids=["nothing", "unasked pong"])
 @in_loop
 async def test_silence_closes_with_1011(answers: bytes) -> None:
     application = Scripted()
@@ -1045,6 +1066,7 @@ async def test_a_real_client_is_held_back_and_loses_nothing() -> None:
         (closing(4321, "b\N{LATIN SMALL LETTER Y WITH DIAERESIS}e"), 4321, "b\xffe", None),
         (frame(CLOSE), 1005, "", b""),
     ],
+    ids=["1000", "1001", "4321", "none"],
 )
 @in_loop
 async def test_the_client_closes(sent: bytes, code: int, reason: str, answer: bytes | None) -> None:
@@ -1399,7 +1421,7 @@ async def test_scope() -> None:
         "http_version": "1.1",
         "scheme": "ws",
         "path": "/mounted/caf\xe9/\N{REPLACEMENT CHARACTER}",
-        "raw_path": b"/mounted/caf%C3%A9/%ff",
+        "raw_path": b"/caf%C3%A9/%ff",
         "query_string": b"q=%20",
         "root_path": "/mounted",
         "client": ("127.0.0.1", 50000),
@@ -1410,7 +1432,73 @@ async def test_scope() -> None:
     }
     gateway: Any = wire.service.gateway
     assert scope["state"] is not gateway.state
+    assert scope["asgi"] is not gateway.version
     await wire.leave()
+
+
+@in_loop
+async def test_context_variables_are_the_gateways() -> None:
+    """Not those that happen to be set where the bytes arrive; and what is set stays with the WebSocket."""
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable")
+    found = []
+
+    async def application(scope: Any, receive: Receive, send: Send) -> None:
+        found.append(variable.get())
+        variable.set("the application's")
+        await send(ACCEPT_IT)
+
+    variable.set("the server's")
+    wire = Wire(application)
+    variable.set("a stranger's")
+    await wire.open()
+    assert found == ["the server's"]
+    gateway: Any = wire.service.gateway
+    assert gateway.context[variable] == "the server's"
+    await wire.leave()
+
+
+@in_loop
+async def test_a_handler_names_its_request() -> None:
+    application = Scripted()
+    application.script = [asyncio.Event()]
+    wire = Wire(application)
+    await wire.feed(head(target=b"/chat?room=1"))
+    [handler] = wire.service.gateway.running
+    assert str(handler) == "WebSocket /chat?room=1"
+    handler.cancel()
+    await wire.leave()
+
+
+def test_an_accepted_handshake_has_the_headers_that_the_server_adds() -> None:
+    async def application(scope: Any, receive: Receive, send: Send) -> None:
+        await send({**ACCEPT_IT, "headers": [(b"x-kept", b"mine")]})
+
+    with serving(application, header=["X-Added: a", "X-Kept: yours"]) as server, Raw(server) as raw:
+        raw.send(head())
+        status, headers = raw.head()
+    assert status == 101
+    assert headers.pop(b"date").endswith(b" GMT")
+    assert headers.pop(b"server").startswith(b"devserver/")
+    assert headers == {
+        b"upgrade": b"websocket",
+        b"connection": b"Upgrade",
+        b"sec-websocket-accept": ACCEPT,
+        b"x-added": b"a",
+        b"x-kept": b"mine",
+    }
+
+
+def test_too_many_websockets_at_once() -> None:
+    with serving(echo, limit_concurrency=1) as server, Raw(server) as first:
+        first.send(head())
+        assert first.head()[0] == 101
+        with Raw(server) as second:
+            second.send(head())
+            answer = second.answer()
+            assert (answer.status, answer.headers[b"retry-after"]) == (503, b"1")
+            assert second.rest() == b""
+        first.send(frame(TEXT, b"hello"))
+        assert first.take(7) == b"\x81\x05hello"
 
 
 @in_loop
@@ -1489,6 +1577,7 @@ def test_refusal_waits_for_a_slow_client() -> None:
 
 
 BODY = {"type": "websocket.http.response.body", "body": b""}
+PART = {**BODY, "body": b"part", "more_body": True}
 
 
 @pytest.mark.parametrize(
@@ -1513,8 +1602,10 @@ BODY = {"type": "websocket.http.response.body", "body": b""}
         ([ACCEPT_IT, CLOSE_IT], HELLO, "'websocket.send' on a WebSocket that was closed", 1000),
         ([ACCEPT_IT, CLOSE_IT], CLOSE_IT, "'websocket.close' on a WebSocket that was closed", 1000),
         ([CLOSE_IT], ACCEPT_IT, "'websocket.accept' on a WebSocket that was closed or refused", 403),
-        ([RESPOND], ACCEPT_IT, "'websocket.accept' on a WebSocket that is being refused", 0),
-        ([RESPOND], {**BODY, "body": "text"}, "use bytes", 0),
+        ([RESPOND], ACCEPT_IT, "'websocket.accept' on a WebSocket that is being refused", 500),
+        ([RESPOND], {**BODY, "body": "text"}, "use bytes", 500),
+        ([RESPOND, PART], ACCEPT_IT, "'websocket.accept' on a WebSocket that is being refused", 0),
+        ([RESPOND, PART], {**BODY, "body": "text"}, "use bytes", 0),
         ([RESPOND, BODY], BODY, "on a WebSocket that was closed or refused", 401),
     ],
 )
@@ -1571,12 +1662,15 @@ def test_a_swallowed_error_is_logged_in_the_end(caplog: pytest.LogCaptureFixture
         ([ACCEPT_IT], struct.pack("!BBH", 0x88, 2, 1000), ""),
         ([ACCEPT_IT, CLOSE_IT], struct.pack("!BBH", 0x88, 2, 1000), ""),
         ([CLOSE_IT], b"HTTP/1.1 403 ", ""),
-        ([RESPOND], b"", "returned from a WebSocket that is being refused"),
+        ([RESPOND], b"HTTP/1.1 500 ", "returned from a WebSocket that is being refused"),
+        ([RESPOND, PART], b"", "returned from a WebSocket that is being refused"),
         ([RESPOND, BODY], b"HTTP/1.1 401 ", ""),
         ([ValueError("boom")], b"error page: boom", "ValueError: boom"),
         ([ACCEPT_IT, ValueError("boom")], struct.pack("!BBH", 0x88, 2, 1011), "ValueError: boom"),
         ([ACCEPT_IT, SystemExit(3)], struct.pack("!BBH", 0x88, 2, 1011), "SystemExit: 3"),
-        ([RESPOND, ValueError("boom")], b"", "ValueError: boom"),
+        ([RESPOND, ValueError("boom")], b"error page: boom", "ValueError: boom"),
+        ([RESPOND, PART, ValueError("boom")], b"", "ValueError: boom"),
+        ([asyncio.CancelledError()], b"HTTP/1.1 500 ", "CancelledError"),
         ([ACCEPT_IT, ClientDisconnected("another's")], struct.pack("!BBH", 0x88, 2, 1011), "another's"),
         ([ClientDisconnected("another's")], b"HTTP/1.1 500 ", "another's"),
     ],
@@ -1591,6 +1685,7 @@ def test_how_an_application_ends(
         written = await wire.feed(head())
         assert answer in written
         assert wire.aborted == (answer == b"")
+        assert b"no ticket" not in written or not logged or wire.aborted
         assert application.ended
         assert not wire.service.gateway.running
         await wire.leave()
@@ -1598,6 +1693,25 @@ def test_how_an_application_ends(
     run(test())
     assert logged in caplog.text
     assert bool(logged) == ("ERROR" in caplog.text)
+
+
+def test_an_application_whose_loop_was_closed_is_no_failure(caplog: pytest.LogCaptureFixture) -> None:
+    async def test() -> None:
+        application = Scripted()
+        application.script = [asyncio.Event()]
+        wire = Wire(application)
+        await wire.feed(head())
+        gateway: Any = wire.service.gateway
+        left = AsgiSession(gateway, wire.socket).run()
+        left.send(None)
+        left.close()  # as the garbage collector does it
+        assert not wire.written
+        [handler] = wire.service.gateway.running
+        handler.cancel()
+        await wire.leave()
+
+    run(test())
+    assert "failed" not in caplog.text
 
 
 @in_loop

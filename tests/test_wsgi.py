@@ -1220,7 +1220,7 @@ def test_there_are_no_websockets() -> None:
         rig = Rig(hello)
         assert rig.gateway.websockets is False
         session: Any = None
-        with pytest.raises(NotImplementedError):
+        with pytest.raises(AssertionError, match="cannot serve a WebSocket"):
             rig.gateway.session(session)
 
     run(test)

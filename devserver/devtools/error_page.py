@@ -20,6 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from devserver.console import summarise
 from devserver.http.exchange import Exchange, Handler, Headers, Request, Session
 
 PAGE = """<!doctype html>
@@ -28,7 +29,7 @@ PAGE = """<!doctype html>
 <style>
  body {{ font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem;
          color: #222; background: #fff }}
- h1 {{ font-size: 1.3rem; overflow-wrap: anywhere }}
+ h1 {{ font-size: 1.3rem; overflow-wrap: anywhere; white-space: pre-wrap }}
  pre {{ font: 13px/1.5 ui-monospace, monospace; background: #f5f5f5; padding: 1rem; overflow: auto }}
  p {{ color: #666 }}
  @media (prefers-color-scheme: dark) {{
@@ -54,7 +55,7 @@ class Failure:
     Attributes:
         status: of the response.
         phase: where it failed, a key of `HINTS`.
-        error: one line.
+        error: one line; one of ours may have suggestions below it.
         traceback: as Python prints it; "" for none.
     """
 
@@ -76,15 +77,25 @@ def render(failure: Failure, request: Request, style: str) -> tuple[int, Headers
     kind = accepted(request)
     hint = HINTS.get(failure.phase, HINTS["load"])
     if kind == "json":
-        fields: dict[str, Any] = {"error": failure.error, "phase": failure.phase, "traceback": trace.splitlines()}
+        fields: dict[str, Any] = {
+            "error": failure.error,
+            "phase": failure.phase,
+            "traceback": trace.splitlines(),
+        }
         body = json.dumps(fields, indent=1) + "\n"
     elif kind == "html":
         shown = f"<pre>{html.escape(trace)}</pre>" if trace else ""
         body = PAGE.format(title=html.escape(failure.error), trace=shown, hint=hint)
     else:
         body = "\n\n".join(part for part in (failure.error, trace.rstrip(), hint) if part) + "\n"
-    media = {"json": b"application/json", "html": b"text/html; charset=utf-8"}.get(kind, b"text/plain; charset=utf-8")
-    headers = [(b"content-type", media), (b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
+    media = {"json": b"application/json", "html": b"text/html; charset=utf-8"}.get(
+        kind, b"text/plain; charset=utf-8"
+    )
+    headers = [
+        (b"content-type", media),
+        (b"cache-control", b"no-store"),
+        (b"x-content-type-options", b"nosniff"),
+    ]
     if failure.status == 503:
         headers.append((b"retry-after", b"1"))
     return failure.status, headers, body.encode("utf-8", "backslashreplace")
@@ -170,7 +181,9 @@ def _container_gateway() -> str | None:
     return None
 
 
-def for_exceptions(style: str, describe: Callable[[BaseException], str]) -> Callable[[Request, BaseException], tuple[int, Headers, bytes]]:
+def for_exceptions(
+    style: str, describe: Callable[[BaseException], str]
+) -> Callable[[Request, BaseException], tuple[int, Headers, bytes]]:
     """What a gateway calls for an exception that the application let through.
 
     Args:
@@ -179,10 +192,11 @@ def for_exceptions(style: str, describe: Callable[[BaseException], str]) -> Call
     """
 
     def on_error(request: Request, error: BaseException) -> tuple[int, Headers, bytes]:
-        text = describe(error)
-        lines = [line for line in text.splitlines() if line and not line.startswith(" ")]
-        summary = lines[-1] if lines else type(error).__name__
-        return render(Failure(500, "request", summary, text), request, style)
+        summary, trace = summarise(error), describe(error)
+        trace = (
+            "" if trace.strip() == summary else trace
+        )  # as for an error of ours without a line of the user's
+        return render(Failure(500, "request", summary, trace), request, style)
 
     return on_error
 

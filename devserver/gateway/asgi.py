@@ -43,13 +43,6 @@ def asgi2(application: Callable[[Scope], Callable[[Receive, Send], Awaitable[Non
     return single
 
 
-def decode_path(path: bytes) -> str:
-    """The decoded path of a scope: percent escapes undone, then UTF-8."""
-    if b"%" in path:
-        path = unquote_to_bytes(path)
-    return path.decode("utf-8", "replace")
-
-
 class AsgiGateway:
     """An ASGI 3 application as a `Gateway`.
 
@@ -98,8 +91,14 @@ class AsgiGateway:
 
         handler = AsgiSession(self, session)
         self.running.add(handler)
-        handler.start()
+        handler.start(self.context.copy())
         return handler
+
+    def path(self, raw: bytes) -> str:
+        """The path of a scope: where the application is mounted, and the path as sent, decoded."""
+        if b"%" in raw:
+            raw = unquote_to_bytes(raw)
+        return self.root_path + raw.decode("utf-8", "replace")
 
     def close(self) -> None:
         """There is nothing to let go of: tasks belong to the loop."""
@@ -141,14 +140,13 @@ class HttpCall:
         """The connection scope (ASGI HTTP spec, "HTTP Connection Scope")."""
         gateway, request = self.gateway, self.exchange.request
         peer = request.peer
-        path = decode_path(request.path)
         return {
             "type": "http",
             "asgi": gateway.version.copy(),
             "http_version": request.version,
             "method": request.method.upper(),
             "scheme": peer.scheme,
-            "path": gateway.root_path + path if gateway.root_path else path,
+            "path": gateway.path(request.path),
             "raw_path": request.path,
             "query_string": request.query,
             "root_path": gateway.root_path,
@@ -232,7 +230,7 @@ class HttpCall:
                 more = bool(message.get("more_body", False))
                 exchange.write(_body(message), more)
             elif kind == "http.response.start":
-                exchange.start(_status(message), _lowered(message.get("headers") or ()))
+                exchange.start(_status(message), message.get("headers") or [])
                 return
             else:
                 raise ApplicationError(
@@ -269,13 +267,3 @@ def _status(message: Message) -> int:
     if isinstance(status, int):
         return status
     raise ApplicationError(f"the application sent the status {status!r}: it must be a number")
-
-
-def _lowered(headers: Any) -> Headers:
-    """The headers of a message as the seam has them; values are looked at when they are encoded."""
-    try:
-        return [(name.lower(), value) for name, value in headers]
-    except (TypeError, ValueError, AttributeError):
-        raise ApplicationError(
-            f"the application sent the headers {headers!r:.200}: each must be a pair of byte strings"
-        ) from None

@@ -14,13 +14,14 @@ Refuses to know sockets, frames and the opening handshake's headers.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from devserver.errors import ApplicationError
-from devserver.gateway.asgi import ClientDisconnected, Message, Scope, decode_path
+from devserver.gateway.asgi import ClientDisconnected, Message, Scope
 from devserver.http.exchange import Exchange, Headers, Session
 
 if TYPE_CHECKING:
@@ -55,21 +56,39 @@ _CODES = frozenset((1000, 1001, 1002, 1003, *range(1007, 1015)))
 class AsgiSession:
     """The application at work on one WebSocket: a `Handler`, and its `receive` and `send`."""
 
-    __slots__ = ("_breach", "_connected", "_response", "_state", "_task", "_waiter", "gateway", "session")
+    __slots__ = (
+        "_breach",
+        "_cancelled",
+        "_connected",
+        "_response",
+        "_state",
+        "_task",
+        "_waiter",
+        "gateway",
+        "session",
+    )
 
     def __init__(self, gateway: AsgiGateway, session: Session) -> None:
         self.gateway = gateway
         self.session = session
         self._state = State.CONNECTING
         self._connected = False  # the application has received websocket.connect
+        self._cancelled = False  # by the server, not by the application itself
         self._response: Exchange | None = None  # the refusal
         self._breach: ApplicationError | None = None
         self._task: asyncio.Task[None] | None = None
         self._waiter: asyncio.Future[None] | None = None
 
-    def start(self) -> None:
-        """Call the application. The gateway has put this among its `running`; it takes itself out."""
-        self._task = asyncio.get_running_loop().create_task(self.run())
+    def __str__(self) -> str:
+        return f"WebSocket {self.session.request.target.decode('latin-1')}"
+
+    def start(self, context: contextvars.Context) -> None:
+        """Call the application. The gateway has put this among its `running`; it takes itself out.
+
+        Args:
+            context: the context variables that the application sees and may change.
+        """
+        self._task = asyncio.get_running_loop().create_task(self.run(), context=context)
         self._task.add_done_callback(self._done)
 
     def wake(self) -> None:
@@ -78,22 +97,23 @@ class AsgiSession:
             waiter.set_result(None)
 
     def cancel(self) -> None:
+        self._cancelled = True
         if self._task is not None:
             self._task.cancel()
 
     def scope(self) -> Scope:
         """The connection scope (ASGI WebSocket spec, "Websocket Connection Scope")."""
         gateway, request = self.gateway, self.session.request
-        root_path, peer = gateway.root_path, request.peer
+        peer = request.peer
         return {
             "type": "websocket",
-            "asgi": gateway.version,
+            "asgi": gateway.version.copy(),
             "http_version": request.version,
             "scheme": "wss" if peer.scheme == "https" else "ws",
-            "path": root_path + decode_path(request.path),
-            "raw_path": root_path.encode() + request.path,
+            "path": gateway.path(request.path),
+            "raw_path": request.path,
             "query_string": request.query,
-            "root_path": root_path,
+            "root_path": gateway.root_path,
             "headers": request.headers,
             "client": peer.client,
             "server": peer.server,
@@ -111,7 +131,12 @@ class AsgiSession:
             if self._state is not State.CLOSED and self._wanted():
                 self._failed(error)
         except asyncio.CancelledError as error:
-            self._end(error)
+            if self._cancelled:
+                self._end(error)
+            else:
+                self._failed(error)
+        except GeneratorExit:
+            raise  # the loop has been closed around it; there is nobody to answer
         except BaseException as error:  # whatever user code raises, SystemExit too, ends one WebSocket only
             self._failed(error)
 
@@ -133,7 +158,7 @@ class AsgiSession:
             self._failed(ApplicationError(f"the application returned from a WebSocket {self._state.value}"))
 
     def _failed(self, error: BaseException) -> None:
-        logger.error("WebSocket %s failed", self.session.request.target.decode("latin-1"), exc_info=error)
+        logger.error("%s failed", self, exc_info=error)
         self._end(error)
 
     def _end(self, error: BaseException) -> None:
@@ -142,8 +167,9 @@ class AsgiSession:
         if state is State.OPEN:
             self.session.close(1011, "")
         elif state is not State.CLOSED and self._wanted():
-            if self._response is not None and self._response.started:
-                self._response.abort()
+            response = self._response
+            if response is not None and response.started and not response.withdraw():
+                response.abort()
             else:
                 self._refuse(*self.gateway.on_error(self.session.request, error))
         self.wake()
@@ -180,7 +206,7 @@ class AsgiSession:
             await self._wait()
 
     async def _wait(self) -> None:
-        # More than one task of the application may wait; the last to come makes the future.
+        # More than one task of the application may wait; the first to come makes the future.
         if self._waiter is None:
             self._waiter = asyncio.get_running_loop().create_future()
         await asyncio.shield(self._waiter)

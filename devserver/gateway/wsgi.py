@@ -9,7 +9,7 @@ response crosses over once, and a stream of small chunks seldom once for each. T
 while the outbox holds `BLOCK` bytes or the client is slower than the application.
 
 *Loop to worker:* the loop's side writes down what the worker may wait for (`_gone`, `_paused`,
-the part of the body it asked for) under `_changed` and notifies. The worker looks at nothing of
+the part of the body it asked for) under `_lock` and notifies. The worker looks at nothing of
 the exchange but its request, and never keeps the lock while it calls the application, so that
 the loop does not wait for user code.
 
@@ -115,13 +115,14 @@ class _Call:
         # the application asks: the first read is what sends 100 Continue.
         self._arrived = exchange.read() if exchange.complete else None
 
-        self._changed = threading.Condition(threading.Lock())
-        # Guarded by the condition, written by the loop's side:
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        # Guarded by the lock, written by the loop's side:
         self._gone = exchange.disconnected  # chunks are dropped from here on
         self._paused = exchange.paused
         self._cut = False  # nothing reaches the exchange any more
         self._part: bytes | None = b""  # the answer to `_receive`; None if there can be none
-        # Guarded by the condition, the outbox and what is asked, written by both sides:
+        # Guarded by the lock, the outbox and what is asked, written by both sides:
         self._asking = False
         self._scheduled = False
         self._head_out: Head | None = None
@@ -152,14 +153,14 @@ class _Call:
 
     def cancel(self) -> None:
         """Cut the worker off from the exchange; the thread itself cannot be ended."""
-        with self._changed:
+        with self._lock:
             self._cut = self._gone = True
             self._asking, self._part = False, None
             self._changed.notify_all()
 
     def _look(self, written: int = 0) -> None:
         exchange = self._exchange
-        with self._changed:
+        with self._lock:
             self._out_size -= written
             self._paused = exchange.paused
             self._gone = self._gone or exchange.disconnected
@@ -175,13 +176,13 @@ class _Call:
             if not (exchange.disconnected or exchange.finished):
                 return  # the next `wake` comes here again
             part = None
-        with self._changed:
+        with self._lock:
             self._asking, self._part = False, part
             self._changed.notify_all()
 
     def _flush(self) -> None:
         """Empty the outbox into the exchange."""
-        with self._changed:
+        with self._lock:
             head, out, last, over = self._head_out, self._out, self._last, self._over
             failures = self._failures
             self._head_out, self._out, self._failures = None, [], []
@@ -239,11 +240,9 @@ class _Call:
                 self._gateway.context.copy().run(self._serve)
         except BaseException as error:
             # Whatever user code raises, SystemExit too, is the failure of one request.
-            with self._changed:
+            with self._lock:
                 self._failures.append(error)
-        with self._changed:
-            self._over = True
-        self._ship()
+        self._ship(over=True)
 
     def _serve(self) -> None:
         result: Any = self._gateway.application(self._environ(), self._start_response)
@@ -252,7 +251,7 @@ class _Call:
         except BaseException as error:
             # The iterable is user code. Its failure is kept here, because `close` comes next
             # and may fail as well: both are logged, the first decides about the response.
-            with self._changed:
+            with self._lock:
                 self._failures.append(error)
         close = getattr(result, "close", None)
         if close is not None:
@@ -267,13 +266,13 @@ class _Call:
 
     def _receive(self) -> bytes:
         """Wait for a part of the request's body; b"" is its end."""
-        with self._changed:
+        with self._lock:
             self._asking = not (self._cut or self._over)
             self._part = None
             asking = self._asking
         if asking:
             self._cross(self._pull)
-        with self._changed:
+        with self._lock:
             while self._asking:
                 self._changed.wait()
             part = self._part
@@ -341,7 +340,7 @@ class _Call:
 
     def _may_go_on(self) -> bool:
         """Wait until there is room for more; False when nobody wants any."""
-        with self._changed:
+        with self._lock:
             # After the end nobody says any more that there is room.
             while not (self._ended or self._gone) and (self._paused or self._out_size >= BLOCK):
                 self._changed.wait()
@@ -359,7 +358,7 @@ class _Call:
         self._sent += len(data)
         if not self._begun:
             head.check_length(self._sent, last, self._exchange.request.method)
-        with self._changed:
+        with self._lock:
             if not self._begun:
                 self._head_out = head
             self._out.append(data)
@@ -368,9 +367,10 @@ class _Call:
         self._begun = True
         self._ended = last
 
-    def _ship(self) -> None:
-        """Have the outbox emptied."""
-        with self._changed:
+    def _ship(self, over: bool = False) -> None:
+        """Have the outbox emptied. Args: over: nothing will come any more."""
+        with self._lock:
+            self._over = self._over or over
             if self._scheduled:
                 return
             self._scheduled = True

@@ -136,10 +136,13 @@ class Connection(asyncio.Protocol):
                 return
             head, self._buffer, self._searched = buffer[:end], buffer[end:], 0
             frame = framing.read(head)
-            request = service.request(head, frame, self.peer)
+            headers = service.parse(head)
         except Refused as refused:
             self._refuse(refused)
         else:
+            request = Request(
+                frame.method, frame.target, frame.path, frame.query, frame.version, headers, self.peer
+            )
             self._begin(request, frame)
 
     def _await_head(self) -> None:
@@ -350,6 +353,8 @@ class Connection(asyncio.Protocol):
         service = self.service
         if not service.gateway.websockets or service.websocket.implementation == "none":
             return False
+        if service.full:
+            return False  # refused like any other request
         from devserver.http.upgrade import Upgrade  # wsproto is only loaded when a WebSocket comes
 
         self._line.unpause()

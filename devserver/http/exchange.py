@@ -98,7 +98,8 @@ class Exchange(Protocol):
 
         The HTTP side decides about framing: `transfer-encoding` and `connection` of the
         application are replaced, a missing `content-length` becomes chunked (1.1) or the end of
-        the connection (1.0); `date` and `server` are added unless present. Names must be lower case.
+        the connection (1.0); `date` and `server` are added unless present. Names may be in any
+        case here, and are sent in lower case.
 
         Raises:
             ApplicationError: the response was started before, or a header cannot be sent

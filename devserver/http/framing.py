@@ -4,7 +4,7 @@ Pure: bytes in, decisions out. The rules that protect stand here once and hold f
 A head is held against a grammar stricter than any of the parsers, and how its body is framed is
 read from its bytes, before a parser sees it: what one parser lets pass and the next reads
 differently is how requests are smuggled. (h11 makes one length of `5, 5`; httptools knows no 501.)
-The parser's part is to make method, target and headers of what is known to be good.
+The parser's part is to make header lines of what is known to be good.
 
 Knows no sockets, no timeouts and no parser.
 """
@@ -21,9 +21,12 @@ _HEAD = re.compile(
     rb"(" + TOKEN + rb") ([\x21\x22\x24-\x7e]+) HTTP/(1\.[01])\r\n"
     rb"(?:" + TOKEN + rb":[\t\x20-\x7e\x80-\xff]*\r\n)*\r\n"
 )
+# For a head in lower case, since none of these values depends on case: cheaper than to ignore it here.
 _FRAMING_LINES = re.compile(
-    rb"\r\n(host|content-length|transfer-encoding|connection|expect|upgrade):[ \t]*([^\r]*)", re.IGNORECASE
+    rb"\r\n(host|content-length|transfer-encoding|connection|expect|upgrade):[ \t]*([^\r]*)"
 )
+_SLASH = ord("/")
+_ONCE = {b"host": "Host", b"content-length": "Content-Length"}
 _BLANK_LINES = re.compile(rb"(?:\r\n)*")
 _BARE = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)")
 _REQUEST_LINE = re.compile(TOKEN + rb" [^ \r\n]+ HTTP/(\d)\.(\d)\r?\n")
@@ -40,11 +43,11 @@ class Refused(Exception):
         self.reason = reason
 
 
-class Head(Protocol):
+class Parser(Protocol):
     """What a parser makes of a checked head."""
 
-    def __call__(self, head: bytes) -> tuple[str, bytes, str, Headers]:
-        """Method, target, version ("1.0" or "1.1") and headers with lower-case names.
+    def __call__(self, head: bytes) -> Headers:
+        """The header lines, names in lower case.
 
         Raises:
             Refused: the parser finds fault with it.
@@ -87,22 +90,27 @@ def end_of_head(buffer: bytes, searched: int, limit: int) -> int:
 
 @dataclass(slots=True)
 class Framing:
-    """What a head says about its body and its connection.
+    """What a head says: its request line, and about its body and its connection.
 
     Attributes:
+        method, target: as sent.
+        path, query: of the target, as sent.
+        version: "1.0" or "1.1".
         length: bytes of the body; 0 for none; -1 for chunked.
         keep_alive: the connection may carry another request.
         expects: the client waits for `100 Continue` before it sends the body.
         upgrade: the protocol that the client wants to change to, lower case, or b"".
-        path, query: of the request target, both as sent.
     """
 
+    method: str = "GET"
+    target: bytes = b""
+    path: bytes = b""
+    query: bytes = b""
+    version: str = "1.1"
     length: int = 0
     keep_alive: bool = True
     expects: bool = False
     upgrade: bytes = b""
-    path: bytes = b""
-    query: bytes = b""
 
 
 def read(head: bytes) -> Framing:
@@ -121,16 +129,34 @@ def read(head: bytes) -> Framing:
     method, target, version = match.groups()
     if method == b"CONNECT":
         raise Refused(501, "CONNECT is for proxies")
-    found: dict[bytes, list[bytes]] = {}
-    for name, value in _FRAMING_LINES.findall(head):
-        found.setdefault(name.lower(), []).append(value.rstrip(b" \t"))
     old = version == b"1.0"
-    _check_host(found.get(b"host", []), old)
-    result = Framing(length=_length(found, old), keep_alive=not old)
-    result.path, result.query = split_target(method, target)
-    if len(found) > 1:
-        _connection(found, old, result)
+    fields = _fields(head)
+    host = fields.pop(b"host", None)
+    if host is None:
+        if not old:
+            raise Refused(400, "no Host header")
+    elif _HOST.fullmatch(host) is None:
+        raise Refused(400, "malformed Host header")
+    path, _, query = (target if target[0] == _SLASH else _origin_form(method, target)).partition(b"?")
+    result = Framing(method.decode("ascii"), target, path, query, "1.0" if old else "1.1", 0, not old)
+    if fields:
+        result.length = _length(fields, old)
+        _connection(fields, old, result)
     return result
+
+
+def _fields(head: bytes) -> dict[bytes, bytes]:
+    """The header lines that framing depends on, in lower case; a repeated one's values by commas."""
+    fields: dict[bytes, bytes] = {}
+    for name, value in _FRAMING_LINES.findall(head.lower()):
+        value = value.rstrip(b" \t")
+        if name in fields:
+            # RFC 9110 section 8.6 allows to take equal lengths for one; nobody sends them in good faith.
+            if name in _ONCE:
+                raise Refused(400, f"more than one {_ONCE[name]} header")
+            value = fields[name] + b"," + value
+        fields[name] = value
+    return fields
 
 
 def _fault(head: bytes) -> Refused:
@@ -151,63 +177,46 @@ def _fault(head: bytes) -> Refused:
     return Refused(400, "malformed request line or header line")
 
 
-def _check_host(hosts: list[bytes], old: bool) -> None:
-    if len(hosts) > 1:
-        raise Refused(400, "more than one Host header")
-    if not hosts:
-        if not old:
-            raise Refused(400, "no Host header")
-    elif _HOST.fullmatch(hosts[0]) is None:
-        raise Refused(400, "malformed Host header")
-
-
-def _length(found: dict[bytes, list[bytes]], old: bool) -> int:
-    codings, lengths = found.get(b"transfer-encoding"), found.get(b"content-length")
-    if codings is not None:
-        if lengths is not None:
+def _length(fields: dict[bytes, bytes], old: bool) -> int:
+    coding, length = fields.get(b"transfer-encoding"), fields.get(b"content-length")
+    if coding is not None:
+        if length is not None:
             raise Refused(400, "both Transfer-Encoding and Content-Length")
         if old:
             raise Refused(400, "Transfer-Encoding in HTTP/1.0")
-        if [coding.lower() for coding in codings] != [b"chunked"]:
+        if coding != b"chunked":
             raise Refused(501, "the only transfer coding known here is chunked, once")
         return -1
-    if lengths is None:
+    if length is None:
         return 0
-    # RFC 9110 section 8.6 allows to take equal ones for one; nobody sends them in good faith.
-    if len(lengths) > 1:
-        raise Refused(400, "more than one Content-Length header")
-    if _DIGITS.fullmatch(lengths[0]) is None:
+    if _DIGITS.fullmatch(length) is None:
         raise Refused(400, "malformed Content-Length")
-    return int(lengths[0])
+    return int(length)
 
 
-def _connection(found: dict[bytes, list[bytes]], old: bool, result: Framing) -> None:
-    options = {o.strip().lower() for line in found.get(b"connection", ()) for o in line.split(b",")}
+def _connection(fields: dict[bytes, bytes], old: bool, result: Framing) -> None:
+    options = {option.strip() for option in fields.get(b"connection", b"").split(b",")}
     if b"close" in options:
         result.keep_alive = False
-    if b"expect" in found and not old:
-        if [value.lower() for value in found[b"expect"]] != [b"100-continue"]:
+    if b"expect" in fields and not old:
+        if fields[b"expect"] != b"100-continue":
             raise Refused(417, "the only expectation met here is 100-continue")
         result.expects = result.length != 0
-    if b"upgrade" in options and b"upgrade" in found:
-        result.upgrade = found[b"upgrade"][0].lower()
+    if b"upgrade" in options:
+        result.upgrade = fields.get(b"upgrade", b"")
 
 
-def split_target(method: bytes, target: bytes) -> tuple[bytes, bytes]:
-    """Path and query of a request target (RFC 9112 section 3.2), both as sent.
+def _origin_form(method: bytes, target: bytes) -> bytes:
+    """Path and query of a request target that does not begin with a slash (RFC 9112 section 3.2).
 
     Raises:
         Refused: 400 for a target that is neither origin, absolute nor (for OPTIONS) asterisk form.
     """
-    if not target.startswith(b"/"):
-        if target == b"*" and method == b"OPTIONS":
-            return b"*", b""
-        scheme, _, rest = target.partition(b"://")
-        cut = min((i for i in (rest.find(b"/"), rest.find(b"?")) if i >= 0), default=len(rest))
-        if not cut or scheme.lower() not in (b"http", b"https", b"ws", b"wss"):
-            raise Refused(400, "malformed request target")
-        target = rest[cut:]
-        if not target.startswith(b"/"):
-            target = b"/" + target
-    path, _, query = target.partition(b"?")
-    return path, query
+    if target == b"*" and method == b"OPTIONS":
+        return target
+    scheme, _, rest = target.partition(b"://")
+    cut = min((i for i in (rest.find(b"/"), rest.find(b"?")) if i >= 0), default=len(rest))
+    if not cut or scheme.lower() not in (b"http", b"https", b"ws", b"wss"):
+        raise Refused(400, "malformed request target")
+    target = rest[cut:]
+    return target if target.startswith(b"/") else b"/" + target

@@ -6,8 +6,8 @@ from devserver.http.exchange import Headers
 from devserver.http.framing import Refused
 
 
-def parse(head: bytes) -> tuple[str, bytes, str, Headers]:
-    """See `framing.Head`.
+def parse(head: bytes) -> Headers:
+    """See `framing.Parser`.
 
     A connection of h11 serves for one head: what it would do further with the body and the
     response is done by `body` and `stream`, and made new it has no state that could get out of step.
@@ -20,5 +20,4 @@ def parse(head: bytes) -> tuple[str, bytes, str, Headers]:
         raise Refused(error.error_status_hint, str(error)) from None
     if not isinstance(request, h11.Request):
         raise Refused(400, "malformed head")
-    method, version = request.method.decode("ascii"), request.http_version.decode("ascii")
-    return method, request.target, version, list(request.headers)
+    return list(request.headers)

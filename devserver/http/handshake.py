@@ -13,8 +13,8 @@ import re
 from dataclasses import dataclass
 
 from devserver.errors import ApplicationError
-from devserver.http import response
 from devserver.http.exchange import Headers, Request
+from devserver.http.response import Defaults, response_head
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _CONTROLS = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
@@ -79,13 +79,20 @@ def read(request: Request) -> Opening:
     )
 
 
-def answer(opening: Opening, subprotocol: str | None, extension: str, headers: Headers) -> bytes:
+def answer(
+    opening: Opening,
+    subprotocol: str | None,
+    extension: str,
+    headers: Headers,
+    defaults: Defaults,
+) -> bytes:
     """The head of the 101 that completes a handshake (RFC 6455 section 4.2.2).
 
     Args:
         subprotocol: what the application chose.
         extension: the extension agreed upon, with its parameters, or "".
         headers: the application's own.
+        defaults: what the server adds; nothing of it can be said twice or spoil the handshake.
 
     Raises:
         ApplicationError: a subprotocol that was not offered, or a header that cannot be sent.
@@ -104,7 +111,8 @@ def answer(opening: Opening, subprotocol: str | None, extension: str, headers: H
     if extension:
         head.append((b"sec-websocket-extensions", extension.encode("ascii")))
     head.extend(_allowed(headers))
-    return response.response_head(101, head)
+    names = [name for name, _ in head]
+    return response_head(101, head, defaults.lines([*names, *_DROPPED, *_OURS]))
 
 
 def _allowed(headers: Headers) -> Headers:

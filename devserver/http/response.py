@@ -7,6 +7,7 @@ decides that) and which server it belongs to.
 import time
 from dataclasses import dataclass
 from email.utils import formatdate
+from functools import lru_cache
 from http import HTTPStatus
 
 from devserver.errors import ApplicationError
@@ -15,17 +16,27 @@ from devserver.http.exchange import Headers
 UNKNOWN = -2
 """The length of a body that the application has not announced."""
 
-_TOKEN = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz"
+_TOKEN = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _CONTROLS = bytes(sorted({*range(0x20), 0x7F} - {0x09}))
 _LONGEST_LENGTH = 18  # digits; as in requests
 
-_STATUS_LINES = {
-    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode("ascii") for status in HTTPStatus
-}
+_NO_CONTENT = 204
 # These the server looks at. The last three describe this connection and not the response: they
 # are the server's to say, and only what they say about closing is taken over.
 _LOOKED_AT = frozenset(
     (b"content-length", b"content-type", b"connection", b"transfer-encoding", b"keep-alive")
+)
+
+
+class _StatusLines(dict[int, bytes]):
+    """Status lines; a status that has no name in the registry has none here."""
+
+    def __missing__(self, status: int) -> bytes:
+        return f"HTTP/1.1 {status} \r\n".encode("ascii")
+
+
+_STATUS_LINES = _StatusLines(
+    {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode("ascii") for status in HTTPStatus}
 )
 
 
@@ -58,17 +69,19 @@ def encode(status: int, headers: Headers) -> Head:
     """
     if not 200 <= status <= 999:
         raise ApplicationError(f"the application sent status {status}: a response has 200 to 999")
-    lines = [_status_line(status)]
+    lines = [_STATUS_LINES[status]]
     names: list[bytes] = []
     length, close, event_stream = UNKNOWN, False, False
     try:
-        for name, value in headers:
+        for given, value in headers:
+            name = _name(given)
             if name in _LOOKED_AT:
                 if name == b"content-type":
                     event_stream = value.startswith(b"text/event-stream")
                 elif name == b"content-length":
-                    length = _length(value, length, b"content-length" in names)
-                    if status == HTTPStatus.NO_CONTENT or b"content-length" in names:
+                    repeated = length != UNKNOWN
+                    length = _length(value, length)
+                    if repeated or status == _NO_CONTENT:
                         continue  # RFC 9110 section 8.6
                 else:
                     close = close or (name == b"connection" and b"close" in value.lower())
@@ -76,50 +89,54 @@ def encode(status: int, headers: Headers) -> Head:
             names.append(name)
             lines.append(b"%b: %b\r\n" % (name, value))
         block = b"".join(lines)
-        _check(block, lines, names)
     except (TypeError, ValueError, AttributeError):
         raise ApplicationError(
             f"the application sent the headers {headers!r:.200}: each must be a pair of byte strings"
         ) from None
+    if _controls(block) != 2 * len(lines):
+        raise _fault(lines)
     return Head(status, block, names, length, close, event_stream)
 
 
-def response_head(status: int, headers: Headers) -> bytes:
-    """Status line and header lines as bytes with nothing added, for a 101 too.
+def response_head(status: int, headers: Headers, added: bytes = b"") -> bytes:
+    """A whole head as bytes, for a 101 too, with nothing but these headers in it.
+
+    Args:
+        added: header lines that were encoded before; they come last.
 
     Raises:
         ApplicationError: a name or value that cannot be sent.
     """
-    lines = [_status_line(status), *[b"%b: %b\r\n" % header for header in headers]]
+    lines = [_STATUS_LINES[status], *[b"%b: %b\r\n" % (_name(name), value) for name, value in headers]]
     block = b"".join(lines)
-    _check(block, lines, [name for name, _ in headers])
-    return block + b"\r\n"
-
-
-def _status_line(status: int) -> bytes:
-    return _STATUS_LINES.get(status) or f"HTTP/1.1 {status} \r\n".encode("ascii")
-
-
-def _length(value: bytes, before: int, repeated: bool) -> int:
-    if not value.isdigit() or len(value) > _LONGEST_LENGTH or (repeated and int(value) != before):
-        raise ApplicationError(f"the application sent content-length {value!r}: it must be one number")
-    return int(value)
-
-
-def _check(block: bytes, lines: list[bytes], names: list[bytes]) -> None:
-    """Check that no header ends its line or the head: scans in C instead of a look at each value."""
     if _controls(block) != 2 * len(lines):
-        bad = next(line for line in lines if _controls(line) != 2)
-        raise ApplicationError(
-            f"the application sent the header {bad[:-2]!r}: it has a control character in it"
-        )
-    if b"".join(names).translate(None, _TOKEN) or b"" in names:
-        bad = next(name for name in names if not name or name.translate(None, _TOKEN))
-        raise ApplicationError(f"the application sent the header name {bad!r}: not a lower-case token")
+        raise _fault(lines)
+    return block + added + b"\r\n"
+
+
+@lru_cache(maxsize=512)
+def _name(given: bytes) -> bytes:
+    """A header's name in lower case. Few are in use, so each is looked at once."""
+    if not given or given.translate(None, _TOKEN):
+        raise ApplicationError(f"the application sent the header name {given!r}: not a token")
+    return given.lower()
+
+
+def _length(value: bytes, before: int) -> int:
+    if value.isdigit() and len(value) <= _LONGEST_LENGTH and before in (UNKNOWN, length := int(value)):
+        return length
+    raise ApplicationError(f"the application sent content-length {value!r}: it must be one number")
 
 
 def _controls(text: bytes) -> int:
+    """How many there are. A value must not end its line or the head: a scan in C of all at once."""
     return len(text) - len(text.translate(None, _CONTROLS))
+
+
+def _fault(lines: list[bytes]) -> ApplicationError:
+    """Name the line that has more control characters than its end."""
+    bad = next(line for line in lines if _controls(line) != 2)
+    return ApplicationError(f"the application sent the header {bad[:-2]!r}: it has a control character in it")
 
 
 class Defaults:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from devserver.config import Http, WebSocket
 from devserver.http import framing
-from devserver.http.exchange import Address, Gateway, Headers, Peer, Request
+from devserver.http.exchange import Address, Gateway, Headers, Request
 from devserver.http.response import Defaults
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Service:
     """
 
     gateway: Gateway
-    parse: framing.Head
+    parse: framing.Parser
     settings: Http
     websocket: WebSocket
     headers: Headers
@@ -55,15 +55,6 @@ class Service:
 
     def __post_init__(self) -> None:
         self.defaults = Defaults(self.headers, date=self.settings.date_header)
-
-    def request(self, head: bytes, frame: framing.Framing, peer: Peer) -> Request:
-        """Make a request of a checked head.
-
-        Raises:
-            Refused: the parser finds fault with it.
-        """
-        method, target, version, headers = self.parse(head)
-        return Request(method, target, frame.path, frame.query, version, headers, peer)
 
     def log(self, request: Request, status: int, began: float) -> None:
         """Write the access line. Args: began: when the head had been read, by `perf_counter`."""

@@ -95,7 +95,7 @@ class Stream:
         self._owner = owner
         self._defaults = defaults
         self._transport = transport
-        self._body = body(frame.length)
+        self._body = body(frame.length) if frame.length else None
         self._expects = frame.expects
         self._pieces: list[bytes] = []
         self._buffered = 0
@@ -207,7 +207,8 @@ class Stream:
         if head.length == UNKNOWN and self.status not in BODILESS:
             if not more:
                 self._remaining = 0
-                framing = b"content-length: %d\r\n" % len(data)
+                if data or not self._no_body:  # to HEAD, nothing says nothing of what GET would have
+                    framing = b"content-length: %d\r\n" % len(data)
             elif self.request.version == "1.1":
                 self._remaining = CHUNKED
                 framing = b"transfer-encoding: chunked\r\n"

@@ -20,6 +20,7 @@ class Upgrade:
 
     def __init__(self, service: Service, take_back: Callable[[Request], Stream]) -> None:
         """Args: take_back: makes the connection an ordinary one again, and an exchange on it."""
+        self.defaults = service.defaults
         self._service = service
         self._take_back = take_back
         self._began = perf_counter()

@@ -34,6 +34,7 @@ from devserver.errors import ApplicationError
 from devserver.http import deflate, handshake
 from devserver.http.exchange import Exchange, Gateway, Handler, Headers, Request
 from devserver.http.inbox import WAITING_BYTES, Inbox, TooBig
+from devserver.http.response import Defaults
 
 logger = logging.getLogger("devserver")
 
@@ -48,7 +49,13 @@ class Refusal(Exchange, Protocol):
 
 
 class Owner(Protocol):
-    """Where a WebSocket came from: the HTTP connection that it was."""
+    """Where a WebSocket came from: the HTTP connection that it was.
+
+    Attributes:
+        defaults: headers that the answer to a handshake gets unless it has them.
+    """
+
+    defaults: Defaults
 
     def closed(self, connection: WebSocketConnection) -> None:
         """The WebSocket is over, or has become an ordinary response."""
@@ -174,7 +181,8 @@ class WebSocketConnection(asyncio.Protocol):
         agreed = None
         if self._settings.deflate:
             agreed = deflate.negotiate(self._opening.extensions, self._settings.max_size)
-        head = handshake.answer(self._opening, subprotocol, agreed[1] if agreed else "", headers)
+        extension = agreed[1] if agreed else ""
+        head = handshake.answer(self._opening, subprotocol, extension, headers, self._owner.defaults)
         self._frames = Connection(ConnectionType.SERVER, [agreed[0]] if agreed else [])
         self.accepted = True
         self._phase = Phase.OPEN

@@ -19,6 +19,8 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from devserver.process.limits import raised
+
 Message = dict[str, Any]
 
 _HEADER = struct.Struct("!IB")
@@ -59,16 +61,17 @@ class Channel:
             Closed: nobody is there to read it.
             ValueError: too many descriptors.
         """
-        if len(fds) > MAX_FDS:
-            raise ValueError(f"{len(fds)} descriptors in one message; the kernel takes {MAX_FDS}")
-        body = json.dumps(message, separators=(",", ":")).encode("ascii")
-        data = memoryview(_HEADER.pack(len(body), len(fds)) + body)
+        data = memoryview(_framed(message, fds))
         try:
-            if fds and sys.platform != "win32":
-                data = data[socket.send_fds(self.socket, [data], list(fds)) :]
-            self.socket.sendall(data)
+            self.socket.sendall(data[self._write(data, fds) :])
         except OSError as error:
             raise Closed(str(error)) from None
+
+    def _write(self, data: memoryview, fds: Sequence[int]) -> int:
+        """Write some of the bytes, the first together with the descriptors; how many it were."""
+        if fds and sys.platform != "win32":
+            return socket.send_fds(self.socket, [data], list(fds))
+        return self.socket.send(data)
 
     def receive(self) -> list[tuple[Message, list[int]]]:
         """The messages that are there, with their descriptors; waits only when nothing has arrived.
@@ -81,7 +84,8 @@ class Channel:
                 descriptors were lost because this process has too many open.
         """
         try:
-            self._take()
+            with raised():  # not in `receive_one`, which waits
+                self._take()
         except (BlockingIOError, InterruptedError):
             return []
         return list(self._messages())
@@ -145,6 +149,60 @@ class Channel:
         self.socket.close()
         while self._fds:
             os.close(self._fds.popleft())
+
+
+class QueueingChannel(Channel):
+    """An end that never waits: what cannot be written at once is queued, in order.
+
+    For a supervisor: a child that hangs, or that is itself waiting for its words to be taken, must not
+    hold it up. Whoever has one calls `flush` when the socket is writable, as long as `pending`.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(sock)
+        sock.setblocking(False)
+        self._queue: deque[tuple[memoryview, Sequence[int]]] = deque()
+
+    @property
+    def pending(self) -> bool:
+        """Whether something is left to be written."""
+        return bool(self._queue)
+
+    def send(self, message: Message, fds: Sequence[int] = ()) -> None:
+        """Write one message, or queue it; the descriptors must stay open until it is written.
+
+        Raises:
+            Closed: nobody is there to read it.
+            ValueError: too many descriptors.
+        """
+        self._queue.append((memoryview(_framed(message, fds)), fds))
+        self.flush()
+
+    def flush(self) -> None:
+        """Write as much as can be written now.
+
+        Raises:
+            Closed: nobody is there to read it; the rest is dropped.
+        """
+        try:
+            while self._queue:
+                data, fds = self._queue[0]
+                written = self._write(data, fds)
+                self._queue[0] = data[written:], ()
+                if written == len(data):
+                    self._queue.popleft()
+        except (BlockingIOError, InterruptedError):
+            pass
+        except OSError as error:
+            self._queue.clear()
+            raise Closed(str(error)) from None
+
+
+def _framed(message: Message, fds: Sequence[int]) -> bytes:
+    if len(fds) > MAX_FDS:
+        raise ValueError(f"{len(fds)} descriptors in one message; the kernel takes {MAX_FDS}")
+    body = json.dumps(message, separators=(",", ":")).encode("ascii")
+    return _HEADER.pack(len(body), len(fds)) + body
 
 
 def _receive(sock: socket.socket, most: int) -> tuple[bytes, list[int], bool]:

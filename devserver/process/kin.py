@@ -2,9 +2,10 @@
 
 Two cases. When a generation ends and the supervisor lives, the supervisor, as a *subreaper*
 (prctl(2)), has become the parent of whatever the generation had started, and ends it. When the
-supervisor itself is killed, nobody of its own could do that; so at its start it forks a *guardian*,
+supervisor itself is killed, nobody of its own could do that; so at its start it makes a *guardian*,
 which does nothing but wait for the end of a pipe, and then ends everything that carries the
-supervisor's mark in its environment.
+supervisor's mark in its environment. It is forked, which costs nothing; but a process that has threads,
+as under a debugger, cannot safely fork, and starts an interpreter for it.
 
 Only processes of our own session are ended. One that made a session of its own wanted to be
 left alone: a browser that the application opened, a daemon.
@@ -13,7 +14,6 @@ left alone: a browser that the application opened, a daemon.
 from __future__ import annotations
 
 import os
-import secrets
 import signal
 import sys
 import threading
@@ -21,6 +21,9 @@ import time
 from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NoReturn
+
+assert sys.platform != "win32"  # see the package; a type checker reads no further there
 
 MARK = "DEVSERVER_TREE"
 """Environment variable that everything below a supervisor inherits."""
@@ -30,6 +33,17 @@ _GRACE = 1.0
 """Seconds in which processes may end by themselves after their supervisor was killed."""
 
 _POLL = 0.05
+_UNHEARD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What a guardian outlives: it is sent to every process of a terminal, or by an IDE."""
+
+_PROGRAM = """
+import sys
+sys.path.append(sys.argv[1])
+from devserver.process import Terminal
+from devserver.process.kin import stand_guard
+terminal = Terminal()
+stand_guard(int(sys.argv[2]), sys.argv[3], lambda: terminal.restore(unless_taken=True))
+"""
 
 
 class Kin:
@@ -75,24 +89,24 @@ _guardians: set[int] = set()
 def guard(restore: Callable[[], None]) -> Iterator[None]:
     """Have everything below this process end with it, however it ends.
 
+    Linux; elsewhere, only our own children notice the end.
+
     Args:
         restore: called by the guardian when it has ended everything: puts the terminal in order.
-
-    Where this process has threads it cannot safely fork; then only its own children notice its end.
+            One that could not be forked does the like with a `Terminal` of its own.
     """
-    os.environ[MARK] = f"{os.getpid()}-{secrets.token_hex(8)}"
     # Not `threading.active_count`, from which debuggers hide their threads; and not the kernel's count,
     # in which are those of numerical libraries, which do no harm.
-    if sys.platform != "linux" or len(sys._current_frames()) > 1:
+    alone = len(sys._current_frames()) == 1
+    if sys.platform != "linux" or not (alone or hasattr(os, "posix_spawn")):  # PyPy has none
         yield
         return
+    mark = f"{os.getpid()}-{os.urandom(8).hex()}"
     read, write = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.close(write)
-        _stand_guard(read, os.environ[MARK], restore)
+    pid = _fork(read, write, mark, restore) if alone else _start(read, mark)
     os.close(read)
     _guardians.add(pid)
+    os.environ[MARK] = mark
     try:
         yield
     finally:
@@ -103,10 +117,34 @@ def guard(restore: Callable[[], None]) -> Iterator[None]:
         del os.environ[MARK]
 
 
-def _stand_guard(read: int, mark: str, restore: Callable[[], None]) -> None:
-    """The guardian's whole life. It never returns into the frames that it was forked from."""
+def _fork(read: int, write: int, mark: str, restore: Callable[[], None]) -> int:
+    pid = os.fork()
+    if pid == 0:
+        os.close(write)
+        stand_guard(read, mark, restore)
+    return pid
+
+
+def _start(read: int, mark: str) -> int:
+    # Not that of `os`: debuggers replace it by one that has the new process debugged.
+    from posix import posix_spawn
+
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    os.set_inheritable(read, True)
+    argv = [sys.executable, "-P", "-S", "-c", _PROGRAM, root, str(read), mark]
+    return posix_spawn(sys.executable, argv, os.environ, setsigmask=_UNHEARD)
+
+
+def stand_guard(read: int, mark: str, restore: Callable[[], None]) -> NoReturn:
+    """A guardian's whole life. It never returns into the frames that it was forked from.
+
+    Args:
+        read: the end of a pipe whose other end is nobody's but the supervisor's.
+        mark: what is to be ended has it in its environment.
+        restore: see `guard`.
+    """
     try:
-        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for signum in _UNHEARD:
             signal.signal(signum, signal.SIG_IGN)
         signal.set_wakeup_fd(-1)
         # The listeners among them: a port must be free although a guardian lives.

@@ -2,8 +2,8 @@
 
 A child gets its channel as an inherited descriptor. The flag in the environment names descriptor
 and inode: whatever the application starts inherits the flag, but not the descriptor, and is no
-child of ours. The listeners come over the channel, so that a process made by fork gets them the
-same way.
+child of ours. It also says what limit of descriptors a child is to have (`limits`). The listeners
+come over the channel, so that a process made by fork gets them the same way.
 
 A child must not outlive its supervisor: the thread that reads the channel notices its end, and
 what no thread can notice (a loop in C that holds the GIL) is ended by the guardian (`kin`).
@@ -19,8 +19,10 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from functools import cache
 
-from devserver.process.control import Channel, Message
+from devserver.process.control import Channel, Message, QueueingChannel
+from devserver.process.limits import raise_limit, set_limit
 from devserver.process.signals import interrupts_held
 
 
@@ -29,10 +31,10 @@ class Child:
 
     Attributes:
         pid: its process id.
-        channel: our end of the control channel.
+        channel: our end of the control channel; it never waits.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes], channel: Channel) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], channel: QueueingChannel) -> None:
         self.pid = process.pid
         self.channel = channel
         self._process = process
@@ -86,6 +88,12 @@ def _exit_descriptor(process: subprocess.Popen[bytes]) -> int:
     return read
 
 
+@cache
+def _limit() -> int:
+    """Raise our limit of descriptors, once. Returns what it was and is for children."""
+    return raise_limit()
+
+
 def spawn(argv: Sequence[str], environ: Mapping[str, str]) -> Child:
     """Start a child with a control channel. SIGINT is blocked in it until it calls `leave_interrupts`.
 
@@ -101,12 +109,12 @@ def spawn(argv: Sequence[str], environ: Mapping[str, str]) -> Child:
         with interrupts_held():
             process = subprocess.Popen(
                 argv,
-                env={**environ, CONTROL: f"{theirs.fileno()}:{inode}"},
+                env={**environ, CONTROL: f"{theirs.fileno()}:{inode}:{_limit()}"},
                 pass_fds=(theirs.fileno(),),
             )
     finally:
         theirs.close()
-    return Child(process, Channel(ours))
+    return Child(process, QueueingChannel(ours))
 
 
 def adopt() -> Channel | None:
@@ -118,13 +126,14 @@ def adopt() -> Channel | None:
 
     named = os.environ.pop(CONTROL, "")
     try:
-        fd, inode = map(int, named.split(":"))
+        fd, inode, limit = map(int, named.split(":"))
         status = os.fstat(fd)
     except (ValueError, OSError):
         return None
     if not stat.S_ISSOCK(status.st_mode) or status.st_ino != inode:
         return None
     os.set_inheritable(fd, False)
+    set_limit(limit)
     return Channel(socket.socket(fileno=fd))
 
 

@@ -18,7 +18,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 
-from devserver.process.control import Channel, Message
+from devserver.process.control import Channel, Message, QueueingChannel
 
 _CONNECT = 10.0
 """Seconds that a child has to connect."""
@@ -27,7 +27,7 @@ _CONNECT = 10.0
 class Child:
     """See `posix.Child`."""
 
-    def __init__(self, process: subprocess.Popen[bytes], channel: Channel) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], channel: QueueingChannel) -> None:
         self.pid = process.pid
         self.channel = channel
         self._process = process
@@ -83,8 +83,7 @@ def spawn(argv: Sequence[str], environ: Mapping[str, str]) -> Child:
             connection, _ = door.accept()
             connection.settimeout(_CONNECT)
             if secrets.compare_digest(connection.recv(len(token)), token.encode("ascii")):
-                connection.settimeout(None)
-                return Child(process, Channel(connection))
+                return Child(process, QueueingChannel(connection))
             connection.close()
 
 
@@ -125,7 +124,7 @@ class Terminal:
         """A selector cannot wait for a console."""
         return None
 
-    def read_key(self) -> str | None:
+    def read_lines(self) -> list[str] | None:
         """Nothing can be typed."""
         return None
 

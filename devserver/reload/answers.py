@@ -20,7 +20,7 @@ from enum import Enum
 from importlib.machinery import EXTENSION_SUFFIXES
 from typing import Any
 
-from devserver.reload.rules import temporary
+from devserver.reload.rules import passing
 
 Fingerprint = tuple[int, int, int, int]
 """mtime_ns, ctime_ns, size, inode."""
@@ -40,7 +40,7 @@ OWN = "own"
 SUFFIXES = (".py", *EXTENSION_SUFFIXES)
 """Of files that are modules."""
 
-_stat, _listdir = os.stat, os.listdir
+_stat, _lstat, _listdir = os.stat, os.lstat, os.listdir
 
 
 class Kind(Enum):
@@ -62,8 +62,9 @@ class Entry:
         path: the absolute path that was asked for; for NAME folder and name, joined.
         answer: FILE: digest in hex, "" if it cannot be read, None if it has not been taken (then
             what is in the file as long as its fingerprint is the same); LIST: the names, each
-            behind a slash, or a digest of them behind "#", "" if it is no folder; TREE: a pattern of the rules; PATH: "file",
-            "folder" or ""; NAME: the names that would be taken for the module, with spaces.
+            behind a slash, or a digest of them behind "#", "" if it is no folder; PATH: "file",
+            "folder" or ""; NAME: the names that would be taken for the module, with spaces; TREE: a
+            pattern of the rules.
         fingerprint: of a FILE when it was read, of a LIST when it was listed.
         names: of a FILE that was imported, the answer to NAME for it: two questions in one message.
         tick: running number in a timeline.
@@ -109,6 +110,11 @@ def identity_at(path: str) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
+def folder_at(path: str) -> tuple[int, int] | None:
+    """Device and inode of the folder at a path; None if there is none."""
+    return identity_at(path) if stat.S_ISDIR(mode_of(path)) else None
+
+
 def is_young(fingerprint: Fingerprint, now: int) -> bool:
     """Whether another change might leave the same fingerprint; `now` in nanoseconds since the epoch.
 
@@ -128,13 +134,36 @@ def read_entry(path: str) -> Entry:
         # Only a regular file: opening a FIFO would wait for its writer.
         if stat.S_ISREG(_stat(path).st_mode):
             with io.FileIO(path) as file:
-                fingerprint = fingerprint_of(os.fstat(file.fileno()))
-                if fingerprint[2] > DIGEST_LIMIT:
-                    return Entry(Kind.FILE, path, f"large {fingerprint[0]} {fingerprint[2]}", fingerprint)
-                return Entry(Kind.FILE, path, digest_of(file.readall()), fingerprint)
+                return _read(file, path)
     except (OSError, ValueError):  # ValueError: a NUL in the path
         pass
     return Entry(Kind.FILE, path, "")
+
+
+def _read(file: io.FileIO, path: str) -> Entry:
+    fingerprint = fingerprint_of(os.fstat(file.fileno()))
+    for _ in range(3):
+        if fingerprint[2] > DIGEST_LIMIT:
+            return Entry(Kind.FILE, path, f"large {fingerprint[0]} {fingerprint[2]}", fingerprint)
+        file.seek(0)
+        digest = digest_of(file.readall())
+        before, fingerprint = fingerprint, fingerprint_of(os.fstat(file.fileno()))
+        # Written meanwhile: new bytes must not pass for those that an old fingerprint means.
+        if fingerprint == before:
+            break
+    return Entry(Kind.FILE, path, digest, before)
+
+
+def file_entry(path: str, now: int) -> Entry:
+    """The answer for a file; without its digest unless its stamps prove nothing.
+
+    Args:
+        now: nanoseconds since the epoch.
+    """
+    fingerprint = fingerprint_at(path)
+    if fingerprint is None or is_young(fingerprint, now):
+        return read_entry(path)
+    return Entry(Kind.FILE, path, None, fingerprint)
 
 
 def list_entry(folder: str) -> Entry:
@@ -147,11 +176,6 @@ def list_entry(folder: str) -> Entry:
     if len(names) > LIST_LIMIT:
         names = "#" + digest_of(names.encode("utf-8", "surrogatepass"))
     return Entry(Kind.LIST, folder, names or "/", fingerprint)
-
-
-def passing(name: str) -> bool:
-    """A name in a folder that says nothing about the project."""
-    return name == "__pycache__" or name.endswith((".pyc", "-journal", "-wal", "-shm")) or temporary(name)
 
 
 def tree_entry(folder: str, pattern: str) -> Entry:
@@ -186,6 +210,15 @@ def module_place(file: str) -> str:
     folder, name = os.path.split(file)
     stem = name.partition(".")[0]
     return folder if stem == "__init__" else os.path.join(folder, stem)
+
+
+def is_there(path: str) -> bool:
+    """Whether a folder lists a path: a link that leads nowhere, too."""
+    try:
+        _lstat(path)
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def mode_of(path: str) -> int:

@@ -43,8 +43,10 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any, Protocol
 
+from devserver.console import summarise
 from devserver.process import EXIT_RESTART
 from devserver.process.control import Channel, Closed, Message
+from devserver.process.ending import flush
 from devserver.reload.prompt import Prompt, debugged, in_debugger, unseen
 
 logger = logging.getLogger("devserver")
@@ -56,6 +58,9 @@ _LOOK = 0.1
 
 _MOMENT = 0.005
 """Seconds until a signal that came in a debugger's own code is sent again."""
+
+_OVERTAKEN = 1.0
+"""Seconds in which the end of a save that was under way while it was read should have been noticed."""
 
 _ORPHANED = 0.5
 """Seconds that the lifespan's shutdown has when the supervisor was killed."""
@@ -112,7 +117,7 @@ class Child:
         self._retire_lock = threading.Lock()
         self._service: Service | None = None
         self._on_message: OnMessage = _nothing
-        self._retiring = False
+        self._retiring = self._unfit = False
         self._restart = False
         self._closing = threading.Event()
         self._ended = threading.Event()
@@ -175,13 +180,36 @@ class Child:
                 self.phase = "end"
                 return False
 
+    def load_failed(
+        self,
+        error: BaseException,
+        describe: Callable[[BaseException], str],
+        half_written: Callable[[], bool],
+    ) -> int:
+        """Report what user code raised while it was loaded, if it is news. Returns the exit code.
+
+        Args:
+            half_written: whether something was read that was still being written. Then it is left to
+                the supervisor to notice how that went on, and to retire this process.
+        """
+        try:
+            if half_written() and select.select([self.channel], [], [], _OVERTAKEN)[0]:
+                self.phase = "end"  # the signal that may follow means nothing any more
+                return EXIT_FAILED
+            return self.failed(error, describe)
+        except Retired:
+            return EXIT_FAILED
+
     def failed(self, error: BaseException, describe: Callable[[BaseException], str], phase: str = "") -> int:
         """Report what user code raised. Returns the exit code."""
         if isinstance(error, SystemExit):
             summary = f"the application called sys.exit({'' if error.code is None else repr(error.code)})"
         else:
-            summary = _summary(error)
-        self.say("failed", phase=phase or self.phase, error=summary, traceback=describe(error))
+            summary = summarise(error)
+        trace = describe(error)
+        # An error of ours that points at no line of the user's is all that there is to say.
+        trace = "" if trace.strip() == summary else trace
+        self.say("failed", phase=phase or self.phase, error=summary, traceback=trace)
         return EXIT_FAILED
 
     # serving
@@ -224,11 +252,12 @@ class Child:
     def unfit(self, error: BaseException, describe: Callable[[BaseException], str]) -> None:
         """Report that what is served should not be; any thread. The supervisor ends this process."""
         if not self._retiring:
+            self._unfit = True  # from now on no request is begun here
             self.failed(error, describe, "check")
 
     def noticed(self, changed: Callable[[], list[str]], grace: float) -> bool:
         """Ask the gate, in the event loop. True: what is served is old, and this process is ending."""
-        if self._retiring:
+        if self._retiring or self._unfit:
             return True
         files = changed()
         if files:
@@ -345,13 +374,6 @@ class Child:
             os._exit(EXIT_RESTART if self._restart else EXIT_FAILED)
 
 
-def flush() -> None:
-    """Write out what the standard streams hold, if they can be written to."""
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(Exception):  # user code may have put anything there
-            stream.flush()
-
-
 def report_crashes(fd: int) -> None:
     """Have a fatal signal leave a traceback in a file that the supervisor reads."""
     faulthandler.enable(fd)
@@ -362,12 +384,3 @@ def _ignore(signum: int, frame: FrameType | None) -> None:
 
     A function and not SIG_IGN, which programs that the application starts would inherit.
     """
-
-
-def _summary(error: BaseException) -> str:
-    try:
-        text = str(error).strip().splitlines()
-    except Exception:  # a user's exception class may raise in its own __str__
-        text = []
-    name = type(error).__name__
-    return f"{name}: {text[0]}" if text else name

@@ -64,6 +64,16 @@ class Spawned:
             return False
         return True
 
+    def ask(self, paths: list[str]) -> bool:
+        """Ask what a change means to the application; whether that could be sent."""
+        self.unjudged += 1
+        return self.tell({"do": "judge", "files": paths})
+
+    def answered(self) -> bool:
+        """Note an answer to `ask`; whether no other is awaited."""
+        self.unjudged -= 1
+        return not self.unjudged
+
     def boot(self, role: str, generation: int, message: Message, sockets: Sequence[socket.socket]) -> None:
         """Tell it what to be."""
         self.role, self.generation, self.began = role, generation, time.monotonic()
@@ -71,13 +81,15 @@ class Spawned:
         if self._crash >= 0:
             shared.append(_Descriptor(self._crash))
         try:
-            self.child.send_listeners({**message, "do": "boot", "role": role, "crash": self._crash >= 0}, shared)
+            self.child.send_listeners(
+                {**message, "do": "boot", "role": role, "crash": self._crash >= 0}, shared
+            )
         except Closed:
             pass  # it died at once, which its exit reports
 
     def last_words(self) -> str:
         """What a fatal signal made the process say; to be asked once, when it is gone."""
-        if self._crash < 0:
+        if sys.platform == "win32" or self._crash < 0:
             return ""
         fd, self._crash = self._crash, -1
         try:
@@ -122,6 +134,11 @@ class Launcher:
                 return spare
             spare.discard()
         return self._start(self._argv if role == APP else self._page_argv)
+
+    def begin(self) -> None:
+        """Start the first child, ahead of its `launch`: it is certain to be wanted."""
+        self._packages = _installed()
+        self.spare = self._start(self._argv)
 
     def prepare(self) -> None:
         """Have a spare ready, unless there is one."""

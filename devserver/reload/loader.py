@@ -37,6 +37,7 @@ from devserver.reload.answers import (
     Fingerprint,
     Kind,
     digest_of,
+    file_entry,
     fingerprint_at,
     fingerprint_of,
     is_young,
@@ -74,7 +75,8 @@ class Recorder:
         self._reads = Reads(self.project, self)
         self._seen: set[tuple[Kind, str]] = set()
         self._written: set[str] = set()
-        self._executed: dict[str, Entry] = {}
+        self._executed: set[str] = set()
+        self._young: list[tuple[str, Fingerprint, str]] = []
         self._found: dict[str, Entry] = {}
         self._finder = Finder(self)
         self._serving = False
@@ -110,17 +112,15 @@ class Recorder:
             sys.meta_path.remove(cast("Any", self._finder))
 
     def settle(self) -> bool:
-        """Whether a module was executed half-written; to be asked before a failure is shown.
+        """Whether something was read half-written; to be asked before a failure is shown.
 
-        Waits until what was younger than `HALF_WRITTEN` when it was executed is so no more. If its
-        bytes are others then, the failure says nothing, and a change will follow.
+        Waits until what was younger than `HALF_WRITTEN` when it was read is so no more. If its bytes
+        are others then, the failure says nothing, and a change will follow.
         """
-        for entry in list(self._executed.values()):
-            if entry.fingerprint is not None and entry.answer is not None:
-                _wait_until_written(entry.fingerprint)
-                if read_entry(entry.path).answer != entry.answer:
-                    return True
-        return False
+        young = [each for each in self._young if each[0] not in self._written]
+        for _, fingerprint, _ in young:
+            _wait_until_written(fingerprint)
+        return any(read_entry(path).answer != answer for path, _, answer in young)
 
     # what
 
@@ -130,6 +130,8 @@ class Recorder:
         key = entry.kind, entry.path
         if key not in self._seen:
             self._seen.add(key)
+            if entry.fingerprint and entry.answer and entry.kind is Kind.FILE:
+                self._young.append((entry.path, entry.fingerprint, entry.answer))
             if os.getpid() == self._pid:
                 self._report(entry)
 
@@ -163,8 +165,7 @@ class Recorder:
             self.asked(path)
         elif stat.S_ISREG(mode):
             # Who watches takes the digest. Of a young file at once: its stamps prove nothing.
-            young = is_young(fingerprint, time.time_ns())
-            self.record(read_entry(path) if young else Entry(Kind.FILE, path, None, fingerprint))
+            self.record(file_entry(path, time.time_ns()))
 
     def module(self, path: str, fingerprint: Fingerprint, data: bytes | None = None) -> None:
         """A module is about to be executed; with its text if it is at hand."""
@@ -175,7 +176,7 @@ class Recorder:
             entry.names = found.answer
         elif found is not None:  # its text was read before, as data
             self.record(found)
-        self._executed.setdefault(path, entry)
+        self._executed.add(path)
         if path in self._written:
             self._written.discard(path)
             self._seen.discard((Kind.FILE, path))
@@ -393,4 +394,6 @@ def _wait_until_written(fingerprint: Fingerprint) -> bool:
 
 def _read(path: str) -> tuple[bytes, Fingerprint]:
     with _fdopen(_open(path, os.O_RDONLY), "rb") as file:
-        return file.read(), fingerprint_of(os.fstat(file.fileno()))
+        # In this order: bytes newer than their stamps are looked at again, older ones would not be.
+        fingerprint = fingerprint_of(os.fstat(file.fileno()))
+        return file.read(), fingerprint

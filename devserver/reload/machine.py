@@ -7,7 +7,8 @@ supervisor performs in order. Cold spawn and warm resume are the same action.
 There is at most one *current* child, which loads or serves. A child that has been told to end is
 *retired*: it drains, exits, and is killed when its grace is over. While one of those lives no
 successor may begin its lifespan, so that two generations never overlap; loading overlaps, because
-that is what takes the time. When nobody can answer, a *page* child, without user code, shows why.
+that is what takes the time. When nobody can answer, a *page* child, without user code, shows why;
+nobody waits for its end but the supervisor at its own.
 """
 
 from enum import Enum, auto
@@ -33,11 +34,11 @@ class Event(Enum):
 
     LOADED = auto()  # the child has loaded the application and waits
     SERVING = auto()  # the child answers requests
-    FAILED = auto()  # the child could not load or start up the application, or found it unfit, and said so
+    FAILED = auto()  # the child could not load, start up or go on with the application, and said so
     CRASHED = auto()  # the child is gone without having been told
-    CRASHED_AGAIN = auto()  # the same, too often
+    CRASHED_AGAIN = auto()  # a child that had served has failed or crashed, too often
     CHANGED = auto()  # a file changed that matters, or somebody asked for a restart
-    GONE = auto()  # no retired child is left
+    GONE = auto()  # no retired child is left that held the application; at the end: none at all
     SETTLED = auto()  # no change for a moment
     SLOW = auto()  # the load, or the lifespan's startup, takes longer than requests may wait
     ASKED = auto()  # a request reached the page, long enough after the last attempt
@@ -53,10 +54,11 @@ class Action(Enum):
     SERVE = auto()  # tell the child to start up and serve
     RETIRE = auto()  # tell the child to drain and end; kill it after its grace
     RETIRE_PAGE = auto()  # the same for the page
-    AWAIT = auto()  # raise GONE as soon as no retired child is left, which may be now
+    AWAIT = auto()  # raise GONE as soon as it is true, which may be now
     SETTLE = auto()  # raise SETTLED when there has been no change for a moment
     SHOW = auto()  # start the page, or give the one that is there the newest failure
     SHOW_LOADING = auto()  # start the page with where the load or the startup stands
+    SHOW_AGAIN = auto()  # start the page as it was
     ANNOUNCE = auto()  # say that the new code is served
     KILL = auto()  # kill what lives
     FINISH = auto()  # leave
@@ -76,19 +78,19 @@ TABLE: dict[tuple[State, Event], tuple[State, tuple[Action, ...]]] = {
     # a load that failed while its predecessor lived may have collided with it: repeated once
     (S.DRAINING, E.FAILED): (S.REPEATING, (A.RETIRE, A.AWAIT)),
     (S.DRAINING, E.CRASHED): (S.REPEATING, (A.AWAIT,)),
-    (S.READY, E.CRASHED): (S.REPEATING, (A.AWAIT,)),
     (S.REPEATING, E.GONE): (S.STARTING, (A.RESPAWN,)),
     # failure
     (S.STARTING, E.FAILED): (S.WAITING, (A.RETIRE, A.SHOW)),
     (S.STARTING, E.CRASHED): (S.WAITING, (A.SHOW,)),
-    (S.SERVING, E.FAILED): (S.WAITING, (A.RETIRE, A.SHOW)),  # found out while it served
+    (S.READY, E.CRASHED): (S.WAITING, (A.SHOW,)),
+    (S.SERVING, E.FAILED): (S.DRAINING, (A.RETIRE, A.SPAWN, A.AWAIT)),
     (S.SERVING, E.CRASHED): (S.STARTING, (A.SPAWN,)),
-    (S.SERVING, E.CRASHED_AGAIN): (S.WAITING, (A.SHOW,)),
+    (S.SERVING, E.CRASHED_AGAIN): (S.WAITING, (A.RETIRE, A.SHOW)),
     (S.WAITING, E.ASKED): (S.STARTING, (A.SPAWN,)),
-    (S.WAITING, E.PAGE_LOST): (S.WAITING, (A.SHOW,)),
+    **{(state, E.PAGE_LOST): (state, (A.SHOW_AGAIN,)) for state in (S.WAITING, S.STARTING, S.DRAINING)},
     # change: the first acts at once, those during a load gather
     (S.SERVING, E.CHANGED): (S.DRAINING, (A.RETIRE, A.SPAWN, A.AWAIT)),
-    (S.WAITING, E.CHANGED): (S.DRAINING, (A.RETIRE_PAGE, A.SPAWN, A.AWAIT)),
+    (S.WAITING, E.CHANGED): (S.STARTING, (A.RETIRE_PAGE, A.SPAWN)),
     (S.STARTING, E.CHANGED): (S.SETTLING, (A.RETIRE, A.RETIRE_PAGE, A.SETTLE)),
     (S.DRAINING, E.CHANGED): (S.SETTLING, (A.RETIRE, A.RETIRE_PAGE, A.SETTLE)),
     (S.READY, E.CHANGED): (S.SETTLING, (A.RETIRE, A.SETTLE)),
@@ -109,7 +111,9 @@ APART: dict[tuple[State, Event], tuple[State, tuple[Action, ...]]] = {
     **TABLE,
     # --no-reload-overlap: nothing loads before its predecessor is gone
     (S.SERVING, E.CHANGED): (S.ALONE, (A.RETIRE, A.AWAIT)),
+    (S.SERVING, E.FAILED): (S.ALONE, (A.RETIRE, A.AWAIT)),
     (S.WAITING, E.CHANGED): (S.ALONE, (A.RETIRE_PAGE, A.AWAIT)),
+    (S.WAITING, E.ASKED): (S.ALONE, (A.AWAIT,)),
     (S.SETTLING, E.SETTLED): (S.ALONE, (A.AWAIT,)),
     (S.ALONE, E.CHANGED): (S.SETTLING, (A.SETTLE,)),
     (S.ALONE, E.GONE): (S.STARTING, (A.SPAWN,)),

@@ -17,8 +17,10 @@ def read_mounts(table: str) -> dict[str, str]:
     for line in table.splitlines():
         before, _, after = line.partition(" - ")
         if after:
-            point = before.split()[4].encode().decode("unicode_escape").encode("latin-1")
-            mounts[os.fsdecode(point)] = after.split()[0]
+            point = before.split()[4]
+            if "\\" in point:  # rarely: spaces, as octal numbers
+                point = os.fsdecode(point.encode().decode("unicode_escape").encode("latin-1"))
+            mounts[point] = after.split()[0]
     return mounts
 
 

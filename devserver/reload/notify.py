@@ -83,11 +83,6 @@ class Watchfiles:
         """The time until the sweep beneath is due."""
         return self._net.interval
 
-    @property
-    def writing(self) -> set[str]:
-        """Always empty: the library does not tell, but gathers what comes within 10 ms."""
-        return set()
-
     def watch(self, path: str) -> None:
         """Add the folders that `path` needs."""
         keys = self._places.ask(path)
@@ -108,6 +103,10 @@ class Watchfiles:
     def fileno(self) -> int | None:
         """The socket that the thread pokes."""
         return self._reader.fileno()
+
+    def quiet(self) -> bool:
+        """Say whether the thread has gathered nothing, and no sweep is due."""
+        return not (self._events or self._lost) and self._net.quiet()
 
     def hints(self) -> Hints:
         """Translate what the thread has gathered."""

@@ -18,6 +18,8 @@ import stat
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from devserver.reload.rules import passing
+
 MAX_LINKS = 40
 """Links followed in one path before it counts as missing; Linux gives up (ELOOP) there too."""
 
@@ -176,13 +178,16 @@ class Places:
     def spell(self, folder: str, name: str, *, listing: bool = False) -> set[str]:
         """Say `name` in the real `folder` in the caller's words; empty if it concerns nobody.
 
-        With `listing` the folder's list of names has changed: its asked spellings are given too.
+        With `listing` the folder's list of names has changed: that concerns whoever asked for the
+        folder, whose spellings are given too unless the name is one that comes and goes by itself.
         """
         found = set(self._bends.get(os.path.join(folder, name), ()))
         for key in self._spelled.get(folder, ()):
-            found.add(os.path.join(key, name))
+            path = os.path.join(key, name)
+            if path in self._known:
+                found.add(path)
             if listing and key in self._known:
-                found.add(key)
+                found.update((path,) if passing(name) else (path, key))
         return found
 
     def bent(self, folder: str, name: str) -> set[str]:

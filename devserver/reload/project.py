@@ -26,8 +26,9 @@ def library_folders() -> tuple[str, ...]:
 
     Not an environment as a whole: a project may live in one (its root is then `sys.prefix`).
     """
+    found = sysconfig.get_paths()
     names = ("stdlib", "platstdlib", "purelib", "platlib", "scripts", "include")
-    paths = {sysconfig.get_path(name) for name in names}
+    paths = {found.get(name, "") for name in names}
     paths.update(getattr(site, "getsitepackages", list)())
     if site.ENABLE_USER_SITE:
         paths.add(site.getusersitepackages())

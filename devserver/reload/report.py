@@ -13,7 +13,6 @@ from devserver.process.control import Message
 logger = logging.getLogger("devserver")
 
 
-
 class Report:
     """Tells of one supervisor's generations.
 
@@ -69,7 +68,9 @@ class Report:
             self._events.emit("failed", generation=generation, **failure)
             if failure["traceback"]:
                 logger.error("%s", failure["traceback"].rstrip())
-            logger.error("%s; waiting for a change", failure["error"])
+            # Below suggestions, of which each has a line of its own, it must not seem to belong to the last.
+            break_ = "\n" if "\n" in failure["error"] else "; "
+            logger.error("%s%swaiting for a change", failure["error"], break_)
         else:
             logger.info("still: %s", failure["error"])
         return news

@@ -137,6 +137,7 @@ class Rules:
         exclude: patterns of `--reload-exclude`.
         root: the project's folder, absolute.
         environments: virtual environments known so far (folders that hold a pyvenv.cfg).
+        also: more folders of the project, absolute.
     """
 
     def __init__(
@@ -146,10 +147,11 @@ class Rules:
         exclude: tuple[str, ...],
         root: str,
         environments: Iterable[str] = (),
+        also: Iterable[str] = (),
     ) -> None:
         self._root = _plain(root)
         self._dirs = tuple(posixpath.normpath(posixpath.join(self._root, _plain(path))) for path in dirs)
-        self._bases = frozenset({self._root, *self._dirs})
+        self._bases = frozenset({self._root, *self._dirs, *map(_plain, also)})
         self._exclude = [self._compile(text, Kind.NEVER, "--reload-exclude") for text in exclude]
         self._include = [self._compile(text, Kind.ALWAYS, "--reload-include") for text in include]
         self._environments = {_plain(path) for path in environments}
@@ -270,6 +272,11 @@ class Rules:
 def temporary(name: str) -> bool:
     """Say whether an editor (or "write, then rename") makes files of this name and removes them again."""
     return _ANY_TEMPORARY.fullmatch(name) is not None
+
+
+def passing(name: str) -> bool:
+    """Say whether a name comes and goes in a folder without saying anything about the project."""
+    return name == "__pycache__" or name.endswith((".pyc", "-journal", "-wal", "-shm")) or temporary(name)
 
 
 def _slashed(path: str) -> str:

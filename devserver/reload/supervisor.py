@@ -18,16 +18,15 @@ from typing import Any
 from devserver.config import Config
 from devserver.errors import DevserverError
 from devserver.events import Events
-from devserver.process import Kin, Terminal, guard
-from devserver.process.control import Closed, Message
+from devserver.process import Terminal
+from devserver.process.control import Message
 from devserver.process.reactor import Reactor
 from devserver.process.signals import Signals, wanted
+from devserver.reload.children import Children
 from devserver.reload.launcher import APP, PAGE, Launcher, Spawned, describe_exit
 from devserver.reload.machine import Action, Attempts, Event, State, step
-from devserver.reload.prompt import debugged
 from devserver.reload.report import Report, crash, slow
 from devserver.reload.timeline import Entry
-from devserver.reload.transit import Transit
 from devserver.reload.watchset import WatchSet
 
 logger = logging.getLogger("devserver")
@@ -35,11 +34,8 @@ logger = logging.getLogger("devserver")
 SETTLE = 0.05
 """Seconds without a change after which a load that changes overtook is begun again."""
 
-SLACK = 0.25
-"""Seconds beyond its grace after which a child is killed; by then it should have left by itself."""
-
-SLACK_DEBUGGED = 2.0
-"""The same under a debugger, which is slow to say where it has stopped, and to let a process end."""
+UNSETTLED = 1.0
+"""Seconds after which it is begun again although changes go on."""
 
 HEAL = (2, 10.0)
 """A child that had served and died is started again at most so often in so many seconds."""
@@ -51,16 +47,19 @@ PAGES = (3, 10.0)
 """A page that died by itself is put up again at most so often in so many seconds."""
 
 JUDGE = 0.5
-"""Seconds in which an application must have said what a change means to it, or is started anew."""
-
-GOING_AWAY, SERVICE_RESTART = 1001, 1012
+"""Seconds in which an application must say what a change means to it; else it is started anew."""
 
 
 class Supervisor:
     """See the module. `run` is its whole life."""
 
     def __init__(
-        self, config: Config, sockets: list[socket.socket], events: Events, launcher: Launcher
+        self,
+        config: Config,
+        sockets: list[socket.socket],
+        events: Events,
+        launcher: Launcher,
+        terminal: Terminal,
     ) -> None:
         """
         Args:
@@ -68,26 +67,24 @@ class Supervisor:
             sockets: bound and listening; every child gets duplicates.
             events: where to say what happens.
             launcher: makes the children.
+            terminal: from which this program was started.
         """
         self._config = config
-        self._sockets = sockets
         self._report = Report(events)
-        self._launcher = launcher
-        self._transit = Transit()
-        self._kin = Kin()
-        self._terminal = Terminal()
+        self._reactor = Reactor()
+        self._children = Children(
+            config, sockets, launcher, self._reactor, said=self._said, ended=self._ended
+        )
+        self._terminal = terminal
         self._watched = WatchSet(config)
         self._served = self._watched.timeline
-        self._reactor = Reactor()
-        self._slack = SLACK_DEBUGGED if debugged() else SLACK
         self._state = State.STARTING
-        self._current: Spawned | None = None
-        self._page: Spawned | None = None
-        self._retired: list[Spawned] = []
         self._pending: list[tuple[Event, Spawned | None]] = []
         self._timers: dict[Event, float] = {}
+        self._unsettled: float | None = None
         self._generation = 0
         self._failure: Message = {}
+        self._shown: Message = {}
         self._heal = Attempts(*HEAL)
         self._retry = Attempts(*RETRY)
         self._pages = Attempts(*PAGES)
@@ -96,20 +93,21 @@ class Supervisor:
             Action.SPAWN: self._spawn,
             Action.RESPAWN: self._respawn,
             Action.SERVE: self._serve,
-            Action.RETIRE: self._retire_current,
-            Action.RETIRE_PAGE: self._retire_page,
+            Action.RETIRE: self._retire,
+            Action.RETIRE_PAGE: self._children.retire_page,
             Action.AWAIT: self._await,
             Action.SETTLE: self._settle,
             Action.SHOW: self._show,
             Action.SHOW_LOADING: self._show_loading,
+            Action.SHOW_AGAIN: self._show_again,
             Action.ANNOUNCE: self._announce,
-            Action.KILL: self._kill,
+            Action.KILL: self._children.kill,
             Action.FINISH: self._finish,
         }
 
     def run(self) -> int:
         """Supervise until told to stop. Returns the exit code."""
-        with guard(lambda: self._terminal.restore(unless_taken=True)), Signals(wanted()) as signals:
+        with Signals(wanted()) as signals:
             self._reactor.add(signals, lambda: self._signalled(signals))
             fd = self._watched.watcher.fileno()
             if fd is not None:
@@ -120,13 +118,10 @@ class Supervisor:
                 while not self._finished:
                     self._wait()
             finally:
-                self._kill(wait=True)
-                self._launcher.close()
-                self._transit.close()
+                self._children.close()
                 self._watched.close()
                 self._reactor.close()
                 self._terminal.restore()
-                self._kin.end()
         return 0
 
     # the one wait
@@ -138,18 +133,14 @@ class Supervisor:
             if due <= now:
                 del self._timers[event]
                 self._raise(event)
-        for spawned in self._retired:
-            if spawned.kill_at is not None and spawned.kill_at <= now:
-                spawned.kill_at = None
-                logger.warning("process %d did not end within its grace and was killed", spawned.child.pid)
-                spawned.child.kill()
+        self._children.be_punctual(now)
         if self._watched.watcher.interval is not None:
             self._look()
         while self._pending:
             self._happen(*self._pending.pop(0))
 
     def _until(self) -> float | None:
-        due = [*self._timers.values(), *(s.kill_at for s in self._retired if s.kill_at is not None)]
+        due = [*self._timers.values(), *self._children.deadlines()]
         if self._watched.watcher.interval is not None:
             due.append(time.monotonic() + self._watched.watcher.interval)
         return min(due, default=None)
@@ -164,14 +155,18 @@ class Supervisor:
         self._pending.append((event, about))
 
     def _happen(self, event: Event, about: Spawned | None) -> None:
-        if (about is not None and about is not self._current) or (event is Event.GONE and self._retired):
+        current = self._children.current
+        if (about is not None and about is not current) or (
+            event is Event.GONE and not self._children.alone()
+        ):
             return
-        if event in (Event.CRASHED, Event.CRASHED_AGAIN):
-            self._current = None
+        if current is not None and current.exited and event in (Event.CRASHED, Event.CRASHED_AGAIN):
+            self._children.current = None
         before = self._state
         self._state, actions = step(before, event, overlap=self._config.reload.overlap)
         if self._state is not before:
             logger.debug("%s: %s -> %s", event.name, before.name, self._state.name)
+            self._children.stopping = self._state is State.STOPPING
         for action in actions:
             self._actions[action]()
 
@@ -191,13 +186,14 @@ class Supervisor:
             self._reactor.add(fd, self._key) if on else self._reactor.remove(fd)
 
     def _key(self) -> None:
-        line = self._terminal.read_key()
-        if line is None:
+        lines = self._terminal.read_lines()
+        if lines is None:
             self._listen_to_keys(False)  # end of file: nobody types any more
-        elif line == "r":
-            self._restart_by_hand("r was pressed")
-        elif line == "q":
-            self._raise(Event.STOP)
+        for line in lines or ():
+            if line == "r":
+                self._restart_by_hand("r was pressed")
+            elif line == "q":
+                self._raise(Event.STOP)
 
     def _restart_by_hand(self, reason: str) -> None:
         self._report.because(reason)
@@ -210,19 +206,17 @@ class Supervisor:
             self._changed(changed)
 
     def _judged(self, paths: list[str]) -> bool:
-        """Leave what a change means to the application if it has a say. It may be late, but not for ever."""
-        current = self._current
-        if self._state is not State.SERVING or current is None or not current.judges:
+        """Leave to the application what a change means, if it has a say, but not for ever."""
+        current = self._children.current
+        if current is None or not current.judges or self._state is not State.SERVING:
             return False
-        current.unjudged += 1
         self._report.because(f"{paths[0]} changed")
         self._timers[Event.CHANGED] = time.monotonic() + JUDGE
-        return current.tell({"do": "judge", "files": paths})
+        return current.ask(paths)
 
     def _handled(self, spawned: Spawned, paths: list[str]) -> None:
-        spawned.unjudged -= 1
         self._watched.accept(paths)
-        if not spawned.unjudged:
+        if spawned.answered():
             self._timers.pop(Event.CHANGED, None)
 
     def _changed(self, paths: list[str]) -> None:
@@ -232,97 +226,49 @@ class Supervisor:
             self._report.changed(paths)
             self._raise(Event.CHANGED)
 
-    # stimuli: what children say
+    # stimuli: children
 
-    def _heard(self, spawned: Spawned) -> None:
-        try:
-            for message, fds in spawned.child.channel.receive():
-                self._said(spawned, message, fds)
-        except Closed:
-            self._reactor.remove(spawned.child.channel)  # its exit is reported by its own descriptor
-
-    def _said(self, spawned: Spawned, message: Message, fds: list[int]) -> None:
+    def _said(self, spawned: Spawned, message: Message) -> None:
         what = message["say"]
-        if what == "read":
-            self._note_reads(spawned, message["entries"])
-        elif what == "connection":
-            self._transit.take(fds[0], message["data"])
-            self._pass_on()
-        elif what == "received":
-            self._transit.received(spawned)
-        elif what == "changed" and spawned is self._current and spawned.serving:
-            self._changed(message["files"])
-        elif what == "handled" and spawned is self._current:
-            self._handled(spawned, message["files"])
-        elif what == "stdin":
+        current, page = self._children.current, self._children.page
+        if what == "stdin":
             self._listen_to_keys(not message["reading"])
-        elif what in ("closing", "stopped", "resumed") and spawned in self._retired:
-            self._put_off(spawned, message)
-        elif spawned is self._page and what in ("asked", "serving"):
-            self._asked(spawned, what)
-        elif spawned is self._current and what in ("loaded", "serving", "failed"):
-            self._progressed(spawned, what, message)
-
-    def _put_off(self, spawned: Spawned, message: Message) -> None:
-        """A child that drains has a reason to live longer."""
-        if message["say"] == "closing":
-            spawned.kill_at = time.monotonic() + self._config.http.graceful + self._slack
-        elif message["say"] == "resumed":
-            spawned.kill_at = time.monotonic() + self._config.reload.grace + self._slack
-        elif self._state is State.STOPPING:
-            self._wait_no_more(spawned)
-        else:
-            spawned.kill_at = None
-            logger.warning("the restart waits: %s", message["where"])
-
-    def _wait_no_more(self, spawned: Spawned) -> None:
-        """The end has come for a child that waits for somebody at a breakpoint or a prompt."""
-        if spawned.serving:
-            self._see_off(spawned)
-        else:
-            spawned.child.kill()  # it loads, reads no messages, and has nothing to drain
-
-    def _asked(self, page: Spawned, what: str) -> None:
-        """A request has come to the page, which holds it until it is told to answer, or retired."""
-        if what == "serving":
-            page.serving = True
-            self._pass_on()
-            return
-        self._look()
-        if (Event.CHANGED, None) not in self._pending:
-            if self._state in (State.STARTING, State.DRAINING) and Event.SLOW not in self._timers:
-                self._show_loading(again=True)  # it stands elsewhere by now
-            page.tell({"do": "answer"})
-            if self._state is State.WAITING and self._retry.allow(time.monotonic()):
-                self._report.because("a request came while the start had failed")
-                self._raise(Event.ASKED)
-
-    def _pass_on(self) -> None:
-        """Give connections in transit to whoever serves now."""
-        for spawned in (self._current, self._page):
-            if spawned is not None and spawned.serving and not spawned.exited:
-                self._transit.pass_on(spawned)
-                return
-
-    def _progressed(self, spawned: Spawned, what: str, message: Message) -> None:
-        if what == "loaded":
-            self._timers.pop(Event.SLOW, None)
-            spawned.loaded = True
-            self._report.loaded(spawned.generation, spawned.child.pid, time.monotonic() - spawned.began)
-            self._raise(Event.LOADED, spawned)
+        elif spawned is page and what == "serving":
+            spawned.serving = True
+            self._children.pass_on()
+        elif spawned is page and what == "asked":
+            self._asked(spawned)
+        elif spawned is not current:
+            pass  # what it says comes too late
+        elif what == "read":
+            self._note_reads(spawned, message["entries"])
+        elif what == "changed" and spawned.serving:
+            self._changed(message["files"])
+        elif what == "handled":
+            self._handled(spawned, message["files"])
+        elif what == "loaded":
+            self._loaded(spawned)
         elif what == "serving":
             self._timers.pop(Event.SLOW, None)
             spawned.serving = True
             spawned.judges = message["judges"]
             self._raise(Event.SERVING, spawned)
-        else:
-            spawned.failed = True
-            self._failure = {key: message[key] for key in ("phase", "error", "traceback")}
-            self._raise(Event.FAILED, spawned)
+        elif what == "failed":
+            self._failed(spawned, {key: message[key] for key in ("phase", "error", "traceback")})
+
+    def _asked(self, page: Spawned) -> None:
+        """A request has come to the page, which holds it until it is told to answer, or retired."""
+        self._look()
+        if (Event.CHANGED, None) in self._pending:
+            return
+        if self._state in (State.STARTING, State.DRAINING) and Event.SLOW not in self._timers:
+            self._show_loading(again=True)  # it stands elsewhere by now
+        page.tell({"do": "answer"})
+        if self._state is State.WAITING and self._retry.allow(time.monotonic()):
+            self._report.because("a request came while the start had failed")
+            self._raise(Event.ASKED)
 
     def _note_reads(self, spawned: Spawned, entries: list[list[Any]]) -> None:
-        if spawned is not self._current:
-            return
         for data in entries:
             entry = Entry.from_json(data)
             self._watched.add(entry)
@@ -330,50 +276,48 @@ class Supervisor:
         # Answers given before the paths were watched may be outdated by now.
         self._look()
 
-    # stimuli: what children do
+    def _loaded(self, spawned: Spawned) -> None:
+        self._timers.pop(Event.SLOW, None)
+        spawned.loaded = True
+        self._report.loaded(spawned.generation, spawned.child.pid, time.monotonic() - spawned.began)
+        self._raise(Event.LOADED, spawned)
 
-    def _exited(self, spawned: Spawned) -> None:
-        child = spawned.child
-        code = child.exit_code()
-        if code is None:
-            return
-        self._reactor.remove(child.fileno())
-        if self._reactor.remove(child.channel):
-            for message, fds in child.channel.drain():
-                self._said(spawned, message, fds)
-        spawned.exited = True
-        trace = spawned.last_words()
-        child.close()
-        self._transit.lost(spawned)
+    def _failed(self, spawned: Spawned, failure: Message) -> None:
+        spawned.failed = True
+        self._failure = failure
+        if failure["phase"] == "check":
+            self._raise(Event.CRASHED_AGAIN, spawned)  # it would find the same when it were started again
+        elif spawned.serving:
+            self._lost(spawned, Event.FAILED, failure["error"])
+        else:
+            self._raise(Event.FAILED, spawned)
+
+    def _ended(self, spawned: Spawned, code: int, trace: str) -> None:
+        """A process is gone."""
         self._terminal.restore()
         self._listen_to_keys(True)
-        self._kin.end(apart_from=self._alive())
-        if spawned in self._retired:
-            self._retired.remove(spawned)
-            self._await()
-        elif spawned is self._page:
-            self._page = None
+        how = describe_exit(code)
+        if spawned is self._children.page:
+            self._children.page = None
             if self._pages.allow(time.monotonic()):
                 self._raise(Event.PAGE_LOST)
             else:
-                logger.error("the error page's process %s; requests wait", describe_exit(code))
-        elif spawned is self._current and not spawned.failed:
-            self._crashed(spawned, code, trace)
+                logger.error("the error page's process %s; requests wait", how)
+        elif spawned is not self._children.current:
+            self._await()
+        elif not spawned.failed:
+            self._failure = crash(how, spawned.serving, spawned.at, trace)
+            if spawned.serving:
+                self._lost(spawned, Event.CRASHED, f"the application's process {how}")
+            else:
+                self._raise(Event.CRASHED, spawned)
 
-    def _alive(self) -> set[int]:
-        """Our own children that are meant to live."""
-        ours = [*self._retired, self._current, self._page, self._launcher.spare]
-        return {spawned.child.pid for spawned in ours if spawned is not None and not spawned.exited}
-
-    def _crashed(self, spawned: Spawned, code: int, trace: str) -> None:
-        how = describe_exit(code)
-        self._failure = crash(how, spawned.serving, spawned.at, trace)
-        if not spawned.serving:
-            self._raise(Event.CRASHED, spawned)
-        elif self._heal.allow(time.monotonic()):
+    def _lost(self, spawned: Spawned, event: Event, reason: str) -> None:
+        """A child that had served does so no more: it is replaced, but not for ever."""
+        if self._heal.allow(time.monotonic()):
             self._report.healing(self._failure)
-            self._report.because(f"the application's process {how}")
-            self._raise(Event.CRASHED, spawned)
+            self._report.because(reason)
+            self._raise(event, spawned)
         else:
             self._raise(Event.CRASHED_AGAIN, spawned)
 
@@ -381,69 +325,44 @@ class Supervisor:
 
     def _spawn(self) -> None:
         try:
-            self._config = self._config.reread()
+            self._config = self._children.config = self._config.reread()
         except DevserverError as error:
             logger.error("%s; the options as they were are used", error)
+        self._unsettled = None
         self._generation += 1
         self._report.spawned(self._generation, str(self._config.app.target))
         self._respawn()
 
     def _respawn(self) -> None:
         before = self._watched.begin(self._config)
-        if self._page is not None:
+        if self._children.page is not None:
             # It goes on answering with the failure: what that one read must not change meanwhile.
             for entry in before:
                 self._watched.add(entry)
-        self._current = self._launch(APP, {})
+        self._children.launch(APP, self._generation, {})
+        self._expect()
+
+    def _expect(self) -> None:  # so that it is said if requests have to wait for long
         self._timers[Event.SLOW] = time.monotonic() + self._config.reload.load_timeout
 
-    def _launch(self, role: str, more: Message) -> Spawned:
-        spawned = self._launcher.launch(role)
-        spawned.boot(role, self._generation, {"config": self._config.to_json(), **more}, self._sockets)
-        self._reactor.add(spawned.child.channel, lambda: self._heard(spawned))
-        self._reactor.add(spawned.child.fileno(), lambda: self._exited(spawned))
-        return spawned
-
     def _serve(self) -> None:
-        if self._current is not None:
-            self._current.tell({"do": "serve"})
-            self._timers[Event.SLOW] = time.monotonic() + self._config.reload.load_timeout
+        if self._children.current is not None:
+            self._children.current.tell({"do": "serve"})
+            self._expect()
 
-    def _retire_current(self) -> None:
+    def _retire(self) -> None:
         self._timers.pop(Event.SLOW, None)
         self._timers.pop(Event.CHANGED, None)
-        for waiting in self._retired if self._state is State.STOPPING else ():
-            if waiting.kill_at is None:
-                self._wait_no_more(waiting)
-        spawned, self._current = self._current, None
-        if spawned is not None:
-            self._retire(spawned)
-            if not spawned.serving and not spawned.failed and not spawned.exited:
-                spawned.child.terminate()  # it loads, and reads no messages
-
-    def _retire_page(self) -> None:
-        spawned, self._page = self._page, None
-        if spawned is not None:
-            self._retire(spawned)
-
-    def _retire(self, spawned: Spawned) -> None:
-        if not spawned.exited:
-            self._see_off(spawned)
-            self._retired.append(spawned)
-
-    def _see_off(self, spawned: Spawned) -> None:
-        stopping = self._state is State.STOPPING
-        grace = self._config.http.graceful if stopping else self._config.reload.grace
-        code = GOING_AWAY if stopping else SERVICE_RESTART
-        spawned.tell({"do": "retire", "grace": grace, "code": code, "restart": not stopping})
-        spawned.kill_at = time.monotonic() + grace + self._slack
+        self._children.retire_current()
 
     def _await(self) -> None:
-        if not self._retired:
+        if self._children.alone():
             self._raise(Event.GONE)
 
     def _settle(self) -> None:
-        self._timers[Event.SETTLED] = time.monotonic() + SETTLE
+        now = time.monotonic()
+        self._unsettled = self._unsettled or now
+        self._timers[Event.SETTLED] = min(now + SETTLE, self._unsettled + UNSETTLED)
 
     def _show(self) -> None:
         if self._report.failed(self._generation, self._failure):
@@ -451,31 +370,30 @@ class Supervisor:
         self._put_up({"status": 500, **self._failure})
 
     def _show_loading(self, again: bool = False) -> None:
-        if self._current is None:
+        current = self._children.current
+        if current is None:
             return
-        failure = slow(time.monotonic() - self._current.began, self._current.at, self._current.loaded)
+        failure = slow(time.monotonic() - current.began, current.at, current.loaded)
         logger.log(logging.DEBUG if again else logging.WARNING, "%s", failure["error"])
         self._put_up({"status": 503, **failure})
 
+    def _show_again(self) -> None:
+        self._put_up(self._shown)
+
     def _put_up(self, failure: Message) -> None:
-        if self._page is None:
-            self._page = self._launch(PAGE, {"failure": failure})
+        self._shown = failure
+        if self._children.page is None:
+            self._children.launch(PAGE, self._generation, {"failure": failure})
         else:
-            self._page.tell({"do": "show", "failure": failure})
+            self._children.page.tell({"do": "show", "failure": failure})
 
     def _announce(self) -> None:
-        assert self._current is not None
+        current = self._children.current
+        assert current is not None
         self._served = self._watched.timeline
-        self._pass_on()
-        self._report.serving(self._generation, self._current.child.pid, self._current.began)
-        self._launcher.prepare()
-
-    def _kill(self, wait: bool = False) -> None:
-        for spawned in [*self._retired, *(s for s in (self._current, self._page) if s is not None)]:
-            if not spawned.exited:
-                spawned.child.kill()
-                if wait:
-                    spawned.child.wait()
+        self._children.pass_on()
+        self._report.serving(self._generation, current.child.pid, current.began)
+        self._children.prepare()
 
     def _finish(self) -> None:
         self._report.stopped()

@@ -30,8 +30,10 @@ from devserver.reload.answers import (
     SUFFIXES,
     Entry,
     Kind,
+    file_entry,
     fingerprint_at,
     identity_at,
+    is_there,
     is_young,
     list_entry,
     mode_of,
@@ -40,7 +42,7 @@ from devserver.reload.answers import (
     tree_entry,
 )
 from devserver.reload.rules import Kind as Verdict
-from devserver.reload.rules import Rules
+from devserver.reload.rules import Rules, passing
 
 __all__ = ["ASK", "OWN", "Entry", "Kind", "Timeline", "read_entry", "tree_entry"]
 
@@ -49,15 +51,22 @@ class Timeline:
     """The watch set: entries in order, found by the paths that a watcher hints."""
 
     def __init__(
-        self, rules: Rules, before: Timeline | None = None, clock: Callable[[], int] = time.time_ns
+        self,
+        rules: Rules,
+        before: Timeline | None = None,
+        *,
+        lazy: bool = False,
+        clock: Callable[[], int] = time.time_ns,
     ) -> None:
         """
         Args:
             rules: which paths never count, and which count whether they were read or not.
             before: the timeline of an earlier generation, whose digests need not be taken again.
+            lazy: digests that the entries lack are left to `digest`; until then a `touch` is a change.
             clock: nanoseconds since the epoch, as file systems count them.
         """
         self._rules = rules
+        self._lazy = lazy
         self._clock = clock
         self._digests: dict[str, Entry] = before._digests if before is not None else {}
         self._entries: dict[tuple[Kind, str], Entry] = {}
@@ -65,9 +74,10 @@ class Timeline:
         self._lists: dict[str, Entry] = {}
         self._folders: dict[str, list[Entry]] = {}
         self._identities: dict[str, tuple[int, int] | None] = {}
-        self._above: set[str] = set()
         self._own: set[str] = set()
+        self._expected: set[str] = set()
         self._suspects: list[Entry] = []
+        self._undigested: list[Entry] = []
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -91,16 +101,12 @@ class Timeline:
             return []
         known = self._entries.get((entry.kind, entry.path))
         if known is not None:
-            # A module that the application wrote and then executed: what was executed counts.
-            if entry.kind is Kind.FILE and known.answer == OWN:
-                known.answer, known.fingerprint = entry.answer, entry.fingerprint
-            return []
+            return self._answer_again(known, entry)
         if entry.kind is Kind.PATH and entry.path in self._own:
             return []
         self._append(entry)
         if entry.names is not None:
-            place = module_place(entry.path)
-            return [entry.path, *self.add(Entry(Kind.NAME, place, entry.names))]
+            return [entry.path, *self.add(_name_of(entry))]
         if entry.kind is not Kind.NAME:
             return [entry.path]
         folder = os.path.dirname(entry.path)
@@ -118,11 +124,21 @@ class Timeline:
         if path not in self._by_path and self._always(path):
             self.add(read_entry(path))
 
+    def _answer_again(self, known: Entry, entry: Entry) -> list[str]:
+        if known.kind is not Kind.FILE or (known.answer != OWN and known.path not in self._expected):
+            return []
+        # The application wrote a module and then executed it, or it read what counts without being
+        # read: what it has read is what counts.
+        self._expected.discard(known.path)
+        known.answer, known.fingerprint = entry.answer, entry.fingerprint
+        self._doubt(known)
+        return self.add(_name_of(entry)) if entry.names is not None else []
+
     def expect(self, path: str) -> None:
         """Note a file that counts without being read, so that a `touch` of it is known to be none."""
-        fingerprint = fingerprint_at(path)
-        if fingerprint is not None and stat.S_ISREG(mode_of(path)):
-            self.add(Entry(Kind.FILE, path, None, fingerprint))
+        if (Kind.FILE, path) not in self._entries and self._always(path):
+            self._expected.add(path)
+            self._append(file_entry(path, self._clock()))
 
     def _disown(self, path: str) -> None:
         """The application writes there: what was known of it is no reason to restart any more."""
@@ -134,41 +150,55 @@ class Timeline:
     def _append(self, entry: Entry) -> None:
         entry.tick = len(self._entries)
         self._entries[entry.kind, entry.path] = entry
-        self._suspects.append(entry)
+        self._doubt(entry)
         for path in _places(entry):
             self._by_path.setdefault(path, []).append(entry)
         if entry.kind is Kind.LIST:
             self._lists[entry.path] = entry
         folder = os.path.dirname(entry.path)
-        if folder not in self._folders:
-            self._folders[folder] = []
+        self._folders.setdefault(folder, []).append(entry)
+        while folder not in self._identities:
             self._identities[folder] = identity_at(folder)
-        self._folders[folder].append(entry)
-        while folder not in self._above:
-            self._above.add(folder)
             folder = os.path.dirname(folder)
 
-    def changes(self, hints: Iterable[str] | None) -> list[str]:
+    def _doubt(self, entry: Entry) -> None:
+        """Have an answer held against the file system, and given a digest if it needs one."""
+        self._suspects.append(entry)
+        if entry.kind is Kind.FILE and entry.answer is None and self._lazy:
+            self._undigested.append(entry)
+
+    def undigested(self) -> list[Entry]:
+        """The entries for `digest`, each given once."""
+        entries, self._undigested = self._undigested, []
+        return entries
+
+    def digest(self, entry: Entry, fresh: Entry) -> None:
+        """Complete an entry by what `read_entry` found, if that is what its fingerprint means."""
+        if entry.answer is None and fresh.fingerprint == entry.fingerprint:
+            entry.answer = fresh.answer
+
+    def changes(self, hints: Iterable[str] | None, found: Iterable[str] = ()) -> list[str]:
         """The paths whose change is another answer, in the order of the ticks of their entries.
 
         Args:
             hints: touched paths; None for "look at everything".
+            found: paths that may be new, among others: one that counts without being read is a change.
         """
         others = {entry.tick: entry for entry in self._suspects}
         named: dict[int, Entry] = {}
-        fresh: list[str] = []
         if hints is None:
             others.update((entry.tick, entry) for entry in self._entries.values())
-            hints = ()
+        hints = [] if hints is None else list(hints)
         for hint in hints:
             named.update((entry.tick, entry) for entry in self._by_path.get(hint, ()))
             others.update((entry.tick, entry) for entry in self._around(hint))
-            if hint not in self._by_path and self._always(hint):
-                fresh.append(hint)
         self._suspects = []
         asked = sorted({**others, **named}.items())
         changed = [self._change(entry, named=tick in named) for tick, entry in asked]
-        return list(dict.fromkeys([*filter(None, changed), *fresh]))
+        if self._rules.trees():
+            unread = (path for path in (*hints, *found) if (Kind.FILE, path) not in self._entries)
+            changed += filter(self._always, unread)
+        return list(dict.fromkeys(filter(None, changed)))
 
     def _always(self, path: str) -> bool:
         """Whether a file that nobody read counts nevertheless."""
@@ -177,23 +207,27 @@ class Timeline:
         return stat.S_ISREG(mode_of(path))
 
     def _around(self, hint: str) -> Iterator[Entry]:
-        """The listing that a hint may change, and what is below if it is another folder now.
+        """The listing that a hint changes, and what is below if it is another folder now.
 
         Folders are told apart by their inode: a hint for a folder whose names have changed must
         not have all be looked at that is below. What came or went there is hinted by itself.
         """
         listing = self._lists.get(os.path.dirname(hint))
-        if listing is not None:
+        if listing is not None and _lists_otherwise(listing, hint):
             yield listing
-        if hint not in self._above:
+        if hint not in self._identities or not self._is_another(hint):
             return
+        yield from self._folders.get(hint, ())
         below = os.path.join(hint, "")
         for folder, entries in self._folders.items():
-            if folder == hint or folder.startswith(below):
-                now = identity_at(folder)
-                if now is None or now != self._identities[folder]:
-                    self._identities[folder] = now
-                    yield from entries
+            if folder.startswith(below) and self._is_another(folder):
+                yield from entries
+
+    def _is_another(self, folder: str) -> bool:
+        """Whether a folder is not the one that it was when last asked about; noted."""
+        now, before = identity_at(folder), self._identities[folder]
+        self._identities[folder] = now
+        return now is None or now != before
 
     def _change(self, entry: Entry, named: bool) -> str:
         """The path whose change is another answer; "" if it is the same, or does not count."""
@@ -233,14 +267,13 @@ class Timeline:
         if now is None:
             return entry.answer != ""
         trusted = not named and not is_young(now, self._clock())
-        if trusted and now == entry.fingerprint and entry.answer is not None:
+        if trusted and now == entry.fingerprint and (entry.answer is not None or self._lazy):
             return False
         then = self._digests.get(entry.path)
         if entry.answer is None and then is not None and then.fingerprint == entry.fingerprint:
             entry.answer = then.answer
         fresh = then if trusted and then is not None and then.fingerprint == now else self._read(entry.path)
-        if entry.answer is None and fresh.fingerprint == entry.fingerprint:
-            entry.answer = fresh.answer  # the digest is taken by who watches, not by who reads
+        self.digest(entry, fresh)  # it is taken by who watches, not by who reads
         if fresh.answer != entry.answer:
             return True
         entry.fingerprint = fresh.fingerprint
@@ -254,6 +287,21 @@ class Timeline:
         else:
             self._digests.pop(path, None)
         return fresh
+
+
+def _name_of(entry: Entry) -> Entry:
+    """The other question of a module that was imported: for its name."""
+    return Entry(Kind.NAME, module_place(entry.path), entry.names)
+
+
+def _lists_otherwise(listing: Entry, path: str) -> bool:
+    """Whether a name in a folder is not there as it was listed, or that cannot be said."""
+    answer, name = listing.answer or "", "/" + os.path.basename(path)
+    if answer[:1] != "/":
+        return True
+    if passing(name[1:]):
+        return False
+    return (answer.endswith(name) or name + "/" in answer) != is_there(path)
 
 
 def _places(entry: Entry) -> Iterator[str]:

@@ -70,11 +70,6 @@ class Watcher(Protocol):
         """Seconds after which `hints` should be called though `fileno` is silent; None: no need."""
         ...
 
-    @property
-    def writing(self) -> set[str]:
-        """Paths held back because somebody is still writing them; hinted within 100 ms."""
-        ...
-
     def watch(self, path: str) -> None:
         """Watch the absolute `path`: a file, a folder (also the names in it), or nothing yet.
 
@@ -90,8 +85,15 @@ class Watcher(Protocol):
         """Give a descriptor that is readable when hints may wait, or None."""
         ...
 
+    def quiet(self) -> bool:
+        """Say whether `hints` has nothing to give. To be asked often: cheap, and needs no lock."""
+        ...
+
     def hints(self) -> Hints:
-        """Give the paths touched since the last call, as `watch` was told to spell them."""
+        """Give the paths touched since the last call, as `watch` was told to spell them.
+
+        A path still being written is given when it has been closed, or 100 ms later.
+        """
         ...
 
     def close(self) -> None:
@@ -124,7 +126,7 @@ def make(poll: bool = False, quiet: bool = False) -> Watcher:
     return Polling()
 
 
-def walk(rules: Rules, top: str | None = None) -> Iterator[str]:
+def walk(rules: Rules, top: str | None = None, warn: Callable[[str], None] = log.warning) -> Iterator[str]:
     """Yield what must be watched because of rules by which a change counts, read or not.
 
     Each folder comes before the files in it that count. Linked folders are entered, once.
@@ -132,6 +134,7 @@ def walk(rules: Rules, top: str | None = None) -> Iterator[str]:
     Args:
         rules: say where to begin, what counts and what is left out; learn of virtual environments.
         top: begin here only (a folder that has appeared).
+        warn: told if there is more than can be watched.
     """
     todo = [top] if top is not None else rules.trees()
     begun = frozenset(todo)
@@ -150,11 +153,9 @@ def walk(rules: Rules, top: str | None = None) -> Iterator[str]:
             elif not inside and rules.verdict(path).kind is Kind.ALWAYS:
                 yield path
         if len(entered) > MAX_FOLDERS:
-            log.warning(
-                "more than %d folders to watch below %s: the rest is not watched; "
-                "leave some out with --reload-exclude",
-                MAX_FOLDERS,
-                ", ".join(sorted(begun)),
+            warn(
+                f"more than {MAX_FOLDERS} folders to watch below {', '.join(sorted(begun))}: "
+                "the rest is not watched; leave some out with --reload-exclude"
             )
             return
 
@@ -237,11 +238,6 @@ class Polling:
         passed = self._clock() - self._last
         return max(0.0, self._pause - passed) if passed >= 0 else 0.0  # a clock set back: now
 
-    @property
-    def writing(self) -> set[str]:
-        """Always empty: a sweep cannot see a writer."""
-        return set()
-
     def watch(self, path: str) -> None:
         """Take the fingerprint to compare with."""
         if path not in self._seen:
@@ -263,6 +259,10 @@ class Polling:
     def fileno(self) -> None:
         """There is none: polling is all about `interval`."""
         return None
+
+    def quiet(self) -> bool:
+        """Say whether it is not time for a sweep."""
+        return self.interval != 0.0
 
     def hints(self) -> set[str]:
         """Sweep if it is time to."""

@@ -8,19 +8,59 @@ soon it comes. Knows no processes, and not what follows from a change.
 
 from __future__ import annotations
 
+import logging
+import os
 import threading
+import time
 from collections.abc import Iterable
 
-from devserver.config import Config
+from devserver.config import App, Config
 from devserver.reload import watch
+from devserver.reload.answers import file_entry, folder_at
 from devserver.reload.rules import Rules
 from devserver.reload.timeline import ASK, Entry, Kind, Timeline, read_entry
+
+logger = logging.getLogger("devserver")
+
+
+def prepare() -> None:
+    """Do ahead what costs milliseconds the first time: load the watcher, ask where libraries are."""
+    from devserver.reload.project import library_folders
+
+    watch.make(quiet=True).close()
+    library_folders()
+
+
+def target_folder(section: App) -> str | None:
+    """The folder from which a target is imported that is a file; None for a module's.
+
+    It need not be there yet. See `devserver.app.parse`, which a supervisor is too light to import.
+    """
+    target = section.target if isinstance(section.target, str) else ""
+    drive, rest = os.path.splitdrive(target)
+    place = drive + (rest.rpartition(":")[0] or rest)
+    if os.path.basename(place) == place and not place.endswith((".py", ".pyw")):
+        return None
+    paths = [os.path.normpath(os.path.join(base, place)) for base in (section.app_dir, os.getcwd())]
+    path = next((path for path in paths if os.path.exists(path) or os.path.exists(path + ".py")), paths[0])
+    folder = os.path.dirname(path)
+    while os.path.isfile(os.path.join(folder, "__init__.py")) and folder != os.path.dirname(folder):
+        folder = os.path.dirname(folder)
+    return folder
+
+
+def roots_of(config: Config) -> list[str]:
+    """The folders of the project: data counts that is read below them."""
+    folder = target_folder(config.app)
+    roots = [os.getcwd(), config.app.app_dir, *config.reload.dirs]
+    return roots if folder is None else [*roots, folder]
 
 
 def rules_of(config: Config) -> Rules:
     """The rules of the `--reload-*` options."""
-    section = config.reload
-    return Rules(section.dirs, section.include, section.exclude, config.app.app_dir)
+    section, folder = config.reload, target_folder(config.app)
+    also = () if folder is None else (folder,)
+    return Rules(section.dirs, section.include, section.exclude, config.app.app_dir, also=also)
 
 
 class WatchSet:
@@ -31,33 +71,39 @@ class WatchSet:
         watcher: gives the hints; its `fileno` and `interval` say when to call `changed`.
     """
 
-    def __init__(self, config: Config, *, quiet: bool = False) -> None:
-        """Args: quiet: see `watch.make`."""
-        self._rules = rules_of(config)
-        self.watcher = watch.make(config.reload.poll, quiet)
-        self.timeline = Timeline(self._rules)
-        self._begin(config)
+    def __init__(self, config: Config, *, second: bool = False) -> None:
+        """
+        Args:
+            second: another process watches the same and says what cannot be watched. Here digests are
+                left to whoever asks the timeline for what lacks them.
+        """
+        self.watcher = watch.make(config.reload.poll, quiet=second)
+        self._warned = self._lazy = second
+        self._begin(config, None)
 
     def begin(self, config: Config) -> Timeline:
-        """Forget everything, for a new generation. Returns the timeline as it was."""
-        self._rules = rules_of(config)
-        old, self.timeline = self.timeline, Timeline(self._rules)
+        """Forget everything but digests, for a new generation. Returns the timeline as it was."""
+        old = self.timeline
         self.watcher.forget()
-        self._begin(config)
+        self._begin(config, old)
         return old
 
-    def _begin(self, config: Config) -> None:
+    def _begin(self, config: Config, before: Timeline | None) -> None:
+        self._rules = rules_of(config)
+        self._trees = tuple(self._rules.trees())
+        self._walked: dict[str, tuple[int, int]] = {}
+        self.timeline = Timeline(self._rules, before, lazy=self._lazy)
         if config.file is not None:
             self.add(read_entry(config.file))
-        for folder in watch.walk(self._rules):
-            self.watcher.watch(folder)
+        for path in self._walk():
+            self.timeline.expect(path)
 
     def add(self, entry: Entry) -> None:
         """Watch for another answer to a question."""
         if entry.kind is Kind.TREE:
             self._rules.include(entry.answer or "")
-            for path in watch.walk(self._rules, entry.path):
-                self.watcher.watch(path)
+            self._trees = tuple(self._rules.trees())
+            for path in self._walk(entry.path):
                 self.timeline.expect(path)
             return
         for path in self.timeline.add(entry):
@@ -70,17 +116,53 @@ class WatchSet:
 
     def recall(self, timeline: Timeline) -> None:
         """Watch what an earlier timeline asked, too: by the answers of now, not of then."""
+        now = time.time_ns()
         for entry in timeline:
-            self.add(ASK[entry.kind](entry.path))
+            is_file = entry.kind is Kind.FILE
+            self.add(file_entry(entry.path, now) if is_file else ASK[entry.kind](entry.path))
 
     def changed(self) -> list[str]:
         """The paths whose answers are others than they were; never waits."""
         hints = self.watcher.hints()
         if hints is watch.EVERYTHING:
-            return self.timeline.changes(None)
+            return self.timeline.changes(None, self._walk())
         if not hints and not self.timeline.suspicious:
             return []
-        return self.timeline.changes(hints)
+        return self.timeline.changes(hints, self._explore(hints))
+
+    def _explore(self, hints: Iterable[str]) -> list[str]:
+        """Watch the folders among the hints that are new where files count without being read."""
+        found: list[str] = []
+        for hint in hints if self._trees else ():
+            folder = folder_at(hint)
+            if folder not in (None, self._walked.get(hint)) and self._is_in_a_tree(hint):
+                found += self._walk(hint)
+        return found
+
+    def _is_in_a_tree(self, folder: str) -> bool:
+        inside = any(folder == tree or folder.startswith(os.path.join(tree, "")) for tree in self._trees)
+        return inside and not self._rules.closed(folder)
+
+    def _walk(self, top: str | None = None) -> list[str]:
+        """Watch what counts without being read. Returns the files.
+
+        Args:
+            top: begin at this folder only.
+        """
+        files = []
+        for path in watch.walk(self._rules, top, self._warn):
+            self.watcher.watch(path)
+            folder = folder_at(path)
+            if folder is None:
+                files.append(path)
+            else:
+                self._walked[path] = folder
+        return files
+
+    def _warn(self, text: str) -> None:
+        if not self._warned:
+            self._warned = True
+            logger.warning("%s", text)
 
     def close(self) -> None:
         """Stop watching."""
@@ -92,31 +174,63 @@ class Gate:
 
     def __init__(self, config: Config) -> None:
         self._lock = threading.Lock()
-        self._set = WatchSet(config, quiet=True)
+        self._set = WatchSet(config, second=True)
+        self._is_silent = self._set.watcher.quiet
+        self._unsure = True
+        self._found: list[str] = []
+        self._came = threading.Event()
 
     def add(self, entry: Entry) -> None:
         """See `WatchSet.add`."""
         with self._lock:
+            self._unsure = True
             self._set.add(entry)
+        if entry.kind is Kind.FILE and entry.answer is None:
+            self._came.set()
+
+    def quiet(self) -> bool:
+        """Whether nothing has happened since the last look, which found nothing. Takes no lock.
+
+        In this order: who looks is unsure first, and takes the events from the watcher then.
+        """
+        return self._is_silent() and not self._unsure
 
     def changed(self) -> list[str]:
-        """See `WatchSet.changed`. About a microsecond when nothing has happened."""
+        """The paths whose answers are others than they were; from then on it stays so."""
+        if self.quiet():
+            return []
         with self._lock:
-            return self._set.changed()
+            if not self._found:
+                self._unsure = True
+                self._found = self._set.changed()
+                self._unsure = bool(self._found)
+            return self._found
 
     def accept(self, path: str) -> None:
         """See `Timeline.accept`."""
         with self._lock:
             self._set.accept([path])
+            self._found = [each for each in self._found if each != path]
+            self._unsure = True
 
     def settle(self) -> None:
-        """Take the digests of data files that the application read: who reads does not, for speed.
+        """What a thread of its own does for ever.
 
-        Until then a `touch` of one counts as a change here, and is found to be none by the supervisor.
+        The first look, which holds every answer against the file system, should not be left to the
+        first request. And the application has not waited for the digests of what it read; without
+        one a `touch` is a change.
         """
-        for entry in self._set.timeline:
-            if entry.kind is Kind.FILE and entry.answer is None:
-                fresh = read_entry(entry.path)
-                with self._lock:
-                    if entry.answer is None and fresh.fingerprint == entry.fingerprint:
-                        entry.answer = fresh.answer
+        self.changed()
+        while True:
+            self.digest()
+            self._came.wait()
+            self._came.clear()
+
+    def digest(self) -> None:
+        """Take the digests that are missing."""
+        with self._lock:
+            entries = self._set.timeline.undigested()
+        for entry in entries:
+            fresh = read_entry(entry.path)
+            with self._lock:
+                self._set.timeline.digest(entry, fresh)

@@ -102,6 +102,39 @@ def test_a_line_for_the_application_is_not_taken(tmp_path: Path) -> None:
         assert server.ended() == 0
 
 
+READERS = {
+    "readline": "import sys; print('wish? ', end='', flush=True); TEXT = sys.stdin.readline().strip()",
+    "iteration": "import sys; print('wish? ', flush=True); TEXT = next(sys.stdin).strip()",
+    "descriptor": "import os; print('wish? ', flush=True); TEXT = os.read(0, 100).decode().strip()",
+    "password": "from getpass import getpass; TEXT = getpass('wish? ')",
+    "program": "import subprocess; command = 'printf \"wish? \" >&2; read wish; echo $wish'; "
+    "TEXT = subprocess.check_output(command, shell=True, text=True).strip()",
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_line_is_the_applications_however_it_reads(reader: str, tmp_path: Path) -> None:
+    path = PROJECTS["wsgi"].make(tmp_path)
+    path.write_text(answer("one", ask=f"global TEXT; {READERS[reader]}"))
+    with OnTerminal("app:application", *QUICK, cwd=tmp_path) as server:
+        server.serving()
+        for wish in ("q", "r") * 3:
+            with server.asking() as answered:
+                server.reads("wish? ")
+                server.types(f"{wish}\n")
+                assert answered().text == wish
+        assert not server.events("restart")
+        assert not server.events("stopped")
+        if reader != "password":  # at whose end the terminal drops what was typed
+            with server.asking() as answered:
+                server.reads("wish? ")
+                server.types("mine\nr\n")
+                assert answered().text == "mine"
+            assert server.restarted()["reason"] == "r was pressed"
+        server.types("q\n")
+        assert server.ended() == 0
+
+
 @pytest.mark.parametrize("name", ["asgi", "wsgi"])
 def test_restart_waits_for_whoever_is_at_a_breakpoint(name: str, tmp_path: Path) -> None:
     """In the loop's thread and in another one."""

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from devserver.reload.supervisor import SLACK_DEBUGGED
+from devserver.reload.children import SLACK_DEBUGGED
 from tests.live.dap import Dap, Editor, Message, Pydevd, Stop
 from tests.live.process import DEADLINE, Answer, DevServer, descendants, gone, save
 
@@ -348,6 +348,30 @@ def test_vs_code_opens_a_browser_and_stops_it_at_a_breakpoint(
         assert len(below) >= 2
         editor.end()
         for pid in [server.process.pid, *below]:
+            gone(pid, 2)
+
+
+PROGRAM = """
+import subprocess
+subprocess.Popen(["sh", "-c", "trap '' HUP INT TERM; sleep 1000; sleep 1000"])
+"""
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_nothing_is_left_when_the_supervisor_is_killed(way: str, tmp_path: Path) -> None:
+    """Not even what cannot be asked. The guardian that sees to it is no process to be debugged."""
+    project = Project(tmp_path, "asgi")
+    save(project.path, PROGRAM + project.path.read_text())
+    with WAYS[way](project) as (server, editor):
+        server.serving()
+        editor.attached(3)  # the supervisor, the child, and the spare, which is the last to be started
+        assert editor.sessions == 3
+        check(server, editor)
+        supervisor = server.seen[0]["pid"]
+        below = descendants(supervisor)
+        assert descendants(server.child)
+        os.kill(supervisor, signal.SIGKILL)
+        for pid in [supervisor, *below]:
             gone(pid, 2)
 
 

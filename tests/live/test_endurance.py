@@ -88,7 +88,7 @@ def check(count: int, folder: Path) -> None:
 
 
 def test_restarts_leave_nothing_behind(tmp_path: Path) -> None:
-    check(30, tmp_path)
+    check(15, tmp_path)
 
 
 @pytest.mark.soak

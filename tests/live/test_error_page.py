@@ -141,6 +141,50 @@ def test_no_page_without_reload(name: str, tmp_path: Path) -> None:
         assert SECRET in server.log
 
 
+MISSING = "there is no module 'missing' in "
+GUESSED = "app has neither `application` nor `app` "
+
+
+@pytest.mark.parametrize(("target", "message"), [("missing", MISSING), ("app", GUESSED)])
+def test_what_we_say_ourselves_is_said_once(target: str, message: str, tmp_path: Path) -> None:
+    """There is no line of the user's code to point at; suggestions belong to it."""
+    (tmp_path / "app.py").write_text("def create_app():\n    return None\n")
+    with DevServer(target, "--reload", cwd=tmp_path) as server:
+        failed = server.failed()
+        assert failed["error"].startswith(message)
+        assert failed["traceback"] == ""
+        page = server.get()
+        assert page.text.startswith(failed["error"] + "\n\n")
+        assert page.text.count(message) == 1
+        assert server.stop() == 0
+        end = "\nwaiting for a change\n" if "\n" in failed["error"] else "; waiting for a change\n"
+        assert f"devserver: error: {failed['error']}{end}" in server.log
+        assert server.log.count(message) == 1
+        assert "TargetError" not in server.log
+
+
+def test_breach_is_named_and_the_users_line_shown(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(
+        "async def app(scope, receive, send):\n"
+        "    await send({'type': 'http.response.body', 'body': b''})  # a secret\n"
+    )
+    with DevServer("app", "--reload", "--lifespan", "off", cwd=tmp_path) as server:
+        server.serving()
+        page = json.loads(server.get(Accept="application/json").text)
+        assert page["error"].startswith("the application sent a body before it started the response")
+        assert any(SECRET in line for line in page["traceback"])
+
+
+def test_error_is_the_message_and_no_note_to_it(tmp_path: Path) -> None:
+    ask = "e = RuntimeError('out of cheese\\nand of wine'); e.add_note('buy some'); raise e"
+    PROJECTS["asgi"].make(tmp_path).write_text(answer("one", ask=ask))
+    with DevServer("app:app", "--reload", cwd=tmp_path) as server:
+        server.serving()
+        page = json.loads(server.get(Accept="application/json").text)
+        assert page["error"] == "RuntimeError: out of cheese"
+        assert page["traceback"][-1] == "buy some"
+
+
 def test_failure_after_the_response_has_begun_cuts_the_connection(tmp_path: Path) -> None:
     """A page can no longer be sent; that something is missing must be seen all the same."""
     (tmp_path / "app.py").write_text(

@@ -59,6 +59,19 @@ def test_process_that_ends_itself_is_started_again(tmp_path: Path) -> None:
         assert server.get("/").text == "two"
 
 
+def test_application_that_ends_its_event_loop_is_started_again(tmp_path: Path) -> None:
+    path = PROJECTS["asgi"].make(tmp_path)
+    path.write_text(answer("one", ask="import asyncio; asyncio.get_running_loop().stop()"))
+    with DevServer("app:app", "--reload", "--loop", "asyncio", cwd=tmp_path) as server:
+        for generation in (1, 2, 3):
+            assert server.serving()["generation"] == generation
+            assert server.get("/").text == "one"
+        assert "Event loop stopped" in server.failed()["error"]
+        save(path, answer("two"))
+        assert server.restarted()["generation"] == 4
+        assert server.get("/").text == "two"
+
+
 def test_page_that_is_killed_comes_back(tmp_path: Path) -> None:
     path = PROJECTS["asgi"].make(tmp_path)
     path.write_text("TEXT = (")

@@ -172,6 +172,28 @@ def test_terminal_echoes_after_a_breakpoint(end: str, tmp_path: Path) -> None:
             assert server.echoes
 
 
+def test_nothing_is_left_of_a_supervisor_that_has_threads(tmp_path: Path) -> None:
+    """It cannot fork; what it starts instead knows the terminal, too."""
+    path = PROJECTS["asgi"].make(tmp_path)
+    path.write_text(answer("one", ask="import readline; breakpoint()") + PROGRAMS)
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, threading\n"
+        "if 'DEVSERVER_RUN_MAIN' not in os.environ:\n"
+        "    threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+    )
+    mark = secrets.token_hex(8)
+    env = {MARK: mark, "PYTHONPATH": str(tmp_path)}
+    with OnTerminal("app:app", "--reload", cwd=tmp_path, env=env) as server:
+        server.serving()
+        assert len(list(Path(f"/proc/{server.supervisor}/task").iterdir())) > 1, "the trap is not set"
+        with server.asking():
+            server.reads("(Pdb) ")
+            assert not server.echoes, "the trap is not set"
+            with nothing_is_left(server, mark):
+                kill_supervisor(server)
+        assert server.echoes
+
+
 def test_killed_child_leaves_nothing_but_its_successor(tmp_path: Path) -> None:
     path = PROJECTS["wsgi"].make(tmp_path)
     path.write_text(answer("one") + PROGRAMS)

@@ -133,14 +133,14 @@ class Marked:
         return found
 
 
-@pytest.mark.parametrize("slow", [None, 0.3], ids=["quick", "slow"])
+@pytest.mark.parametrize(("slow", "restarts"), [(None, 10), (0.15, 5)], ids=["quick", "slow"])
 @pytest.mark.parametrize("asked", [True, False], ids=["request", "watcher"])
-def test_lifespans_never_overlap(slow: float | None, asked: bool, tmp_path: Path) -> None:
+def test_lifespans_never_overlap(slow: float | None, restarts: int, asked: bool, tmp_path: Path) -> None:
     """Whether the request after the save or the watcher begins the restart, and with a stream open."""
     project = Marked(tmp_path, slow)
     with DevServer("app:app", "--reload", cwd=project.folder, env=project.env) as server:
         pids = [server.serving()["pid"]]
-        for _ in range(10):
+        for _ in range(restarts):
             with begin(server, "/events"):
                 expected = project.save()
                 if asked:

@@ -1,0 +1,70 @@
+"""How a process ends that somebody waits for.
+
+Python takes an interpreter apart object by object before the process is gone; the more an application
+has loaded, the longer that takes, and its successor waits for it. So what has a meaning is done, and the
+rest is left to the kernel, which takes it all at once.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import stat
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any, NoReturn
+
+
+def leave(code: int, *, whole: bool = False) -> NoReturn:
+    """End this process: join its threads, run its exit handlers, write out what streams hold.
+
+    Where files are open for writing it ends as any other Python program does, since what they hold in
+    memory would be lost. So it does where the system does not say which files are open.
+
+    Args:
+        whole: end as any other program in any case.
+    """
+    threading._shutdown()  # type: ignore[attr-defined] # the first that an interpreter does at its end
+    atexit._run_exitfuncs()
+    flush()
+    if whole or _has_files_to_write():
+        sys.exit(code)
+    os._exit(code)
+
+
+def flush() -> None:
+    """Write out what the standard streams hold, if they can be written to."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):  # user code may have put anything there
+            stream.flush()
+
+
+def _has_files_to_write() -> bool:
+    """Whether files are open for writing, apart from those of log handlers, which write at once."""
+    if sys.platform != "linux":
+        return True
+    import fcntl  # there is none on Windows
+
+    for fd in {int(name) for name in os.listdir("/proc/self/fd")} - set(log_files()) - {0, 1, 2}:
+        with suppress(OSError):  # the one by which the folder was listed is closed by now
+            writes = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
+            status = os.fstat(fd)
+            if writes and stat.S_ISREG(status.st_mode) and status.st_nlink:  # without a name nobody reads it
+                return True
+    return False
+
+
+def log_files() -> Iterator[int]:
+    """The descriptors of log handlers' streams."""
+    for reference in list(logging._handlerList):  # type: ignore[attr-defined] # there is no other way
+        yield _fileno(getattr(reference(), "stream", None))
+
+
+def _fileno(stream: Any) -> int:
+    try:
+        return int(stream.fileno())
+    except Exception:  # whatever a handler may write to
+        return -1

@@ -1,0 +1,239 @@
+"""The supervisor's children: which there are, what they are to each other, and how they end.
+
+At most one is the *current* child, at most one is the *page*; whoever was told to end is *retired*
+until its process is gone, and killed when its grace is over. What children say about connections and
+about their own ends is answered here; the rest is for whoever owns this. Decides neither when a child
+is wanted nor when it must end.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from collections.abc import Callable, Iterator
+
+from devserver.config import Config
+from devserver.process import Kin
+from devserver.process.control import Closed, Message
+from devserver.process.reactor import Reactor
+from devserver.reload.launcher import APP, Launcher, Spawned
+from devserver.reload.prompt import debugged
+from devserver.reload.transit import Transit
+
+logger = logging.getLogger("devserver")
+
+SLACK = 0.25
+"""Seconds beyond its grace after which a child is killed; by then it should have left by itself."""
+
+SLACK_DEBUGGED = 2.0
+"""The same under a debugger, which is slow to say where it has stopped, and to let a process end."""
+
+LATER = 0.1
+"""Seconds after which the next interpreter is started, which takes the processor from the first requests."""
+
+GOING_AWAY, SERVICE_RESTART = 1001, 1012
+"""Close codes of WebSockets (RFC 6455 7.4.1 and its registry)."""
+
+
+class Children:
+    """See the module.
+
+    Attributes:
+        current: the child that loads or serves the application.
+        page: the child that shows why nobody serves it.
+        stopping: nobody is to come after those that end now.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        sockets: list[socket.socket],
+        launcher: Launcher,
+        reactor: Reactor,
+        *,
+        said: Callable[[Spawned, Message], None],
+        ended: Callable[[Spawned, int, str], None],
+    ) -> None:
+        """
+        Args:
+            sockets: bound and listening; every child gets duplicates.
+            launcher: makes the processes.
+            reactor: waits for what they say and for their ends.
+            said: takes the messages that are not about connections or ends.
+            ended: called when a process is gone, with its exit code and its last words.
+        """
+        self.config = config
+        self.current: Spawned | None = None
+        self.page: Spawned | None = None
+        self.stopping = False
+        self._sockets = sockets
+        self._launcher = launcher
+        self._reactor = reactor
+        self._said = said
+        self._ended = ended
+        self._retired: list[Spawned] = []
+        self._prepare_at: float | None = None
+        self._transit = Transit()
+        self._kin = Kin()
+        self._slack = SLACK_DEBUGGED if debugged() else SLACK
+
+    def launch(self, role: str, generation: int, more: Message) -> Spawned:
+        """Start a child and tell it its role.
+
+        Args:
+            more: what it must know besides the configuration.
+        """
+        self._prepare_at = None
+        spawned = self._launcher.launch(role)
+        self._reactor.add(spawned.child.channel, lambda: self._heard(spawned), spawned.child.channel)
+        self._reactor.add(spawned.child.fileno(), lambda: self._exited(spawned))
+        spawned.boot(role, generation, {"config": self.config.to_json(), **more}, self._sockets)
+        if role == APP:
+            self.current = spawned
+        else:
+            self.page = spawned
+        return spawned
+
+    def prepare(self) -> None:
+        """Have the next process ready, but not before the first requests have been answered."""
+        self._prepare_at = time.monotonic() + LATER
+
+    def pass_on(self) -> None:
+        """Give connections in transit to whoever serves now."""
+        for spawned in (self.current, self.page):
+            if spawned is not None and spawned.serving and not spawned.exited:
+                self._transit.pass_on(spawned)
+                return
+
+    # hearing
+
+    def _heard(self, spawned: Spawned) -> None:
+        try:
+            for message, fds in spawned.child.channel.receive():
+                self._take(spawned, message, fds)
+        except Closed:
+            self._reactor.remove(spawned.child.channel)  # its exit is reported by its own descriptor
+
+    def _take(self, spawned: Spawned, message: Message, fds: list[int]) -> None:
+        what = message["say"]
+        if what == "connection":
+            self._transit.take(fds[0], message["data"])
+            self.pass_on()
+        elif what == "received":
+            self._transit.received(spawned)
+        elif what in ("closing", "stopped", "resumed"):
+            if spawned in self._retired:
+                self._put_off(spawned, message)
+        else:
+            self._said(spawned, message)
+
+    def _put_off(self, spawned: Spawned, message: Message) -> None:
+        """A child that drains has a reason to live longer."""
+        if message["say"] == "closing":
+            self._kill_after(spawned, self.config.http.graceful)
+        elif message["say"] == "resumed":
+            self._kill_after(spawned, self.config.reload.grace)
+        elif self.stopping:
+            self._wait_no_more(spawned)
+        else:
+            spawned.kill_at = None
+            logger.warning("the restart waits: %s", message["where"])
+
+    # ending
+
+    def retire_current(self) -> None:
+        """Have the current child drain and end."""
+        for waiting in self._retired if self.stopping else ():
+            if waiting.kill_at is None:
+                self._wait_no_more(waiting)
+        spawned, self.current = self.current, None
+        if spawned is not None:
+            self._retire(spawned)
+            if not spawned.serving and not spawned.failed and not spawned.exited:
+                spawned.child.terminate()  # it loads, and reads no messages
+
+    def retire_page(self) -> None:
+        """Have the page drain and end."""
+        spawned, self.page = self.page, None
+        if spawned is not None:
+            self._retire(spawned)
+
+    def _retire(self, spawned: Spawned) -> None:
+        if not spawned.exited:
+            self._see_off(spawned)
+            self._retired.append(spawned)
+
+    def _see_off(self, spawned: Spawned) -> None:
+        grace = self.config.http.graceful if self.stopping else self.config.reload.grace
+        code = GOING_AWAY if self.stopping else SERVICE_RESTART
+        spawned.tell({"do": "retire", "grace": grace, "code": code, "restart": not self.stopping})
+        self._kill_after(spawned, grace)
+
+    def _wait_no_more(self, spawned: Spawned) -> None:
+        """The end has come for a child that waits for somebody at a breakpoint or a prompt."""
+        if spawned.serving:
+            self._see_off(spawned)
+        else:
+            spawned.child.kill()  # it loads, reads no messages, and has nothing to drain
+
+    def _kill_after(self, spawned: Spawned, grace: float) -> None:
+        spawned.kill_at = time.monotonic() + grace + self._slack
+
+    def deadlines(self) -> Iterator[float]:
+        """When `be_punctual` has something to do, on `time.monotonic`."""
+        due = [self._prepare_at, *(spawned.kill_at for spawned in self._retired)]
+        return (when for when in due if when is not None)
+
+    def be_punctual(self, now: float) -> None:
+        """Do what is due: kill those whose time is over, start the next process."""
+        if self._prepare_at is not None and self._prepare_at <= now:
+            self._prepare_at = None
+            self._launcher.prepare()
+        for spawned in self._retired:
+            if spawned.kill_at is not None and spawned.kill_at <= now:
+                spawned.kill_at = None
+                logger.warning("process %d did not end within its grace and was killed", spawned.child.pid)
+                spawned.child.kill()
+
+    def kill(self) -> None:
+        """Kill all that live; their exits will be reported."""
+        for spawned in self._living():
+            spawned.child.kill()
+
+    def alone(self) -> bool:
+        """Whether nobody retired lives who held the application; when stopping, nobody retired at all."""
+        return not any(spawned.role == APP or self.stopping for spawned in self._retired)
+
+    def close(self) -> None:
+        """Kill all that live, and what they have left behind."""
+        for spawned in self._living():
+            spawned.child.kill()
+            spawned.child.wait()
+        self._launcher.close()
+        self._transit.close()
+        self._kin.end()
+
+    def _living(self) -> list[Spawned]:
+        ours = [*self._retired, self.current, self.page]
+        return [spawned for spawned in ours if spawned is not None and not spawned.exited]
+
+    def _exited(self, spawned: Spawned) -> None:
+        child = spawned.child
+        code = child.exit_code()
+        if code is None:
+            return
+        self._reactor.remove(child.fileno())
+        if self._reactor.remove(child.channel):
+            for message, fds in child.channel.drain():
+                self._take(spawned, message, fds)
+        spawned.exited = True
+        trace = spawned.last_words()
+        child.close()
+        self._transit.lost(spawned)
+        self.pass_on()
+        alive = [*self._living(), *([self._launcher.spare] if self._launcher.spare is not None else [])]
+        self._kin.end(apart_from={other.child.pid for other in alive})
+        if spawned in self._retired:
+            self._retired.remove(spawned)
+        self._ended(spawned, code, trace)

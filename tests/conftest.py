@@ -1,0 +1,56 @@
+"""Tests side by side (`pytest -n 2`), except for those that hold a time against a bound.
+
+A test marked `alone` waits until the tests of the other workers are over, and they wait for it. It is
+a lock for readers and a writer, made of the locks that the kernel keeps on our two folders: there is
+no file to be left behind, and a worker that dies lets go of what it held. Without workers nothing is
+locked. This module knows nothing of what is tested.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parent
+
+GATE, ROOM = FOLDER, FOLDER / "live"
+"""Who wants in holds the gate until he is in the room, so that one who must be alone is not passed by."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let those that must be alone come last, one after the other: they change places less often."""
+    if is_worker(config):
+        items.sort(key=is_alone)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # outermost: the time spent waiting is not the test's
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Run a test beside others, or alone."""
+    if not is_worker(item.config):
+        return (yield)
+    import fcntl  # there is none on Windows, where one worker does
+
+    room = os.open(ROOM, os.O_RDONLY)
+    try:
+        gate = os.open(GATE, os.O_RDONLY)
+        try:
+            fcntl.flock(gate, fcntl.LOCK_EX)
+            fcntl.flock(room, fcntl.LOCK_EX if is_alone(item) else fcntl.LOCK_SH)
+        finally:
+            os.close(gate)
+        return (yield)
+    finally:
+        os.close(room)
+
+
+def is_worker(config: pytest.Config) -> bool:
+    """Whether this process is one of pytest-xdist's workers."""
+    return hasattr(config, "workerinput")
+
+
+def is_alone(item: pytest.Item) -> bool:
+    """Whether a test must be alone."""
+    return item.get_closest_marker("alone") is not None

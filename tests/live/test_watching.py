@@ -1,0 +1,97 @@
+"""What is watched of a running server: beyond its folder, beyond what it reads, and in mid-save."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.live.process import DevServer, save
+from tests.live.projects import PROJECTS, answer
+
+pytestmark = pytest.mark.live
+
+QUICK = ("--reload", "--reload-grace", "0.2")
+
+HALF = """
+open({gate!r}).read()  # waits until somebody has opened it for writing and closed it
+assert not "half-written"
+"""
+
+
+def test_failure_of_a_half_written_save_is_no_news(tmp_path: Path) -> None:
+    """What is executed fails while the file is being written over: nothing is told of it."""
+    path = PROJECTS["asgi"].make(tmp_path)
+    gate = tmp_path.parent / f"{tmp_path.name}-gate"
+    os.mkfifo(gate)
+    with DevServer("app:app", *QUICK, cwd=tmp_path) as server:
+        server.serving()
+        for number in range(3):
+            save(path, HALF.format(gate=str(gate)))
+            server.wait("restart")
+            with open(path, "r+") as file:
+                with open(gate, "w"):  # it is executed now, and fails when this is closed
+                    file.write(answer(f"whole {number}").ljust(200))
+                    file.flush()
+                assert server.wait("change", "failed")["event"] == "change"
+            server.serving()
+            assert server.answered().text == f"whole {number}"
+        assert not server.events("failed")
+
+
+def test_failure_is_told_once_though_nothing_follows_its_half_written_file(tmp_path: Path) -> None:
+    """What is written is left out: no change is noticed, and the failure is told all the same."""
+    path = PROJECTS["asgi"].make(tmp_path)
+    data = tmp_path / "data.log"
+    path.write_text(
+        "import subprocess, sys\n"
+        "open('data.log').read()\n"
+        "subprocess.run([sys.executable, '-c', \"open('data.log', 'a').write('more')\"])\n"
+        "raise RuntimeError('as it is')\n"
+    )
+    data.write_text("begun")
+    with DevServer("app:app", *QUICK, "--reload-exclude", "*.log", cwd=tmp_path) as server:
+        assert server.failed()["error"] == "RuntimeError: as it is"
+
+
+def test_target_elsewhere_is_a_project_with_all_its_data(tmp_path: Path) -> None:
+    here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
+    here.mkdir()
+    elsewhere.mkdir()
+    (elsewhere / "text.txt").write_text("one")
+    source = (
+        PROJECTS["asgi"]
+        .source.replace("answer.TEXT", "TEXT")
+        .replace(
+            "import answer",
+            "import answer, pathlib\nTEXT = pathlib.Path(__file__).with_name('text.txt').read_text()",
+        )
+    )
+    with DevServer(f"{elsewhere}/app.py:app", *QUICK, cwd=here) as server:
+        assert "app.py" in server.failed()["error"]
+        (elsewhere / "answer.py").write_text(answer(""))
+        save(elsewhere / "app.py", source)
+        server.serving()
+        assert server.get("/").text == "one"
+        save(elsewhere / "text.txt", "two")
+        assert server.get("/").text == "two"
+        assert server.restarted()["reason"].endswith("text.txt changed")
+
+
+def test_included_file_that_is_touched_counts_for_nothing(tmp_path: Path) -> None:
+    """And one in a new folder counts."""
+    path = PROJECTS["asgi"].make(tmp_path)
+    (tmp_path / "a.toml").write_text("text")
+    with DevServer("app:app", *QUICK, "--reload-include", "*.toml", cwd=tmp_path) as server:
+        server.serving()
+        for number in range(3):
+            os.utime(tmp_path / "a.toml")
+            save(tmp_path / "a.toml", "text")
+            assert server.get("/").status == 200
+            save(path, answer(f"{number}"))
+            assert server.restarted()["reason"] == "answer.py changed"
+            assert server.get("/").text == f"{number}"
+        (tmp_path / "conf" / "deep").mkdir(parents=True)
+        (tmp_path / "conf" / "deep" / "b.toml").write_text("new")
+        assert server.restarted()["reason"] == "conf/deep/b.toml changed"
