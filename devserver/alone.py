@@ -31,6 +31,9 @@ EXIT_FORCED = 130
 
 
 def run_loop(serving: Serving, config: Config, ready: Callable[[], None]) -> None:
+    for name in ("devserver", "devserver.access"):
+        # Disabled by `logging.config`, as it does by default, if the application has used it.
+        logging.getLogger(name).disabled = False
     import asyncio
 
     from devserver.server import loop_factory
@@ -58,7 +61,6 @@ def serve_alone(config: Config, sockets: list[socket.socket], events: Events, pr
 
     def serve(application: Application) -> int:
         events.emit("loaded", **elapsed())
-        console.revive()
         serving = Serving(config, application, sockets)
         if threading.current_thread() is threading.main_thread():
             _stop_on_signals(serving, config.http.graceful)  # else whoever made the thread sees to them

@@ -103,11 +103,6 @@ def configure(section: config.Log, stream: TextIO | None = None) -> None:
         _add_handlers(section, stream or sys.stderr, by_file)
 
 
-def revive() -> None:
-    """Undo what `logging.config` does by default to loggers that it is not told of: it disables them."""
-    LOGGER.disabled = ACCESS.disabled = False
-
-
 def _add_handlers(section: config.Log, stream: TextIO | None, only_where_none: bool) -> None:
     if stream is None:
         return  # a Windows program without a console

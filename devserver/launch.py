@@ -262,7 +262,6 @@ def _serve_until_told(this: Child, stage: Stage, application: Application, gate:
     from devserver.server import Serving
 
     config = stage.config
-    console.revive()  # the application may have configured logging
     # Ahead of the first request, and while a predecessor drains.
     unseen(threading.Thread(target=gate.settle, name="devserver-digests", daemon=True)).start()
     if not this.wait_for_word():
