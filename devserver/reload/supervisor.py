@@ -46,6 +46,9 @@ RETRY = (1, 2.0)
 PAGES = (3, 10.0)
 """A page that died by itself is put up again at most so often in so many seconds."""
 
+JUDGE = 0.5
+"""Seconds in which an application must say what a change means to it; else it is started anew."""
+
 
 class Supervisor:
     """See the module. `run` is its whole life."""
@@ -199,11 +202,26 @@ class Supervisor:
     def _look(self) -> None:
         """Ask whether something changed."""
         changed = self._watched.changed()
-        if changed:
+        if changed and not self._judged(changed):
             self._changed(changed)
+
+    def _judged(self, paths: list[str]) -> bool:
+        """Leave to the application what a change means, if it has a say, but not for ever."""
+        current = self._children.current
+        if current is None or not current.judges or self._state is not State.SERVING:
+            return False
+        self._report.because(f"{paths[0]} changed")
+        self._timers[Event.CHANGED] = time.monotonic() + JUDGE
+        return current.ask(paths)
+
+    def _handled(self, spawned: Spawned, paths: list[str]) -> None:
+        self._watched.accept(paths)
+        if spawned.answered():
+            self._timers.pop(Event.CHANGED, None)
 
     def _changed(self, paths: list[str]) -> None:
         # The gate of a child and our own watcher notice the same save: one of them is enough.
+        self._timers.pop(Event.CHANGED, None)
         if self._state not in (State.STOPPING, State.STOPPED) and (Event.CHANGED, None) not in self._pending:
             self._report.changed(paths)
             self._raise(Event.CHANGED)
@@ -226,11 +244,14 @@ class Supervisor:
             self._note_reads(spawned, message["entries"])
         elif what == "changed" and spawned.serving:
             self._changed(message["files"])
+        elif what == "handled":
+            self._handled(spawned, message["files"])
         elif what == "loaded":
             self._loaded(spawned)
         elif what == "serving":
             self._timers.pop(Event.SLOW, None)
             spawned.serving = True
+            spawned.judges = message["judges"]
             self._raise(Event.SERVING, spawned)
         elif what == "failed":
             self._failed(spawned, {key: message[key] for key in ("phase", "error", "traceback")})
@@ -264,7 +285,9 @@ class Supervisor:
     def _failed(self, spawned: Spawned, failure: Message) -> None:
         spawned.failed = True
         self._failure = failure
-        if spawned.serving:
+        if failure["phase"] == "check":
+            self._raise(Event.CRASHED_AGAIN, spawned)  # it would find the same when it were started again
+        elif spawned.serving:
             self._lost(spawned, Event.FAILED, failure["error"])
         else:
             self._raise(Event.FAILED, spawned)
@@ -319,8 +342,7 @@ class Supervisor:
         self._children.launch(APP, self._generation, {})
         self._expect()
 
-    def _expect(self) -> None:
-        """Say so if requests have to wait for long."""
+    def _expect(self) -> None:  # so that it is said if requests have to wait for long
         self._timers[Event.SLOW] = time.monotonic() + self._config.reload.load_timeout
 
     def _serve(self) -> None:
@@ -330,6 +352,7 @@ class Supervisor:
 
     def _retire(self) -> None:
         self._timers.pop(Event.SLOW, None)
+        self._timers.pop(Event.CHANGED, None)
         self._children.retire_current()
 
     def _await(self) -> None:

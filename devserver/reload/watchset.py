@@ -100,8 +100,19 @@ class WatchSet:
 
     def add(self, entry: Entry) -> None:
         """Watch for another answer to a question."""
+        if entry.kind is Kind.TREE:
+            self._rules.include(entry.answer or "")
+            self._trees = tuple(self._rules.trees())
+            for path in self._walk(entry.path):
+                self.timeline.expect(path)
+            return
         for path in self.timeline.add(entry):
             self.watcher.watch(path)
+
+    def accept(self, paths: Iterable[str]) -> None:
+        """See `Timeline.accept`."""
+        for path in paths:
+            self.timeline.accept(path)
 
     def recall(self, timeline: Timeline) -> None:
         """Watch what an earlier timeline asked, too: by the answers of now, not of then."""
@@ -194,6 +205,13 @@ class Gate:
                 self._found = self._set.changed()
                 self._unsure = bool(self._found)
             return self._found
+
+    def accept(self, path: str) -> None:
+        """See `Timeline.accept`."""
+        with self._lock:
+            self._set.accept([path])
+            self._found = [each for each in self._found if each != path]
+            self._unsure = True
 
     def settle(self) -> None:
         """What a thread of its own does for ever.
