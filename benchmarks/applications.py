@@ -209,6 +209,7 @@ def fastapi(folder: Path) -> Project:
 
 
 SETTINGS = """
+import os
 from pathlib import Path
 
 BASE_DIR = Path(__file__).parent.parent
@@ -217,13 +218,19 @@ DEBUG = True
 ALLOWED_HOSTS = ["*"]
 ROOT_URLCONF = "site1.urls"
 WSGI_APPLICATION = "site1.wsgi.application"
+# What brings a `runserver` of its own goes first; daphne's wants to know an ASGI application.
+FIRST = os.environ.get("BENCH_APPS", "").split()
+if "daphne" in FIRST:
+    ASGI_APPLICATION = "site1.asgi.application"
 INSTALLED_APPS = [
+    *FIRST,
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
+    $MORE
     *[f"part{number}" for number in range(%d)],
 ]
 MIDDLEWARE = [
@@ -267,6 +274,7 @@ def token(request):
 urlpatterns = [
     path("", token),
     path("admin/", admin.site.urls),
+    $MORE
     *[path(f"part{number}/", include(f"part{number}.urls")) for number in range(%d)],
 ]
 """
@@ -340,6 +348,26 @@ urlpatterns = [path(f"{at}/{name}/<int:pk>/", view) for at, (name, view) in enum
 """)
 
 
+PART_API = Template("""
+from rest_framework import routers, serializers, viewsets
+
+from $name import models
+
+router = routers.SimpleRouter()
+
+
+def view_of(model):
+    meta = type("Meta", (), {"model": model, "fields": "__all__"})
+    serializer = type(f"{model.__name__}Serializer", (serializers.ModelSerializer,), {"Meta": meta})
+    attributes = {"queryset": model.objects.all(), "serializer_class": serializer}
+    return type(f"{model.__name__}View", (viewsets.ModelViewSet,), attributes)
+
+
+for number in range(%d):
+    router.register(f"record{number}", view_of(getattr(models, f"Record{number}")))
+""")
+
+
 def _part(name: str) -> dict[str, str]:
     models = "from django.db import models\n" + "".join(MODEL.substitute(n=n) for n in range(MODELS))
     return {
@@ -352,7 +380,7 @@ def _part(name: str) -> dict[str, str]:
     }
 
 
-def django(folder: Path) -> Project:
+def django(folder: Path, more_apps: str = "", more_urls: str = "") -> Project:
     """A Django project of thirty applications with five models each, their forms, views and admin pages."""
     put(
         folder,
@@ -360,8 +388,8 @@ def django(folder: Path) -> Project:
             "leaf.py": LEAF,
             "manage.py": MANAGE,
             "site1/__init__.py": "",
-            "site1/settings.py": SETTINGS % DJANGO_APPS,
-            "site1/urls.py": URLS % DJANGO_APPS,
+            "site1/settings.py": SETTINGS.replace("$MORE", more_apps) % DJANGO_APPS,
+            "site1/urls.py": URLS.replace("$MORE", more_urls) % DJANGO_APPS,
             "site1/asgi.py": GATEWAY.substitute(kind="asgi"),
             "site1/wsgi.py": GATEWAY.substitute(kind="wsgi"),
         },
@@ -371,11 +399,23 @@ def django(folder: Path) -> Project:
     return Project(folder, folder / "leaf.py", asgi="site1.asgi:application", wsgi="site1.wsgi:application")
 
 
+def django_big(folder: Path) -> Project:
+    """The same with REST framework: a serializer and a view set for each model."""
+    api = '*[path(f"api{n}/", include(import_module(f"part{n}.api").router.urls)) for n in range(%d)],'
+    project = django(folder, '"rest_framework",', api % DJANGO_APPS)
+    for number in range(DJANGO_APPS):
+        put(folder, {f"part{number}/api.py": PART_API.substitute(name=f"part{number}") % MODELS})
+    urls = folder / "site1" / "urls.py"
+    urls.write_text("from importlib import import_module\n\n" + urls.read_text().lstrip())
+    return project
+
+
 APPLICATIONS: dict[str, Callable[[Path], Project]] = {
     "asgi": asgi,
     "wsgi": wsgi,
     "fastapi": fastapi,
     "django": django,
+    "django_big": django_big,
 }
 
 

@@ -72,6 +72,18 @@ RELOADING = (
     Command("granian", "asgi", "{bin}/granian {target} --interface asgi --reload --port {port}"),
     Command("hypercorn", "asgi", "{bin}/hypercorn {target} --reload -b 127.0.0.1:{port}"),
     Command("runserver", "wsgi", "{python} manage.py runserver {port}", needs="manage.py"),
+    Command(
+        "runserver (daphne)",
+        "asgi",
+        "/usr/bin/env BENCH_APPS=daphne {python} manage.py runserver {port}",
+        needs="manage.py",
+    ),
+    Command(
+        "runserver (devserver)",
+        "wsgi",
+        "/usr/bin/env BENCH_APPS=devserver.django {python} manage.py runserver {port} --no-access-log",
+        needs="manage.py",
+    ),
     Command("waitress (hupper)", "wsgi", "{bin}/hupper -m waitress --port {port} {target}"),
     Command("werkzeug", "wsgi", "{python}", _WERKZEUG.replace("RELOAD", "True")),
     Command("devserver", "wsgi", "{bin}/devserver {target} --reload --port {port} --no-access-log"),

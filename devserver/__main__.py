@@ -7,12 +7,13 @@ def main() -> None:
 
     channel = adopt()
     if channel is not None:
+        from devserver.django.bare import program
         from devserver.launch import child
         from devserver.process.ending import leave
         from devserver.reload.prompt import debugged
 
         # Debuggers have threads of their own, and more to do at the end than exit handlers say.
-        leave(child(channel), whole=debugged())
+        leave(child(channel, program), whole=debugged())
     from devserver.cli import main as command_line
 
     command_line()

@@ -36,7 +36,8 @@ ABOUT = """\
 Serve a WSGI or ASGI application, and restart it on save with --reload.
 
 TARGET is module:attribute or path/to/file.py:attribute. The attribute defaults to application or
-app, the module to the first of main, app, wsgi and asgi that has one.
+app, the module to the first of main, app, wsgi and asgi that has one. Without TARGET, a folder with
+a manage.py is served as manage.py runserver would.
 """
 
 ALSO = """\
@@ -179,9 +180,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         config = COMMAND.main(arguments, prog_name="devserver", standalone_mode=False)
         if not isinstance(config, Config):
             sys.exit(0)  # --help, --version, --explain or --explain-config has said it all
+        from devserver.django.bare import program
         from devserver.launch import start
 
-        sys.exit(start(config))
+        sys.exit(start(config, program=program))
     except DevserverError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)

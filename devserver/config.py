@@ -121,14 +121,11 @@ class Reload:
         "What a restart executes: what comes after the change (warm), or all (cold).",
         kind=choice("auto", "warm", "cold"),
     )
-    checkpoints: int = option(
-        4, "Keep so many checkpoints for warm restarts at most.", kind=integer(1), flag="checkpoints"
-    )
+    checkpoints: int = option(4, "Keep so many checkpoints for warm restarts at most.", kind=integer(1))
     checkpoint_memory: float = option(
         1.5,
         "Keep fewer when these need more than so many times the memory of cold restarts.",
         kind=factor(1.0),
-        flag="checkpoint-memory",
     )
     poll: bool = option(False, "Watch by looking, where the system tells nothing.", kind=SWITCH)
     load_timeout: float = option(

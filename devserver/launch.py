@@ -14,17 +14,15 @@ import gc
 import importlib
 import logging
 import os
-import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from devserver import console
+from devserver.alone import run_loop
 from devserver.config import Config
-from devserver.errors import DevserverError
 from devserver.events import Events
 from devserver.process import Terminal, adopt, guard, listeners_from
 from devserver.process.control import Channel, Closed, Message
@@ -37,18 +35,22 @@ if TYPE_CHECKING:
     from devserver.reload.child import Child, Stepwise
     from devserver.reload.launcher import Launcher
     from devserver.reload.loader import Recorder
-    from devserver.server import Serving
+    from devserver.reload.watchset import Gate
+    from devserver.stage import Program, Stage
 
 logger = logging.getLogger("devserver")
 
-EXIT_FORCED = 130
-"""After a second Ctrl-C."""
+
+def target(stage: Stage) -> int:
+    """The program that serves what `--target` names, or what is found without one."""
+    return stage.serve(_load(stage.config))
 
 
-def start(config: Config, *, spare: bool = True) -> int:
+def start(config: Config, *, spare: bool = True, program: Program = target) -> int:
     """Serve as the configuration says, until told to stop. Returns the exit code.
 
     Args:
+        program: loads the application where there is no supervisor, whose child has one of its own.
         spare: whether this program, started again, runs no user code before it is told its role.
 
     Raises:
@@ -60,13 +62,15 @@ def start(config: Config, *, spare: bool = True) -> int:
     listeners = bind(config.bind)
     events = Events.open(config.log.events)
     try:
-        target = str(config.app.target or "the application found")
-        for line in console.banner(_urls(config, listeners), target, config.reload.enabled):
+        name = str(config.app.target or "the application found")
+        for line in console.banner(_urls(config, listeners), name, config.reload.enabled):
             logger.info("%s", line)
         events.emit("listening", url=listeners.urls[0], urls=listeners.urls, pid=os.getpid())
         if config.reload.enabled:
             return _supervise(config, listeners.sockets, events, spare)
-        return _serve_alone(config, listeners.sockets, events)
+        from devserver.alone import serve_alone
+
+        return serve_alone(config, listeners.sockets, events, program)
     finally:
         listeners.close()
         events.close()
@@ -103,82 +107,6 @@ def _load(config: Config) -> Application:
     if section.target is None:
         section = replace(section, target=discover(section.app_dir))
     return load(section)
-
-
-def _run(serving: Serving, config: Config, ready: Callable[[], None]) -> None:
-    import asyncio
-
-    from devserver.server import loop_factory
-
-    with asyncio.Runner(loop_factory=loop_factory(config.http.loop)) as runner:
-        runner.run(serving.run(ready))
-
-
-# one process
-
-
-def _serve_alone(config: Config, sockets: list[socket.socket], events: Events) -> int:
-    from time import perf_counter
-
-    from devserver.gateway.lifespan import StartupFailed
-    from devserver.server import Serving
-
-    began = perf_counter()
-    events.emit("starting", target=str(config.app.target))
-    try:
-        application = _load(config)
-    except DevserverError as error:
-        events.emit("failed", phase="load", error=str(error), traceback="")
-        raise
-    except Exception as error:  # user code
-        trace = console.format_failure(error)
-        events.emit("failed", phase="load", error=str(error), traceback=trace)
-        logger.error("%s", trace.rstrip())
-        return 1
-    events.emit("loaded", generation=1, pid=os.getpid(), seconds=round(perf_counter() - began, 4))
-    serving = Serving(config, application, sockets)
-    _stop_on_signals(serving, config.http.graceful)
-
-    def ready() -> None:
-        events.emit("serving", generation=1, pid=os.getpid(), seconds=round(perf_counter() - began, 4))
-
-    try:
-        _run(serving, config, ready)
-    except StartupFailed as error:
-        events.emit("failed", phase="lifespan", error=str(error), traceback="")
-        logger.error("%s", console.format_failure(error.__cause__).rstrip() if error.__cause__ else error)
-        return 3
-    events.emit("stopped")
-    return 0
-
-
-def _stop_on_signals(serving: Serving, graceful: float) -> None:
-    """The first signal drains, the second ends at once.
-
-    Python's own handlers, not the loop's: they run even while a view blocks the loop.
-    """
-    came: list[int] = []
-
-    def stop(signum: int, frame: FrameType | None) -> None:
-        came.append(signum)
-        if len(came) > 1:
-            _leave(EXIT_FORCED)
-        # In a thread: the lock within `stop` may be held by the very code that this interrupts.
-        threading.Thread(target=serving.stop, args=(graceful,), daemon=True).start()
-        last = threading.Timer(2 * graceful + 1, _leave, (0,))
-        last.daemon = True
-        last.start()
-
-    for name in ("SIGINT", "SIGTERM", "SIGBREAK"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), stop)
-
-
-def _leave(code: int) -> None:
-    from devserver.process.ending import flush
-
-    flush()
-    os._exit(code)
 
 
 # a supervisor and its children
@@ -228,9 +156,14 @@ def _prepare() -> None:
             pass  # optional
 
 
-def child(channel: Channel) -> int:
-    """Be the child that the supervisor at the other end of `channel` wants. Returns the exit code."""
+def child(channel: Channel, program: Program = target) -> int:
+    """Be the child that the supervisor at the other end of `channel` wants. Returns the exit code.
+
+    Args:
+        program: loads the application; a page has none.
+    """
     from devserver.process.signals import leave_interrupts
+    from devserver.reload.child import Child
     from devserver.reload.prompt import debugged
 
     leave_interrupts()
@@ -251,20 +184,23 @@ def child(channel: Channel) -> int:
     sockets = listeners_from(message, fds)
     for sock in sockets:
         sock.setblocking(False)
-    role = {"app": _serve_application, "page": _serve_page}[message["role"]]
-    code = role(channel, config, sockets, message)
+    this = Child(channel, config.http.graceful)
+    if message["role"] == "page":
+        code = _serve_page(this, config, sockets, message)
+    else:
+        code = _serve_application(this, config, sockets, message, program)
     # Debuggers stop at any other SystemExit, at each restart. The supervisor has been told how this ends.
     return 0 if debugged() else code
 
 
-def _serve_application(channel: Channel, config: Config, sockets: list[socket.socket], boot: Message) -> int:
-    from devserver.devtools.error_page import for_exceptions
-    from devserver.reload.child import EXIT_FAILED, Child, Retired
+def _serve_application(
+    this: Child, config: Config, sockets: list[socket.socket], boot: Message, program: Program
+) -> int:
+    from devserver.reload.child import EXIT_FAILED, Retired
     from devserver.reload.loader import Recorder
-    from devserver.reload.prompt import unseen
-    from devserver.reload.timeline import Entry, Kind
+    from devserver.reload.timeline import Entry, tree_entry
     from devserver.reload.watchset import Gate, roots_of
-    from devserver.server import Serving
+    from devserver.stage import Stage
 
     # The application still finds them in `os.environ`. What it starts inherits them no more: a Flask
     # or Django server would take itself for the child of a reloader of its own. One that is started with
@@ -273,60 +209,99 @@ def _serve_application(channel: Channel, config: Config, sockets: list[socket.so
     # not be copied.
     os.unsetenv("RUN_MAIN")
     os.unsetenv("WERKZEUG_RUN_MAIN")
-    this = Child(channel, config.http.graceful)
-    section = config.app
-    noted: dict[tuple[Kind, str], Entry] = {}
-    gate: Gate | None = None
+    gate = Gate(config)
 
     def report(entry: Entry) -> None:
         this.say("read", entries=[entry.to_json()])
-        noted[entry.kind, entry.path] = entry
-        if gate is not None:
-            gate.add(entry)
+        gate.add(entry)
 
     recorder = Recorder(report, roots_of(config))
     warm = _checkpoints(this, recorder, boot)
 
-    def load() -> Application:
+    def serve(application: Application) -> int:
+        if warm is not None:
+            warm.stop()
+        recorder.serving()
+        os.environ.pop("WERKZEUG_RUN_MAIN", None)
+        stage.outcome.append(EXIT_FAILED)
+        stage.outcome[:] = [_serve_until_told(this, stage, application, gate)]
+        return stage.outcome[0]
+
+    stage = Stage(
+        config,
+        sockets,
+        serve,
+        fail=lambda error: this.unfit(error, console.format_failure),
+        restart=lambda path: _none(this.noticed(lambda: [path], config.reload.grace)),
+        watch=lambda folder, pattern: report(tree_entry(folder, pattern)),
+        accept=gate.accept,
+    )
+
+    def play() -> int:
         recorder.start()
         try:
             if warm is not None:
                 warm.start()
-            if section.env_file is not None:
-                recorder.file(section.env_file)
-            application = _load(config)
-            if warm is not None:
-                warm.stop()
-            return application
+            if config.app.env_file is not None:
+                recorder.file(config.app.env_file)
+            return stage.play(program)
         finally:
-            recorder.serving()
+            if not stage.outcome:
+                recorder.serving()
 
     try:
-        application = this.load(load)
-        gate = Gate(config)
-        for entry in list(noted.values()):
-            gate.add(entry)
-        # Ahead of the first request, and while a predecessor drains.
-        unseen(threading.Thread(target=gate.settle, name="devserver-digests", daemon=True)).start()
-        os.environ.pop("WERKZEUG_RUN_MAIN", None)
-        if not this.wait_for_word():
-            return EXIT_FAILED
+        code: int = this.load(play)
     except Retired:
         return EXIT_FAILED
     except BaseException as error:  # user code, and SystemExit is a failure like any other
         return this.load_failed(error, console.format_failure, recorder.settle)
+    return code
+
+
+def _none(whatever: object) -> None:
+    """For a callback whose result says nothing to who calls it."""
+
+
+def _serve_until_told(this: Child, stage: Stage, application: Application, gate: Gate) -> int:
+    """Wait for the word, then serve what has been loaded. Returns the exit code."""
+    from devserver.devtools.error_page import for_exceptions
+    from devserver.reload.child import EXIT_FAILED
+    from devserver.reload.prompt import unseen
+    from devserver.server import Serving
+
+    config = stage.config
+    gate.open()
+    # Ahead of the first request, and while a predecessor drains.
+    unseen(threading.Thread(target=gate.settle, name="devserver-digests", daemon=True)).start()
+    if not this.wait_for_word():
+        return EXIT_FAILED
+
+    def changed() -> list[str]:
+        files = gate.changed()
+        return stage.on_change(files) if files else files
+
+    def hear(message: Message, fds: list[int]) -> None:
+        if message["do"] == "judge":
+            this.judge(message["files"], stage.on_change, config.reload.grace)
+        else:
+            this.adopt(serving, message, fds)
+
+    def ready() -> None:
+        this.serving(judges=stage.has_say)
+        stage.on_serving()
+
     serving = Serving(
         config,
         application,
-        sockets,
+        stage.sockets,
         on_error=for_exceptions(config.reload.error_page, console.format_failure),
         on_closing=this.closing,
-        gate=lambda: not this.noticed(gate.changed, config.reload.grace),
+        gate=lambda: not this.noticed(changed, config.reload.grace),
         hand_over=this.hand_over,
     )
-    this.attend(serving, lambda message, fds: this.adopt(serving, message, fds))
+    this.attend(serving, hear)
     try:
-        _run(serving, config, this.serving)
+        run_loop(serving, config, ready)
     except BaseException as error:  # a lifespan that fails, or what the application did to the loop
         return this.failed(error.__cause__ or error, console.format_failure)
     return this.ended()
@@ -340,12 +315,10 @@ def _checkpoints(this: Child, recorder: Recorder, boot: Message) -> Stepwise | N
     return None
 
 
-def _serve_page(channel: Channel, config: Config, sockets: list[socket.socket], boot: Message) -> int:
+def _serve_page(this: Child, config: Config, sockets: list[socket.socket], boot: Message) -> int:
     from devserver.devtools.error_page import Failure, PageGateway
-    from devserver.reload.child import Child
     from devserver.server import Serving
 
-    this = Child(channel, config.http.graceful)
     gateway = PageGateway(Failure(**boot["failure"]), config.reload.error_page)
 
     def ask() -> bool:
@@ -363,5 +336,5 @@ def _serve_page(channel: Channel, config: Config, sockets: list[socket.socket], 
     serving = Serving(config, gateway, sockets, on_closing=this.closing, gate=ask, hand_over=this.hand_over)
     this.load(lambda: None)
     this.attend(serving, hear)
-    _run(serving, config, this.serving)
+    run_loop(serving, config, this.serving)
     return this.ended()

@@ -19,8 +19,9 @@ FLOORS = [
     {"gateway", "reload"},
     {"devtools"},
     {"server"},
+    {"alone", "stage"},
     {"embedded", "launch"},
-    {"cli", "__main__"},
+    {"cli", "django", "__main__"},
 ]
 SEPARATE = [
     ("gateway", "reload"),

@@ -710,7 +710,7 @@ def test_names_that_are_no_utf_8(folder: Folder) -> None:
 
 
 def test_paths_that_cannot_be(folder: Folder) -> None:
-    for kind in Kind:
+    for kind in ASK:
         folder.ask(kind, "nul\0")
     assert folder.changes() == []
     assert folder.timeline.changes(None) == []

@@ -222,7 +222,7 @@ def test_too_many_folders_are_said_once_and_not_by_a_gate(
     with closing(WatchSet(made)) as watched:
         for _ in range(3):
             watched.begin(made)
-        Gate(made)
+        Gate(made).open()
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     assert "--reload-exclude" in caplog.text
 
@@ -266,7 +266,9 @@ def test_a_module_brings_no_folder_of_its_own(tmp_path: Path, target: Any) -> No
 @pytest.fixture
 def gate(tmp_path: Path) -> Iterator[Gate]:
     made = Gate(config(tmp_path))
+    made.open()
     yield made
+    assert made._set is not None
     made._set.close()
 
 
@@ -383,6 +385,7 @@ def test_preparing_leaves_nothing_to_be_imported(tmp_path: Path) -> None:
         made = config.Config("app:app", reload=True, app_dir={str(tmp_path)!r}, reload_include=["*.toml"])
         before = set(sys.modules)
         gate = watchset.Gate(made)
+        gate.open()
         recorder = loader.Recorder(gate.add, watchset.roots_of(made))
         recorder.start()
         sys.path.insert(0, {str(tmp_path)!r})

@@ -50,6 +50,7 @@ class Kind(Enum):
     LIST = "list"  # which names are in a folder
     PATH = "path"  # is there a file, a folder or nothing
     NAME = "name"  # is there a module of that name in a folder
+    TREE = "tree"  # none: whatever is below a folder counts, read or not
 
 
 @dataclass(slots=True)
@@ -62,7 +63,8 @@ class Entry:
         answer: FILE: digest in hex, "" if it cannot be read, None if it has not been taken (then
             what is in the file as long as its fingerprint is the same); LIST: the names, each
             behind a slash, or a digest of them behind "#", "" if it is no folder; PATH: "file",
-            "folder" or ""; NAME: the names that would be taken for the module, with spaces.
+            "folder" or ""; NAME: the names that would be taken for the module, with spaces; TREE: a
+            pattern of the rules.
         fingerprint: of a FILE when it was read, of a LIST when it was listed.
         names: of a FILE that was imported, the answer to NAME for it: two questions in one message.
         tick: running number in a timeline.
@@ -174,6 +176,16 @@ def list_entry(folder: str) -> Entry:
     if len(names) > LIST_LIMIT:
         names = "#" + digest_of(names.encode("utf-8", "surrogatepass"))
     return Entry(Kind.LIST, folder, names or "/", fingerprint)
+
+
+def tree_entry(folder: str, pattern: str) -> Entry:
+    """That files below a folder count, read or not.
+
+    Args:
+        pattern: what they are called, as for `--reload-include`, from the folder on.
+    """
+    plain = "".join("\\" + letter if letter in "*?[]\\" else letter for letter in folder)
+    return Entry(Kind.TREE, folder, f"{plain}/{pattern}")
 
 
 def path_entry(path: str) -> Entry:

@@ -14,7 +14,8 @@ What a child says:
     loaded      the application is loaded; the word to serve it is awaited
     serving     it answers
     failed      it could not be loaded or started up
-    changed     the gate has noticed a change
+    changed     the gate has noticed a change, or the application has judged one
+    handled     the application has dealt with a change
     asked       a request has come to the page, and is held
     connection  to be handed over, with its descriptor;  received: one that was
     closing     drained; the lifespan shuts down
@@ -22,7 +23,7 @@ What a child says:
     stopped     somebody is at a breakpoint, and the end waits;  resumed: no more
     stdin       the application reads the terminal, or has done so
 
-What it is told: `boot`, `serve`, `retire`, `connection`; a page also `show` and `answer`.
+What it is told: `boot`, `serve`, `judge`, `retire`, `connection`; a page also `show` and `answer`.
 """
 
 from __future__ import annotations
@@ -128,7 +129,7 @@ class Child:
         self._retire_lock = threading.Lock()
         self._service: Service | None = None
         self._on_message: OnMessage = _nothing
-        self._retiring = False
+        self._retiring = self._unfit = False
         self._restart = False
         self._closing = threading.Event()
         self._ended = threading.Event()
@@ -211,7 +212,7 @@ class Child:
         except Retired:
             return EXIT_FAILED
 
-    def failed(self, error: BaseException, describe: Callable[[BaseException], str]) -> int:
+    def failed(self, error: BaseException, describe: Callable[[BaseException], str], phase: str = "") -> int:
         """Report what user code raised. Returns the exit code."""
         if isinstance(error, SystemExit):
             summary = f"the application called sys.exit({'' if error.code is None else repr(error.code)})"
@@ -220,7 +221,7 @@ class Child:
         trace = describe(error)
         # An error of ours that points at no line of the user's is all that there is to say.
         trace = "" if trace.strip() == summary else trace
-        self.say("failed", phase=self.phase, error=summary, traceback=trace)
+        self.say("failed", phase=phase or self.phase, error=summary, traceback=trace)
         return EXIT_FAILED
 
     # serving
@@ -239,14 +240,36 @@ class Child:
         signal.signal(signal.SIGTERM, self._interrupt)
         self._start(self._listen, "devserver-control")
 
-    def serving(self) -> None:
-        """The application answers requests."""
+    def serving(self, judges: bool = False) -> None:
+        """The application answers requests.
+
+        Args:
+            judges: whether it wants to say itself what a change means to it.
+        """
         self.phase = "serve"
-        self.say("serving")
+        self.say("serving", judges=judges)
+
+    def judge(self, files: list[str], on_change: Callable[[list[str]], list[str]], grace: float) -> None:
+        """Have the application say what a change means that the supervisor has noticed; in a thread."""
+
+        def ask() -> None:
+            left = on_change(files)
+            if not left:
+                self.say("handled", files=files)
+            else:
+                self.noticed(lambda: left, grace)
+
+        self._start(ask, "devserver-judge")
+
+    def unfit(self, error: BaseException, describe: Callable[[BaseException], str]) -> None:
+        """Report that what is served should not be; any thread. The supervisor ends this process."""
+        if not self._retiring:
+            self._unfit = True  # from now on no request is begun here
+            self.failed(error, describe, "check")
 
     def noticed(self, changed: Callable[[], list[str]], grace: float) -> bool:
         """Ask the gate, in the event loop. True: what is served is old, and this process is ending."""
-        if self._retiring:
+        if self._retiring or self._unfit:
             return True
         files = changed()
         if files:

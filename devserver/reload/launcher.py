@@ -36,6 +36,8 @@ class Spawned:
         loaded, serving, failed: what it has said.
         exited: the process is gone.
         kill_at: when it is killed, on `time.monotonic`; None while it is not retired.
+        judges: its application wants to say itself what a change means.
+        unjudged: so many changes it has not answered yet.
         at: what it said last that it would read.
         resumed: it goes on from a checkpoint.
     """
@@ -48,6 +50,8 @@ class Spawned:
         self.loaded = False
         self.serving = False
         self.failed = False
+        self.judges = False
+        self.unjudged = 0
         self.exited = False
         self.kill_at: float | None = None
         self.at = ""
@@ -67,6 +71,16 @@ class Spawned:
         except Closed:
             return False
         return True
+
+    def ask(self, paths: list[str]) -> bool:
+        """Ask what a change means to the application; whether that could be sent."""
+        self.unjudged += 1
+        return self.tell({"do": "judge", "files": paths})
+
+    def answered(self) -> bool:
+        """Note an answer to `ask`; whether no other is awaited."""
+        self.unjudged -= 1
+        return not self.unjudged
 
     def boot(self, role: str, generation: int, message: Message, sockets: Sequence[socket.socket]) -> None:
         """Tell it what to be."""

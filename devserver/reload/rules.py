@@ -189,6 +189,14 @@ class Rules:
         self._tops |= self._environments
         self._states.clear()
 
+    def include(self, text: str) -> None:
+        """Learn of one more pattern of `--reload-include`."""
+        pattern = self._compile(text, Kind.ALWAYS, "--reload-include")
+        if all(known.verdict != pattern.verdict for known in self._include):
+            self._include.append(pattern)
+            self._tops |= set(pattern.heads)
+            self._states.clear()
+
     def _folder_state(self, path: str) -> _State:
         state = self._states.get(path)
         if state is None:

@@ -24,9 +24,10 @@ from devserver.process.signals import Signals, wanted
 from devserver.reload.by_hand import ByHand
 from devserver.reload.chain import Checkpoint
 from devserver.reload.children import Children
-from devserver.reload.launcher import APP, PAGE, Launcher, Spawned, describe_exit
+from devserver.reload.launcher import APP, Launcher, Spawned, describe_exit
 from devserver.reload.machine import Action, Attempts, Event, State, step
-from devserver.reload.report import Report, crash, slow
+from devserver.reload.page import Page
+from devserver.reload.report import Report, crash
 from devserver.reload.timeline import Entry
 from devserver.reload.warm import Warm, is_wanted
 from devserver.reload.watchset import WatchSet
@@ -45,8 +46,8 @@ HEAL = (2, 10.0)
 RETRY = (1, 2.0)
 """A failed start is tried again for a request at most so often in so many seconds."""
 
-PAGES = (3, 10.0)
-"""A page that died by itself is put up again at most so often in so many seconds."""
+JUDGE = 0.5
+"""Seconds in which an application must say what a change means to it; else it is started anew."""
 
 
 WARM = (2, 2.0)
@@ -94,10 +95,9 @@ class Supervisor:
         self._unsettled: float | None = None
         self._generation = 0
         self._failure: Message = {}
-        self._shown: Message = {}
         self._heal = Attempts(*HEAL)
         self._retry = Attempts(*RETRY)
-        self._pages = Attempts(*PAGES)
+        self._page = Page(self._children)
         self._finished = False
         self._actions: dict[Action, Callable[[], None]] = {
             Action.SPAWN: self._spawn,
@@ -108,8 +108,8 @@ class Supervisor:
             Action.AWAIT: self._await,
             Action.SETTLE: self._settle,
             Action.SHOW: self._show,
-            Action.SHOW_LOADING: self._show_loading,
-            Action.SHOW_AGAIN: lambda: self._put_up(self._shown),
+            Action.SHOW_LOADING: lambda: self._page.show_loading(self._generation, again=False),
+            Action.SHOW_AGAIN: lambda: self._page.show_again(self._generation),
             Action.ANNOUNCE: self._announce,
             Action.KILL: self._children.kill,
             Action.FINISH: self._finish,
@@ -192,11 +192,26 @@ class Supervisor:
     def _look(self) -> None:
         """Ask whether something changed."""
         changed = self._watched.changed()
-        if changed:
+        if changed and not self._judged(changed):
             self._changed(changed)
+
+    def _judged(self, paths: list[str]) -> bool:
+        """Leave to the application what a change means, if it has a say, but not for ever."""
+        current = self._children.current
+        if current is None or not current.judges or self._state is not State.SERVING:
+            return False
+        self._report.because(f"{paths[0]} changed")
+        self._timers[Event.CHANGED] = time.monotonic() + JUDGE
+        return current.ask(paths)
+
+    def _handled(self, spawned: Spawned, paths: list[str]) -> None:
+        self._watched.accept(paths)
+        if spawned.answered():
+            self._timers.pop(Event.CHANGED, None)
 
     def _changed(self, paths: list[str]) -> None:
         # The gate of a child and our own watcher notice the same save: one of them is enough.
+        self._timers.pop(Event.CHANGED, None)
         if self._state not in (State.STOPPING, State.STOPPED) and (Event.CHANGED, None) not in self._pending:
             self._report.changed(paths)
             self._raise(Event.CHANGED)
@@ -225,11 +240,14 @@ class Supervisor:
             self._warm.barrier(message["reason"], message["where"])
         elif what == "changed" and spawned.serving:
             self._changed(message["files"])
+        elif what == "handled":
+            self._handled(spawned, message["files"])
         elif what == "loaded":
             self._loaded(spawned)
         elif what == "serving":
             self._timers.pop(Event.SLOW, None)
             spawned.serving = True
+            spawned.judges = message["judges"]
             self._raise(Event.SERVING, spawned)
         elif what == "failed":
             self._failed(spawned, {key: message[key] for key in ("phase", "error", "traceback")})
@@ -240,7 +258,7 @@ class Supervisor:
         if (Event.CHANGED, None) in self._pending:
             return
         if self._state in (State.STARTING, State.DRAINING) and Event.SLOW not in self._timers:
-            self._show_loading(again=True)  # it stands elsewhere by now
+            self._page.show_loading(self._generation, again=True)  # it stands elsewhere by now
         page.tell({"do": "answer"})
         if self._state is State.WAITING and self._retry.allow(time.monotonic()):
             self._report.because("a request came while the start had failed")
@@ -263,7 +281,9 @@ class Supervisor:
     def _failed(self, spawned: Spawned, failure: Message) -> None:
         spawned.failed = True
         self._failure = failure
-        if spawned.serving:
+        if failure["phase"] == "check":
+            self._raise(Event.CRASHED_AGAIN, spawned)  # it would find the same when it were started again
+        elif spawned.serving:
             self._lost(spawned, Event.FAILED, failure["error"])
         else:
             self._raise(Event.FAILED, spawned)
@@ -275,10 +295,8 @@ class Supervisor:
         self._warm.gone(spawned)
         if spawned is self._children.page:
             self._children.page = None
-            if self._pages.allow(time.monotonic()):
+            if self._page.may_return(how):
                 self._raise(Event.PAGE_LOST)
-            else:
-                logger.error("the error page's process %s; requests wait", how)
         elif spawned is not self._children.current:
             self._await()
         elif not spawned.failed:
@@ -349,6 +367,7 @@ class Supervisor:
 
     def _retire(self) -> None:
         self._timers.pop(Event.SLOW, None)
+        self._timers.pop(Event.CHANGED, None)
         self._children.retire_current()
 
     def _await(self) -> None:
@@ -363,22 +382,7 @@ class Supervisor:
     def _show(self) -> None:
         if self._report.failed(self._generation, self._failure):
             self._watched.recall(self._served)
-        self._put_up({"status": 500, **self._failure})
-
-    def _show_loading(self, again: bool = False) -> None:
-        current = self._children.current
-        if current is None:
-            return
-        failure = slow(time.monotonic() - current.began, current.at, current.loaded)
-        logger.log(logging.DEBUG if again else logging.WARNING, "%s", failure["error"])
-        self._put_up({"status": 503, **failure})
-
-    def _put_up(self, failure: Message) -> None:
-        self._shown = failure
-        if self._children.page is None:
-            self._children.launch(PAGE, self._generation, {"failure": failure})
-        else:
-            self._children.page.tell({"do": "show", "failure": failure})
+        self._page.show(self._generation, self._failure)
 
     def _announce(self) -> None:
         current = self._children.current

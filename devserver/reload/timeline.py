@@ -40,11 +40,12 @@ from devserver.reload.answers import (
     mode_of,
     module_place,
     read_entry,
+    tree_entry,
 )
 from devserver.reload.rules import Kind as Verdict
 from devserver.reload.rules import Rules, passing
 
-__all__ = ["ASK", "OWN", "Entry", "Kind", "Timeline", "read_entry"]
+__all__ = ["ASK", "OWN", "Entry", "Kind", "Timeline", "read_entry", "tree_entry"]
 
 
 class Timeline:
@@ -66,7 +67,6 @@ class Timeline:
             clock: nanoseconds since the epoch, as file systems count them.
         """
         self._rules = rules
-        self._expects = bool(rules.trees())
         self._lazy = lazy
         self._clock = clock
         self._digests: dict[str, Entry] = before._digests if before is not None else {}
@@ -114,6 +114,16 @@ class Timeline:
         self._append(entry)
         more = self.add(_name_of(entry)) if entry.names is not None else []
         return _watched_for(entry) + more
+
+    def accept(self, path: str) -> None:
+        """Take what is at a path now for what was read: somebody has dealt with its change."""
+        listing = self._lists.get(os.path.dirname(path))
+        for entry in (*self._by_path.get(path, ()), *([listing] if listing is not None else ())):
+            if entry.answer != OWN and entry.kind is not Kind.TREE:
+                now = ASK[entry.kind](entry.path)
+                entry.answer, entry.fingerprint = now.answer, now.fingerprint
+        if path not in self._by_path and self._always(path):
+            self.add(read_entry(path))
 
     def _answer_again(self, known: Entry, entry: Entry) -> list[str]:
         if known.kind is not Kind.FILE or (known.answer != OWN and known.path not in self._expected):
@@ -187,7 +197,7 @@ class Timeline:
         self._suspects = []
         asked = sorted({**others, **named}.items())
         changed = [self._change(entry, named=tick in named) for tick, entry in asked]
-        if self._expects:
+        if self._rules.trees():
             unread = (path for path in (*hints, *found) if (Kind.FILE, path) not in self._entries)
             changed += filter(self._always, unread)
         return list(dict.fromkeys(filter(None, changed)))

@@ -12,7 +12,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Container, Iterable
 
 from devserver.config import App, Config
 from devserver.reload import watch
@@ -109,8 +109,19 @@ class WatchSet:
 
     def add(self, entry: Entry) -> None:
         """Watch for another answer to a question."""
+        if entry.kind is Kind.TREE:
+            self._rules.include(entry.answer or "")
+            self._trees = tuple(self._rules.trees())
+            for path in self._walk(entry.path):
+                self.timeline.expect(path)
+            return
         for path in self.timeline.add(entry):
             self.watcher.watch(path)
+
+    def accept(self, paths: Iterable[str]) -> None:
+        """See `Timeline.accept`."""
+        for path in paths:
+            self.timeline.accept(path)
 
     def recall(self, timeline: Timeline) -> None:
         """Watch what an earlier timeline asked, too: by the answers of now, not of then."""
@@ -168,20 +179,37 @@ class WatchSet:
 
 
 class Gate:
-    """A watch set for the event loop and the threads of an application."""
+    """A watch set for the event loop and the threads of an application.
+
+    Until it is opened it only takes note: a process that is forked meanwhile shares no watcher.
+    """
 
     def __init__(self, config: Config) -> None:
         self._lock = threading.Lock()
-        self._set = WatchSet(config, second=True)
-        self._is_silent = self._set.watcher.quiet
+        self._config = config
+        self._noted: dict[tuple[Kind, str], Entry] = {}
+        self._set: WatchSet | None = None
+        self._is_silent: Callable[[], bool] = lambda: False
         self._unsure = True
         self._found: list[str] = []
         self._came = threading.Event()
 
+    def open(self) -> None:
+        """Begin to watch what has been noted."""
+        with self._lock:
+            self._set = WatchSet(self._config, second=True)
+            for entry in self._noted.values():
+                self._set.add(entry)
+            self._noted.clear()
+            self._is_silent = self._set.watcher.quiet
+
     def add(self, entry: Entry) -> None:
-        """See `WatchSet.add`."""
+        """See `WatchSet.add`. Of two answers that were given before it was opened the later counts."""
         with self._lock:
             self._unsure = True
+            if self._set is None:
+                self._noted[entry.kind, entry.path] = entry
+                return
             self._set.add(entry)
         if entry.kind is Kind.FILE and entry.answer is None:
             self._came.set()
@@ -198,11 +226,19 @@ class Gate:
         if self.quiet():
             return []
         with self._lock:
-            if not self._found:
+            if not self._found and self._set is not None:
                 self._unsure = True
                 self._found = self._set.changed()
                 self._unsure = bool(self._found)
             return self._found
+
+    def accept(self, path: str) -> None:
+        """See `Timeline.accept`."""
+        with self._lock:
+            if self._set is not None:
+                self._set.accept([path])
+            self._found = [each for each in self._found if each != path]
+            self._unsure = True
 
     def settle(self) -> None:
         """What a thread of its own does for ever.
@@ -219,6 +255,8 @@ class Gate:
 
     def digest(self) -> None:
         """Take the digests that are missing."""
+        if self._set is None:
+            return
         with self._lock:
             entries = self._set.timeline.undigested()
         for entry in entries:

@@ -94,8 +94,8 @@ class DevServer:
 
     def __enter__(self) -> DevServer:
         self._read, write = os.pipe()
-        places = {"--port", "--uds", "--fd", "--host"}
-        port = [] if places & set(self._arguments) else ["--port", "0"]
+        places = {"--port", "--uds", "--fd", "--host", "runserver"}
+        port = [] if places & {*self._command, *self._arguments} else ["--port", "0"]
         self.process = subprocess.Popen(
             [*self._command, *self._arguments, *port, "--events", f"fd:{write}"],
             cwd=self._cwd,

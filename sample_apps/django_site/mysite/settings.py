@@ -12,7 +12,8 @@ SECRET_KEY = "not-a-secret"
 DEBUG = True
 ALLOWED_HOSTS: list[str] = []  # with DEBUG: localhost and loopback addresses
 
-INSTALLED_APPS = ["django.contrib.staticfiles", "guestbook"]
+# The first makes `manage.py runserver` devserver's.
+INSTALLED_APPS = ["devserver.django", "django.contrib.staticfiles", "guestbook"]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.common.CommonMiddleware",

@@ -1,0 +1,112 @@
+"""The command: Django's and staticfiles' own, served by devserver.
+
+All that a subclass may have changed is asked for: `get_handler`, `inner_run`, `on_bind`, the default
+address. In a child the handler is served first; the checks, and the text that Django prints before
+it serves, come while it does, from Django's own `inner_run`, so that they are what they are there.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+from argparse import ArgumentParser
+from typing import Any
+
+from django.apps import apps
+from django.conf import settings
+from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
+from django.contrib.staticfiles.management.commands.runserver import Command as Runserver
+from django.core.management import CommandError
+from django.core.management.commands import runserver
+from django.db import connections
+from django.urls import get_resolver
+from django.utils.module_loading import import_string
+
+from devserver.django import begin, changes, serving
+from devserver.django.command_line import Wanted, add_options, own_options
+from devserver.errors import DevserverError
+from devserver.stage import Stage
+
+runserver.run = serving.run
+
+
+class Refused(DevserverError):
+    """The command or a check says no; the message is Django's."""
+
+
+class Command(Runserver):  # type: ignore[misc] # Django has no types
+    """See the module."""
+
+    help = "Starts devserver: serves the project, and restarts it when what it has read changes."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Django's, staticfiles' and devserver's."""
+        super().add_arguments(parser)
+        add_options(parser)
+        if apps.is_installed("whitenoise.runserver_nostatic"):
+            parser.set_defaults(use_static_handler=False)
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """As Django's; what it refuses in a child is shown like any other failure."""
+        try:
+            super().handle(*args, **options)
+        except CommandError as error:
+            if serving.stage() is None:
+                raise
+            raise Refused(str(error)) from error
+
+    def run(self, **options: Any) -> None:
+        """Become the supervisor, or serve."""
+        if options["use_reloader"] and serving.stage() is None and _is_in_main_thread():
+            begin.become_supervisor(Wanted(self.addr, str(self.port), self.use_ipv6, own_options(options)))
+        self.inner_run(None, **options)
+
+    def get_handler(self, *args: Any, **options: Any) -> Any:
+        """ASGI_APPLICATION where it is set, else the handler for WSGI_APPLICATION; with static files."""
+        static = options["use_static_handler"] and apps.is_installed("django.contrib.staticfiles")
+        path = getattr(settings, "ASGI_APPLICATION", None)
+        if not path or not options.get("use_asgi", True):
+            return super().get_handler(*args, **{**options, "use_static_handler": static})
+        application = import_string(path)
+        if static and (settings.DEBUG or options["insecure_serving"]):
+            return ASGIStaticFilesHandler(application)
+        return application
+
+    def inner_run(self, *args: Any, **options: Any) -> None:
+        """Load the rest of the project and serve it; in a child check it meanwhile."""
+        stage = serving.stage()
+        if stage is None:
+            serving.set_options(own_options(options))
+            super().inner_run(*args, **options)
+            return
+        if getattr(settings, "ROOT_URLCONF", None):
+            get_resolver().url_patterns  # noqa: B018 # imports all URLs
+        handler = self.get_handler(*args, **options)
+        watch = changes.begin(stage)
+        told = copy.copy(self)
+        told.__dict__["get_handler"] = lambda *args, **options: serving.Served(serving.port_of(stage))
+
+        def check() -> None:
+            watch()
+            told._check(stage, *args, **options)
+
+        def on_serving() -> None:
+            threading.Thread(target=check, name="devserver-checks", daemon=True).start()
+
+        stage.on_serving = on_serving
+        serving.serve_on(stage, handler, options["use_threading"])
+
+    def _check(self, stage: Stage, *args: Any, **options: Any) -> None:
+        """Do what Django does before it serves; instead of serving, it tells that it serves."""
+        try:
+            super().inner_run(*args, **options)
+        except CommandError as error:
+            stage.fail(Refused(str(error)))
+        except Exception as error:  # user code: checks, database backends
+            stage.fail(error)
+        finally:
+            connections.close_all()
+
+
+def _is_in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()

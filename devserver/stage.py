@@ -1,0 +1,93 @@
+"""What a program is given that loads an application: the way to have it served.
+
+A *program* runs in the process that serves. It loads an application however it likes, calls
+`Stage.serve` once, and returns or raises when that has returned. Most load a module's attribute;
+`manage.py runserver` loads a whole project, calls from deep within it, and has a say in what a
+changed file means.
+
+Knows neither processes nor what serving is: all of it comes as callables.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from devserver.console import format_failure
+
+if TYPE_CHECKING:
+    from devserver.app import Application
+    from devserver.config import Config
+
+logger = logging.getLogger("devserver")
+
+
+def _all(paths: list[str]) -> list[str]:
+    return paths
+
+
+def _nothing(*arguments: object) -> None:
+    """Where nobody restarts this process, nobody has to be told."""
+
+
+def _log(error: BaseException) -> None:
+    """Where there is no supervisor to show it."""
+    logger.error("%s", format_failure(error).rstrip())
+
+
+@dataclass(slots=True)
+class Stage:
+    """See the module.
+
+    Attributes:
+        config: of this process.
+        sockets: listening, and what will be served on.
+        serve: serves an application until the end; returns the exit code. For the main thread.
+        fail: takes an exception for which what is being served should not be; any thread.
+        restart: takes the path because of which a restart is wanted; any thread.
+        watch: takes a folder and a pattern like `**/*`: files there count, read or not. Any thread.
+        accept: takes a path of which a change has been dealt with; any thread.
+        on_serving: set by the program; called, in the event loop, when requests are answered.
+        on_change: set by the program before `serve`; given changed paths, returns those for which a
+            restart is needed. Called in the event loop or in a thread, of which several may run.
+        outcome: the exit code, as soon as something is or was served; else empty.
+    """
+
+    config: Config
+    sockets: Sequence[socket.socket]
+    serve: Callable[[Application], int]
+    fail: Callable[[BaseException], None] = _log
+    restart: Callable[[str], None] = _nothing
+    watch: Callable[[str, str], None] = _nothing
+    accept: Callable[[str], None] = _nothing
+    on_serving: Callable[[], None] = _nothing
+    on_change: Callable[[list[str]], list[str]] = _all
+    outcome: list[int] = field(default_factory=list)
+
+    @property
+    def has_say(self) -> bool:
+        """Whether the program wants to be asked what a change means."""
+        return self.on_change is not _all
+
+    def play(self, program: Program) -> int:
+        """Run a program. Returns the exit code of what it had served, whatever came after that.
+
+        Raises:
+            BaseException: what the program raised before it had anything served.
+        """
+        try:
+            code = program(self)
+        except BaseException as error:  # user code
+            if not self.outcome:
+                raise
+            if not isinstance(error, SystemExit):
+                logger.error("after the end of serving:", exc_info=error)
+            return self.outcome[0]
+        return self.outcome[0] if self.outcome else code
+
+
+Program = Callable[[Stage], int]
+"""Loads an application, has it served, and returns the exit code."""

@@ -1,0 +1,118 @@
+"""`manage.py runserver`: a template is fresh in the same process, code in another, failures heal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.live import polls
+from tests.live.polls import make, replace, runserver
+
+pytestmark = pytest.mark.live
+
+SETTINGS, VIEWS = "mysite/settings.py", "polls/views.py"
+INDEX = "polls/templates/polls/index.html"
+
+
+def test_an_edited_view_is_served_by_another_process(tmp_path: Path) -> None:
+    with runserver(make(tmp_path)) as server:
+        server.serving()
+        first = server.get("/polls/process/").text
+        for word in ("two", "three"):
+            replace(tmp_path / VIEWS, 'WORD = "', f'WORD = "{word} ')
+            assert server.get("/polls/word/").text.startswith(word)
+        assert server.get("/polls/process/").text != first
+
+
+def test_an_edited_template_is_served_by_the_same_process(tmp_path: Path) -> None:
+    with runserver(make(tmp_path)) as server:
+        server.serving()
+        first = server.get("/polls/process/").text
+        assert "Polls" in server.get("/polls/").text
+        for number in range(5):
+            (tmp_path / INDEX).write_text(f"number {number}")
+            assert server.get("/polls/").text == f"number {number}"
+        assert server.get("/polls/process/").text == first
+        replace(tmp_path / VIEWS, "one", "two")  # only this may restart
+        assert server.restarted()["reason"] == f"{VIEWS} changed"
+        assert len(server.events("restart")) == 1
+
+
+def test_a_new_template_is_served_by_the_same_process(tmp_path: Path) -> None:
+    make(tmp_path)
+    (tmp_path / INDEX).rename(tmp_path / "index.html")
+    with runserver(tmp_path) as server:
+        server.serving()
+        first = server.get("/polls/process/").text
+        assert server.get("/polls/").status == 500
+        (tmp_path / INDEX).write_text("here")
+        assert server.get("/polls/").text == "here"
+        assert server.get("/polls/process/").text == first
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "says"),
+    [
+        (SETTINGS, "DEBUG = True", "DEBUG = = True", "SyntaxError"),
+        (SETTINGS, "DEBUG = True", "DEBUG = nonsense", "nonsense"),
+        (SETTINGS, "INSTALLED_APPS = [", "INSTALLED_APPS = ['no_such_app',", "no_such_app"),
+        (SETTINGS, "'mysite.urls'", "'mysite.no_urls'", "no_urls"),
+        ("polls/models.py", "models.Model", "models.Modell", "Modell"),
+        ("polls/apps.py", "name = 'polls'", "name = 'polls'\n    def ready(self): 1/0", "ZeroDivisionError"),
+        ("mysite/urls.py", "polls.urls", "polls.nothing", "polls.nothing"),
+        ("polls/models.py", "models.IntegerField(default=0)", "models.DecimalField()", "fields.E130"),
+        ("manage.py", "def main():", "def main()", "SyntaxError"),
+    ],
+)
+def test_what_is_broken_while_it_serves_is_shown_and_heals(
+    tmp_path: Path, name: str, old: str, new: str, says: str
+) -> None:
+    make(tmp_path)
+    path = tmp_path / name
+    text = path.read_text().replace('"', "'") if old not in path.read_text() else path.read_text()
+    path.write_text(text)
+    with runserver(tmp_path) as server:
+        server.serving()
+        replace(path, old, new)
+        server.failed()
+        answer = server.get("/polls/word/", Accept="text/html")
+        assert answer.status == 500
+        assert says in answer.text
+        assert says in server.log
+        path.write_text(text)
+        assert server.answered("/polls/word/").text == "one"
+        assert server.process.poll() is None
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        (
+            SETTINGS,
+            "INSTALLED_APPS = [\n    'devserver.django',",
+            "INSTALLED_APPS = ['devserver.django', 'no_such_app',",
+        ),
+        ("polls/models.py", "models.Model", "models.Modell"),
+        ("polls/apps.py", "class", "1/0\nclass"),
+    ],
+)
+def test_what_is_broken_from_the_start_heals(tmp_path: Path, name: str, old: str, new: str) -> None:
+    make(tmp_path)
+    text = (tmp_path / name).read_text()
+    replace(tmp_path / name, old, new)
+    with runserver(tmp_path) as server:
+        server.failed()
+        assert server.get("/polls/word/").status == 500
+        (tmp_path / name).write_text(text)
+        assert server.answered("/polls/word/").text == "one"
+
+
+def test_without_our_application_there_is_a_restart_all_the_same(tmp_path: Path) -> None:
+    """The line is taken out of INSTALLED_APPS while the supervisor lives."""
+    with runserver(make(tmp_path)) as server:
+        server.serving()
+        replace(tmp_path / SETTINGS, f"{polls.OURS!r},", "")
+        assert server.get("/polls/word/").text == "one"
+        replace(tmp_path / VIEWS, "one", "two")
+        assert server.get("/polls/word/").text == "two"
