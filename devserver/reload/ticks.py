@@ -282,4 +282,6 @@ def can_go_on(old: Text, new: Text, executed: int) -> bool:
     """
     if old.annotates() != new.annotates() or (_TYPED_LATE and new.annotates()):
         return False  # `__annotations__` is made at the start
+    if any(isinstance(node, ast.Global) for node in _of_module(new.tree.body[executed:])):
+        return False  # an error, if the name was used before, which the rest alone does not show
     return executed >= old.first and new.begins_like(old, executed)

@@ -61,11 +61,14 @@ warnings.showwarning = warned
 '''
 
 MAIN = '''
+LATE = []
+
+
 def state():
     import statedump
-    late = statedump.failure(lazily)
+    LATE[:] = LATE or [statedump.failure(lazily)]
     pids, registry.PIDS[:] = list(registry.PIDS), []
-    found = {"late": late, **statedump.dump()}
+    found = {"late": LATE, **statedump.dump()}
     registry.PIDS[:] = pids
     return found
 
@@ -299,7 +302,7 @@ def _odd(s: Statements) -> str:
          f"globals()['z{n}'] = {n}", f"z{n} = __doc__, __name__, __package__, __file__",
          f"z{n} = dict(globals().get('__annotations__', {{}}))", f"z{n} = type('T{n}', (), {{'x': {n}}})",
          f"z{n} = (yield_ for yield_ in [{n}]) and {n}", f"async def z{n}():\n    return {n}",
-         f"type.mro(registry.Plugin); z{n} = registry.Plugin.__subclasses__()", f"z{n} = [m for m in sys.modules if 'enc' not in m][-1]",
+         f"type.mro(registry.Plugin); z{n} = registry.Plugin.__subclasses__()",
          f"z{n} = len([m for m in sys.modules.values() if getattr(m, '__file__', None) and m.__file__.startswith(HERE)])",
          f"z{n} = functools.partial(note, {n})", f"z{n} = linecache.getline(__file__, 5)",
          f"def __getattr__(name):\n    if name == 'late{n}':\n        return {n}\n    raise AttributeError(name)",
