@@ -53,8 +53,7 @@ JUDGE = 0.5
 WARM = (2, 2.0)
 """A warm start may take so many times the time of a cold one, and so many seconds more."""
 
-ENDS = (Event.CRASHED, Event.CRASHED_AGAIN, Event.STRAYED)
-"""Events after which the current child may be gone."""
+ENDS = (Event.CRASHED, Event.CRASHED_AGAIN, Event.STRAYED)  # the current child may be gone
 
 
 class Supervisor:
@@ -99,9 +98,9 @@ class Supervisor:
         self._retry = Attempts(*RETRY)
         self._page = Page(self._children)
         self._finished = False
-        self._actions: dict[Action, Callable[[], None]] = {
+        self._actions: dict[Action, Callable[[], object]] = {
             Action.SPAWN: self._spawn,
-            Action.RESPAWN: self._respawn,
+            Action.RESPAWN: lambda: self._begin(self._config),
             Action.SERVE: self._serve,
             Action.RETIRE: self._retire,
             Action.RETIRE_PAGE: self._children.retire_page,
@@ -336,11 +335,8 @@ class Supervisor:
         checkpoint = self._begin(before)
         self._report.spawned(self._generation, str(self._config.app.target), checkpoint)
 
-    def _respawn(self) -> None:
-        self._begin(self._config)
-
-    def _begin(self, before: Config) -> Checkpoint | None:
-        """Have a child load, from a checkpoint or from nothing. `before`: the options of the last load."""
+    def _begin(self, before: Config) -> Checkpoint | None:  # before: the options of the last load
+        """Have a child load, from a checkpoint or from nothing."""
         timeline = self._watched.timeline
         checkpoint = self._warm.resume(self._generation, before, self._config)
         if checkpoint is None:

@@ -77,6 +77,7 @@ class Timeline:
         self._identities: dict[str, tuple[int, int] | None] = {}
         self._next = 0
         self._own: set[str] = set()
+        self._accepted: set[str] = set()
         self._expected: set[str] = set()
         self._suspects: list[Entry] = []
         self._undigested: list[Entry] = []
@@ -122,6 +123,7 @@ class Timeline:
             if entry.answer != OWN and entry.kind is not Kind.TREE:
                 now = ASK[entry.kind](entry.path)
                 entry.answer, entry.fingerprint = now.answer, now.fingerprint
+                self._accepted.add(entry.path)
         if path not in self._by_path and self._always(path):
             self.add(read_entry(path))
 
@@ -206,17 +208,17 @@ class Timeline:
         """The entries whose answers a fresh process would find to be others, in order.
 
         Args:
-            hints: the paths that have changed. What the application has written itself since is not
-                among them, but a fresh process would read that, too.
+            hints: the paths that have changed. What the application has written itself since, or has
+                dealt with, is not among them, but a fresh process would read that, too.
         """
         asked: dict[int, Entry] = {}
-        for hint in (*hints, *self._own):
+        for hint in (*hints, *self._own, *self._accepted):
             asked.update((entry.tick, entry) for entry in self._by_path.get(hint, ()))
             asked.update((entry.tick, entry) for entry in self._around(hint))
         return [entry for _, entry in sorted(asked.items()) if self._is_outdated(entry)]
 
     def _is_outdated(self, entry: Entry) -> bool:
-        if entry.answer == OWN:
+        if entry.answer == OWN or entry.path in self._accepted:
             return True
         if entry.kind is Kind.LIST:
             return list_entry(entry.path).answer != entry.answer

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.live.generated_statements import MAIN, NEEDED, OPTIONAL, REGISTRY, Statements
+from tests.live.generated_statements import MAIN, NEEDED, OPTIONAL, REGISTRY, SHADOWING, Statements
 
 
 @dataclass
@@ -273,11 +273,19 @@ def _data(p: Project) -> str:
 
 
 def _optional(p: Project) -> str:
-    path = p.rng.choice((*(f"{name}.py" for name in OPTIONAL), "optional1/__init__.py"))
+    path = p.rng.choice((*(f"{name.replace('.', '/')}.py" for name in OPTIONAL), "optional1/__init__.py", "space/__init__.py"))
     if path in p.data and p.rng.random() < 0.6:
         del p.data[path]
     else:
         p.data[path] = f"import registry\nVALUE = {p.rng.randrange(10)}\nregistry.note(__name__)\n".encode()
+    return path
+
+
+def _shadow(p: Project) -> str:
+    """A module of the project stands for one of Python's, or does so no more."""
+    path = f"{p.rng.choice(SHADOWING)}.py"
+    if p.data.pop(path, None) is None:
+        p.data[path] = f"import registry\nregistry.note(__name__, {p.rng.randrange(9)})\n".encode()
     return path
 
 
@@ -323,7 +331,7 @@ def _same(p: Project) -> str:
 
 EDITS: list[Callable[[Project], str]] = [
     *[_insert, _append, _replace, _delete, _change_a_number] * 3, *[_edit_a_function, _comment, _data] * 2,
-    _swap, _comment_behind, _join_else, _head, _form, _optional, _plug, _package, _rename, _same,
+    _swap, _comment_behind, _join_else, _head, _form, _optional, _plug, _shadow, _package, _rename, _same,
 ]  # fmt: skip
 
 BREAKS = (
@@ -354,6 +362,9 @@ def write(folder: Path, before: dict[str, bytes], after: dict[str, bytes], rng: 
             continue
         _make_room(place, folder)
         _save(place, after[path], rng)
+    if rng.random() < 0.15:
+        path = rng.choice(list(after))
+        os.utime(folder / path) if rng.random() < 0.5 else _save(folder / path, after[path], rng)
 
 
 def _save(place: Path, data: bytes, rng: random.Random) -> None:

@@ -49,7 +49,8 @@ class Plugin:
 
 
 def warned(message, category, filename, lineno, file=None, line=None):
-    WARNED.append((str(message), category.__name__, filename, lineno))
+    inside = filename.startswith(os.path.dirname(__file__))
+    WARNED.append((str(message), category.__name__, inside and (filename, lineno)))
 
 
 def warn(text, level=2):
@@ -87,7 +88,8 @@ async def app(scope, receive, send):
 
 DATA = ("data/a.txt", "data/b.json", "data/sub/c.txt", "data/missing.txt")
 FOLDERS = ("data", "data/sub", "plugs")
-OPTIONAL = ("optional1", "optional2")
+OPTIONAL = ("optional1", "optional2", "space.optional3")
+SHADOWING = ("wave", "sched", "netrc")
 
 
 class Statements:
@@ -241,6 +243,25 @@ def _imports(s: Statements) -> str:
     return s.rng.choice(ways)
 
 
+def _again(s: Statements) -> str:
+    """A module, or what is no module, executed once more."""
+    n, name = s.fresh(), s.rng.choice((*s.others, "optional1", "plugs.p1"))
+    how = s.rng.choice(
+        (f"importlib.reload(importlib.import_module({name!r}))", f"exec(open('{name}.py').read())",
+         f"del sys.modules[{name!r}]\n    importlib.import_module({name!r})", f"g{n} = len(runpy.run_path('{name}.py'))")
+    )  # fmt: skip
+    return f"try:\n    {how}\nexcept (ImportError, OSError, KeyError) as error:\n    note({n}, type(error))"
+
+
+def _stands_in_the_way(s: Statements) -> str:
+    """Of checkpoints."""
+    n = s.fresh()
+    return s.rng.choice(
+        (f"atexit.register(note, {n})", f"try:\n    b{n} = open('data/a.txt')\nexcept OSError:\n    pass",
+         f"b{n} = threading.Thread(target=note, args=({n},)); b{n}.start(); b{n}.join()", f"b{n} = os.pipe()")
+    )  # fmt: skip
+
+
 def _plugins(s: Statements) -> str:
     return (
         f"for p{s.fresh()} in sorted(p.name for p in pkgutil.iter_modules(['plugs'])):\n"
@@ -307,7 +328,11 @@ def _odd(s: Statements) -> str:
          f"z{n} = functools.partial(note, {n})", f"z{n} = linecache.getline(__file__, 5)",
          f"def __getattr__(name):\n    if name == 'late{n}':\n        return {n}\n    raise AttributeError(name)",
          f"try:\n    z{n} = inspect.getsource(state_of)\nexcept (OSError, NameError):\n    z{n} = None",
-         "__doc__ = 'another'", f"__all__ = ['NAME', 'v{n}']; v{n} = 1", f"z{n}: int; z{n} = 1",
+         "__doc__ = 'another'", f"z{n} = collections.namedtuple('z{n}', 'a b')", f"z{n} = enum.Enum('z{n}', 'A B')",
+         f"class z{n}(typing.NamedTuple):\n    a: int = {n}", f"z{n} = typing.TypeVar('z{n}')",
+         f"if typing.TYPE_CHECKING:\n    import nowhere{n}", f"os.chdir('data'); z{n} = sorted(os.listdir('.')); os.chdir(HERE)",
+         f"z{n} = threading.current_thread() is threading.main_thread()", f"import os.path as z{n}, json.decoder as y{n}",
+         f"z{n} = isinstance(registry.Plugin.kinds, list) and registry.Plugin.kinds[-1:]", f"__all__ = ['NAME', 'v{n}']; v{n} = 1", f"z{n}: int; z{n} = 1",
          f"z{n} = '\\N{{BULLET}} ü'", f"if 1: z{n} = 1", f"class z{n}: pass", f"def z{n}(): pass", f"z{n} = ();",
          *(f"import {name}" for name in ("colorsys", "wave", "netrc", "cmd", "sched")))
     )  # fmt: skip
@@ -327,15 +352,15 @@ KINDS: list[Make] = [
     *[_plain, _noted, _function, _class, _imports, _odd, _odd, _compound] * 3,
     *[_annotated, _decorated, _reads, _lists, _asks, _optional, _warns, _blank] * 2,
     _annotated_inside, _tabbed, _boom, _dataclass, _enum, _asks_for_a_module, _plugins, _frames, _depth,
-    _reads_source,
+    _reads_source, _again, _stands_in_the_way,
 ]  # fmt: skip
 
 NOT_LATE = (_lists, _asks, _plugins, _asks_for_a_module, _frames, _depth)
 """In a module that is imported by a request its questions go unnoticed, and who calls is another."""
 
 NEEDED = (
-    "import abc, contextlib, contextvars, dataclasses, enum, functools, glob, importlib, importlib.util",
-    "import inspect, json, linecache, logging, os, pathlib, pkgutil, random, sys, time, traceback, warnings, zlib",
+    "import abc, atexit, collections, contextlib, contextvars, dataclasses, enum, functools, glob, importlib, importlib.util",
+    "import inspect, json, linecache, logging, os, pathlib, pkgutil, random, runpy, sys, threading, time\nimport traceback, typing, warnings, zlib",
     "import registry\nfrom registry import named, note, register",
     "HERE = os.path.join(os.path.dirname(registry.__file__), '')",
 )

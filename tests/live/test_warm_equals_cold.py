@@ -11,7 +11,7 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -66,7 +66,7 @@ class Comparison:
         self.rng = random.Random(seed + 1)
         self.folder = folder
         self.done: list[str] = []
-        self.kept = self.executed = self.failures = 0
+        self.kept = self.executed = self.failures = self.within = 0
         self.fails = False
         self._failure: dict[str, Any] = {}
         self._written: dict[str, bytes] = {}
@@ -118,6 +118,7 @@ class Comparison:
             self._failure = (server.events("failed") or [self._failure])[-1]
             warm = {"failed": [self._failure["error"], self._failure["traceback"]]}
             assert answer.status == 500, answer.text
+        self.within += sum(event.get("line") is not None for event in server.events("restart"))
         server.forget()
         found = list(differences(cold.state(), warm))
         told = "\n  ".join(self.done[-5:])
@@ -141,8 +142,32 @@ def differences(cold: Any, warm: Any, place: str = "") -> Iterator[str]:
         yield f"{place}: cold {cold!r}, warm {warm!r}"[:2000]
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_state_after_a_warm_restart_is_that_of_a_fresh_process(seed: int, tmp_path: Path) -> None:
-    comparison = Comparison(seed, tmp_path)
-    comparison.run(12)
-    tell(f"seed {seed}: {comparison.kept} of {comparison.executed} statements were not executed again")
+def compare(seeds: Iterable[int], edits: int, folder: Path) -> None:
+    """So many edits of each seed's project."""
+    done = kept = executed = within = failures = 0
+    for seed in seeds:
+        (folder / str(seed)).mkdir()
+        comparison = Comparison(seed, folder / str(seed))
+        try:
+            comparison.run(edits)
+        except AssertionError as error:
+            raise AssertionError(f"seed {seed} {error}") from None
+        done += len(comparison.done)
+        kept, executed = kept + comparison.kept, executed + comparison.executed
+        within, failures = within + comparison.within, failures + comparison.failures
+    tell(
+        f"{done} edits without a difference: {within} restarts began within a module, {failures} failed as they "
+        f"should; {kept} of {executed} noted statements were not executed again"
+    )
+    assert 0 < kept < executed
+    assert within
+
+
+def test_state_after_a_warm_restart_is_that_of_a_fresh_process(tmp_path: Path) -> None:
+    compare(range(1, 6), 8, tmp_path)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(7200)
+def test_state_after_thousands_of_warm_restarts(tmp_path: Path) -> None:
+    compare(range(1000, 1250), 20, tmp_path)
