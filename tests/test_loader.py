@@ -663,6 +663,28 @@ def test_a_module_that_is_generated_counts_as_executed(project: Project) -> None
     assert made[0] == OWN != made[1]
 
 
+STAMPS = {
+    "getmtime": ("os.path.getmtime(path)", True),
+    "getsize": ("os.path.getsize(path)", True),
+    "stat": ("os.stat(path)", True),
+    "Path.stat": ("pathlib.Path(path).stat()", True),
+    "after exists": ("os.path.exists(path); os.stat(path)", True),
+    "exists": ("os.path.exists(path)", False),
+    "Path.is_file": ("pathlib.Path(path).is_file()", False),
+    "realpath": ("os.path.realpath(path)", False),
+    "access": ("os.access(path, os.R_OK)", False),
+}
+
+
+@pytest.mark.parametrize("how", STAMPS)
+def test_stamps_are_recorded_only_for_who_asks_for_them(how: str, project: Project) -> None:
+    code, wanted = STAMPS[how]
+    project.write("data.txt", "text")
+    _, entries = project.run(f"import pathlib\npath = root + '/data.txt'\n{code}")
+    asked = [entry for entry in entries if entry[0] == "path" and entry[1].endswith("data.txt")]
+    assert any(entry[3] is not None for entry in asked) is wanted
+
+
 def test_what_is_own_is_not_asked_about(project: Project) -> None:
     code = """
         if not os.path.exists("db"): open("db", "w").close()

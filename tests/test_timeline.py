@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from types import ModuleType
@@ -741,3 +742,75 @@ def test_asking_leaves_the_answers_alone(folder: Folder) -> None:
     assert list_entry(folder.path("missing")).answer == ""
     assert read_entry(str(folder.root)).answer == ""
     assert path_entry(str(folder.root)).answer == "folder"
+
+
+# what a process must not have seen that goes on from a checkpoint
+
+
+def outdated(folder: Folder, *names: str) -> list[tuple[str, int]]:
+    """The entries that a fresh process would answer otherwise, after changes of these names."""
+    found = folder.timeline.outdated([folder.path(name) for name in names])
+    return [(os.path.relpath(entry.path, folder.root), entry.tick) for entry in found]
+
+
+def test_entries_are_outdated_in_order(folder: Folder) -> None:
+    for name in ("a.txt", "b.txt", "c.txt"):
+        folder.write(name, "old")
+        folder.ask(Kind.FILE, name)
+    folder.write("c.txt", "new")
+    folder.write("b.txt", "new")
+    assert outdated(folder, "c.txt", "b.txt") == [("b.txt", 1), ("c.txt", 2)]
+    assert outdated(folder, "a.txt") == []
+
+
+def test_what_the_application_has_written_is_outdated(folder: Folder) -> None:
+    folder.write("data.json", "{}")
+    folder.ask(Kind.FILE, "data.json")
+    folder.timeline.add(Entry(Kind.FILE, folder.path("data.json"), OWN))
+    assert folder.changes("data.json") == []
+    assert outdated(folder) == [("data.json", 0)]
+
+
+def test_names_that_the_application_has_made_are_outdated(folder: Folder) -> None:
+    folder.ask(Kind.LIST)
+    folder.timeline.add(Entry(Kind.FILE, folder.path("made.txt"), OWN))
+    folder.write("made.txt")
+    assert folder.changes("made.txt") == []
+    assert outdated(folder) == [(".", 0)]
+
+
+def test_what_was_dealt_with_is_outdated(folder: Folder) -> None:
+    folder.write("page.html", "old")
+    folder.ask(Kind.FILE, "page.html")
+    folder.write("page.html", "new")
+    folder.timeline.accept(folder.path("page.html"))
+    assert folder.changes("page.html") == []
+    assert outdated(folder) == [("page.html", 0)]
+
+
+def test_stamps_that_were_asked_for_are_outdated_by_a_touch(folder: Folder) -> None:
+    path = folder.write("style.css", "a {}")
+    folder.ask(Kind.PATH, "style.css")
+    assert outdated(folder) == []
+    folder.timeline.add(replace(path_entry(path), fingerprint=fingerprint_at(path)))
+    touch(path)
+    assert folder.changes("style.css") == []
+    assert outdated(folder) == [("style.css", 0)]
+
+
+def test_a_timeline_begins_like_another(folder: Folder) -> None:
+    for name in ("a.py", "b.py", "c.py"):
+        folder.write(name, "old")
+        folder.ask(Kind.FILE, name)
+    before = folder.timeline
+    again = Folder(folder.root)
+    paths = again.timeline.begin_like(before, 2, {folder.path("b.py")})
+    assert again.names(paths) == ["a.py"]
+    assert again.timeline.tick == 2
+    again.ask(Kind.FILE, "b.py")
+    assert [(os.path.basename(entry.path), entry.tick) for entry in again.timeline] == [
+        ("a.py", 0),
+        ("b.py", 2),
+    ]
+    folder.write("a.py", "new")
+    assert again.changes("a.py") == ["a.py"]

@@ -65,7 +65,8 @@ class Entry:
             behind a slash, or a digest of them behind "#", "" if it is no folder; PATH: "file",
             "folder" or ""; NAME: the names that would be taken for the module, with spaces; TREE: a
             pattern of the rules.
-        fingerprint: of a FILE when it was read, of a LIST when it was listed.
+        fingerprint: of a FILE when it was read, of a LIST when it was listed, of a PATH when it was asked
+            for in full, which matters to a process that goes on from a checkpoint.
         names: of a FILE that was imported, the answer to NAME for it: two questions in one message.
         tick: running number in a timeline.
     """

@@ -18,6 +18,7 @@ import stat
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, cast
@@ -67,6 +68,7 @@ class Recorder:
         self._reads = Reads(self.project, self)
         self._seen: set[tuple[Kind, str]] = set()
         self._written: set[str] = set()
+        self._examined: set[str] = set()
         self._executed: set[str] = set()
         self._as_data: set[str] = set()
         self._young: list[tuple[str, Fingerprint, str]] = []
@@ -196,6 +198,13 @@ class Recorder:
         """See `reads.Sink`."""
         if self.is_new(Kind.PATH, path) and path not in self._written:
             self.record(path_entry(path))
+
+    def examined(self, path: str) -> None:
+        """See `reads.Sink`."""
+        if path not in self._examined and path not in self._written:
+            self._examined.add(path)
+            self._seen.discard((Kind.PATH, path))
+            self.record(replace(path_entry(path), fingerprint=fingerprint_at(path)))
 
     def wrote(self, path: str) -> None:
         """See `reads.Sink`. What was executed stays what it is: it would run otherwise now."""

@@ -12,7 +12,7 @@ from tracebacks.
 
 Who asks matters: what imports, tracebacks and debuggers read says nothing about the application;
 what `pathlib` or `glob` reads, they read for their caller. Knows no timeline; what is noted leaves
-by the four methods of a `Sink`.
+by the five methods of a `Sink`.
 """
 
 from __future__ import annotations
@@ -45,6 +45,13 @@ _TRANSPARENT = frozenset(
 _READING_DATA = ("importlib.resources", "importlib.readers", "importlib.simple", "importlib.abc")
 _READING_FOR_THE_APPLICATION = ("devserver.app", "devserver.discovery", "devserver.dotenv")
 
+# Functions of the standard library that ask by `stat` only what is there.
+_EXISTENCE = frozenset(
+    ("exists", "lexists", "isfile", "isdir", "islink", "ismount", "samefile", "realpath", "_joinrealpath",
+     "walk", "_walk", "is_file", "is_dir", "is_symlink", "is_mount", "resolve", "glob", "_glob", "iglob",
+     "rglob", "copyfile", "makedirs", "mkdir", "expand", "select_exists", "select_recursive", "_select_from")
+)  # fmt: skip
+
 _WRITING = frozenset("wax+")
 _WRITING_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _SELF_FD = "/proc/self/fd/%d"
@@ -61,6 +68,9 @@ class Sink(Protocol):
 
     def asked(self, path: str) -> None:
         """What is at a path is about to be asked for."""
+
+    def examined(self, path: str) -> None:
+        """What is at a path is about to be asked for in full: its size, its times."""
 
     def wrote(self, path: str) -> None:
         """The program is about to write, create or remove what is at a path."""
@@ -149,8 +159,9 @@ class Reads:
         self._replace(os, "open", Wrapper(os.open, self._os_opened))
         for name in ("listdir", "scandir"):
             self._wrap(os, name, self._listed)
-        for name in ("stat", "lstat", "access"):
-            self._wrap(os, name, self._asked)
+        for name in ("stat", "lstat"):
+            self._wrap(os, name, self._examined)
+        self._wrap(os, "access", self._asked)
         for name in ("mkdir", "rmdir", "remove", "unlink", "truncate", "mkfifo"):
             self._wrap(os, name, self._changed)
         for name in ("rename", "replace", "link", "symlink"):
@@ -162,7 +173,7 @@ class Reads:
         """Put back what only asks; what reads and writes stays."""
         self._asking = False
         self.wrap_sqlite()
-        self._restore(lambda wrapper: wrapper._note in (self._listed, self._asked))
+        self._restore(lambda wrapper: wrapper._note in (self._listed, self._asked, self._examined))
 
     def stop(self) -> None:
         """Put everything back."""
@@ -249,6 +260,15 @@ class Reads:
             if type(path) is str and path[:1] == "/":
                 self._asked_before.add(path)
 
+    def _examined(self, path: Any, *_: Any, dir_fd: int | None = None, **__: Any) -> None:
+        frame = sys._getframe(2)  # behind the wrapper
+        if _asks_what_is_there(frame):
+            self._asked(path, dir_fd=dir_fd)
+        elif self._asking:
+            place = self._project.place(_joined(path, dir_fd) if dir_fd is not None else path)
+            if place is not None and is_curious(frame):
+                self._sink.examined(place)
+
     def _changed(self, path: Any, *_: Any, dir_fd: int | None = None, **__: Any) -> None:
         self._write(_joined(path, dir_fd))
 
@@ -273,6 +293,18 @@ def _joined(path: Any, folder: int | None) -> Any:
     except OSError:
         return None
     return path
+
+
+def _asks_what_is_there(frame: FrameType | None) -> bool:
+    """Whether a call of `stat` comes from a function that tells its caller no size and no time."""
+    while frame is not None:
+        name: str = frame.f_globals.get("__name__") or ""
+        if name.partition(".")[0] not in _TRANSPARENT:
+            return False
+        if frame.f_code.co_name in _EXISTENCE:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def is_curious(frame: FrameType | None) -> bool:

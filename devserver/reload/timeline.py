@@ -76,6 +76,7 @@ class Timeline:
         self._folders: dict[str, list[Entry]] = {}
         self._identities: dict[str, tuple[int, int] | None] = {}
         self._next = 0
+        self._examined: dict[str, Entry] = {}
         self._own: set[str] = set()
         self._accepted: set[str] = set()
         self._expected: set[str] = set()
@@ -128,6 +129,9 @@ class Timeline:
             self.add(read_entry(path))
 
     def _answer_again(self, known: Entry, entry: Entry) -> list[str]:
+        if known.kind is Kind.PATH and entry.fingerprint is not None:
+            known.fingerprint = known.fingerprint or entry.fingerprint
+            self._examined[known.path] = known
         if known.kind is not Kind.FILE or (known.answer != OWN and known.path not in self._expected):
             return []
         # The application wrote a module and then executed it, or it read what counts without being
@@ -155,6 +159,8 @@ class Timeline:
         entry.tick, self._next = self._next, self._next + 1
         self._entries[entry.kind, entry.path] = entry
         self._doubt(entry)
+        if entry.kind is Kind.PATH and entry.fingerprint is not None:
+            self._examined[entry.path] = entry
         for path in _places(entry):
             self._by_path.setdefault(path, []).append(entry)
         if entry.kind is Kind.LIST:
@@ -215,11 +221,14 @@ class Timeline:
         for hint in (*hints, *self._own, *self._accepted):
             asked.update((entry.tick, entry) for entry in self._by_path.get(hint, ()))
             asked.update((entry.tick, entry) for entry in self._around(hint))
+        asked.update((entry.tick, entry) for entry in self._examined.values())
         return [entry for _, entry in sorted(asked.items()) if self._is_outdated(entry)]
 
     def _is_outdated(self, entry: Entry) -> bool:
         if entry.answer == OWN or entry.path in self._accepted:
             return True
+        if entry.path in self._examined and entry.kind is Kind.PATH:
+            return fingerprint_at(entry.path) != entry.fingerprint
         if entry.kind is Kind.LIST:
             return list_entry(entry.path).answer != entry.answer
         return bool(self._change(entry, named=True))
