@@ -31,7 +31,16 @@ def seen(code: types.CodeType) -> Any:
     constants = [repr(each) for each in code.co_consts if not isinstance(each, types.CodeType)]
     names = code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars
     places = list(code.co_positions())
-    return [code.co_qualname, code.co_firstlineno, code.co_flags, code.co_code, constants, names, places, inside]
+    return [
+        code.co_qualname,
+        code.co_firstlineno,
+        code.co_flags,
+        code.co_code,
+        constants,
+        names,
+        places,
+        inside,
+    ]
 
 
 @pytest.mark.parametrize("part", range(4))
@@ -50,13 +59,19 @@ def test_code_is_that_of_a_plain_import(part: int) -> None:
                 assert each == functions[each[0], each[1]], path
 
 
-def names_in(body: str, name: str = "made", run: Callable[[types.CodeType, dict[str, Any]], None] | None = None) -> Any:
+def names_in(
+    body: str, name: str = "made", run: Callable[[types.CodeType, dict[str, Any]], None] | None = None
+) -> Any:
     """What a module's namespace is after it was executed, plainly or as `run` does it."""
     module = types.ModuleType(name)
     vars(module)["__file__"] = path = f"{name}.py"
     code = Text(body.encode(), path).compile() if run else compile(body, path, "exec", dont_inherit=True)
     (run or exec)(code, vars(module))
-    return {key: value for key, value in vars(module).items() if key not in ("__builtins__", "__spec__", "__loader__")}
+    return {
+        key: value
+        for key, value in vars(module).items()
+        if key not in ("__builtins__", "__spec__", "__loader__")
+    }
 
 
 class Steps:
@@ -275,7 +290,9 @@ def test_nothing_of_ours_is_seen_by_who_looks_at_the_stack(stop: int, folder: Pa
 
 def test_stack_is_as_deep_as_in_a_plain_import(folder: Path) -> None:
     (folder / "importer.py").write_text("import made\n")
-    (folder / "made.py").write_text("import sys, traceback\nSTACK = [f.f_code.co_filename for f, _ in traceback.walk_stack(sys._getframe())]\n")
+    (folder / "made.py").write_text(
+        "import sys, traceback\nSTACK = [f.f_code.co_filename for f, _ in traceback.walk_stack(sys._getframe())]\n"
+    )
     depths = []
     for how in (lambda: importlib.import_module("importer"), lambda: import_with_ticks(folder)):
         stack = looked(folder, how)[0]["STACK"]

@@ -203,7 +203,9 @@ def _change_a_number(p: Project) -> str:
     module = p.some()
     place = p._place(module)
     if place < len(module.body) and not re.search("sleep|linecache", module.body[place]):
-        module.body[place] = re.sub(r"(?<![\w.])\d+", lambda m: str(p.rng.randrange(100)), module.body[place], count=1)
+        module.body[place] = re.sub(
+            r"(?<![\w.])\d+", lambda m: str(p.rng.randrange(100)), module.body[place], count=1
+        )
     return module.path
 
 
@@ -212,7 +214,10 @@ def _edit_a_function(p: Project) -> str:
     for place in p.rng.sample(range(len(module.body)), len(module.body)):
         if re.match(r"(@.*\n)?def [ftd]\d+", module.body[place]):
             lines = module.body[place].split("\n")
-            lines.insert(len(lines) - 1, lines[-1][: len(lines[-1]) - len(lines[-1].lstrip())] + f"_ = {p.statements.fresh()}")
+            lines.insert(
+                len(lines) - 1,
+                lines[-1][: len(lines[-1]) - len(lines[-1].lstrip())] + f"_ = {p.statements.fresh()}",
+            )
             module.body[place] = "\n".join(lines)
             break
     return module.path
@@ -228,7 +233,18 @@ def _comment_behind(p: Project) -> str:
     module = p.some()
     place = p._place(module) - 1
     if "\n" not in module.body[place] and "\\" not in module.body[place]:
-        module.body[place] += p.rng.choice(("  # behind", " ", ";" if module.body[place].strip() and "#" not in module.body[place] and ";" not in module.body[place] and not module.body[place].startswith("if ") else ""))
+        module.body[place] += p.rng.choice(
+            (
+                "  # behind",
+                " ",
+                ";"
+                if module.body[place].strip()
+                and "#" not in module.body[place]
+                and ";" not in module.body[place]
+                and not module.body[place].startswith("if ")
+                else "",
+            )
+        )
     return module.path
 
 
@@ -264,7 +280,9 @@ def _form(p: Project) -> str:
 
 
 def _data(p: Project) -> str:
-    path = p.rng.choice(("data/a.txt", "data/b.json", "data/sub/c.txt", "data/missing.txt", "data/new.txt", "data/x.json"))
+    path = p.rng.choice(
+        ("data/a.txt", "data/b.json", "data/sub/c.txt", "data/missing.txt", "data/new.txt", "data/x.json")
+    )
     if path in p.data and p.rng.random() < 0.4:
         del p.data[path]
     else:
@@ -273,7 +291,9 @@ def _data(p: Project) -> str:
 
 
 def _optional(p: Project) -> str:
-    path = p.rng.choice((*(f"{name.replace('.', '/')}.py" for name in OPTIONAL), "optional1/__init__.py", "space/__init__.py"))
+    path = p.rng.choice(
+        (*(f"{name.replace('.', '/')}.py" for name in OPTIONAL), "optional1/__init__.py", "space/__init__.py")
+    )
     if path in p.data and p.rng.random() < 0.6:
         del p.data[path]
     else:
@@ -302,7 +322,9 @@ def _plug(p: Project) -> str:
 def _package(p: Project) -> str:
     """A module becomes a package, or one without submodules a module."""
     module = p.some()
-    if module.name not in ("main", "late") and not any(name.startswith(module.name + ".") for name in p.modules):
+    if module.name not in ("main", "late") and not any(
+        name.startswith(module.name + ".") for name in p.modules
+    ):
         old, new = ("from ..", "from .") if module.is_package else ("from .", "from ..")
         module.body = [text.replace(old, new) for text in module.body]
         module.is_package = not module.is_package

@@ -61,7 +61,7 @@ warnings.simplefilter("default")
 warnings.showwarning = warned
 '''
 
-MAIN = '''
+MAIN = """
 LATE = []
 
 
@@ -84,7 +84,7 @@ async def app(scope, receive, send):
             text = json.dumps({"state": traceback.format_exc()})
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": text.encode()})
-'''
+"""
 
 DATA = ("data/a.txt", "data/b.json", "data/sub/c.txt", "data/missing.txt")
 FOLDERS = ("data", "data/sub", "plugs")
@@ -157,8 +157,10 @@ def _decorated(s: Statements) -> str:
         ("register", f"named('n{n}')", f"named(\n    'n{n}',\n    twice=True,\n)", "functools.lru_cache",
          "functools.cache", "functools.wraps(note)")
     )  # fmt: skip
-    return f"@{how}\ndef d{n}(x=1):\n    return x + {n}\nd{n}(1)" if "cache" in how else (
-        f"@{how}\ndef d{n}(x=1):\n    return x + {n}"
+    return (
+        f"@{how}\ndef d{n}(x=1):\n    return x + {n}\nd{n}(1)"
+        if "cache" in how
+        else (f"@{how}\ndef d{n}(x=1):\n    return x + {n}")
     )
 
 
@@ -220,7 +222,9 @@ def _asks(s: Statements) -> str:
 
 def _optional(s: Statements) -> str:
     n, name = s.fresh(), s.rng.choice(OPTIONAL)
-    how = s.rng.choice((f"import {name} as i{n}", f"from {name} import VALUE as i{n}", f"from {name} import *"))
+    how = s.rng.choice(
+        (f"import {name} as i{n}", f"from {name} import VALUE as i{n}", f"from {name} import *")
+    )
     return f"try:\n    {how}\nexcept ImportError as error:\n    i{n} = str(error)"
 
 
@@ -258,7 +262,8 @@ def _stands_in_the_way(s: Statements) -> str:
     n = s.fresh()
     return s.rng.choice(
         (f"atexit.register(note, {n})", f"try:\n    b{n} = open('data/a.txt')\nexcept OSError:\n    pass",
-         f"b{n} = threading.Thread(target=note, args=({n},)); b{n}.start(); b{n}.join()", f"b{n} = os.pipe()")
+         f"for b{n} in [threading.Thread(target=note, args=({n},))]:\n    b{n}.start()\n    b{n}.join()\n    del b{n}",
+         f"os.pipe() and note({n})")
     )  # fmt: skip
 
 
@@ -344,7 +349,11 @@ def _blank(s: Statements) -> str:
 
 def _reads_source(s: Statements) -> str:
     n = s.fresh()
-    what = "__file__" if not s.others or s.rng.random() < 0.5 else f"HERE + {s.rng.choice(s.others).replace('.', '/')!r} + '.py'"
+    what = (
+        "__file__"
+        if not s.others or s.rng.random() < 0.5
+        else f"HERE + {s.rng.choice(s.others).replace('.', '/')!r} + '.py'"
+    )
     return f"try:\n    z{n} = zlib.crc32(open({what}, 'rb').read())\nexcept OSError:\n    z{n} = 0"
 
 

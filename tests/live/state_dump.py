@@ -74,12 +74,13 @@ class Dump:
         spec = module.__spec__
         assert spec is not None
         cached = spec.cached and os.path.basename(spec.cached)
-        same = spec.loader is module.__dict__.get("__loader__")
+        names = module.__dict__
+        same = spec.loader is names.get("__loader__")
         return {
             "names": [[k, self.ref(v)] for k, v in module.__dict__.items() if k not in OMITTED],
             "spec": [spec.name, spec.origin, type(spec.loader).__name__, same, cached, spec.has_location,
                      spec.submodule_search_locations and list(spec.submodule_search_locations),
-                     getattr(spec, "_initializing", False), os.path.basename(module.__dict__.get("__cached__") or "")],
+                     getattr(spec, "_initializing", False), os.path.basename(names.get("__cached__") or "")],
         }  # fmt: skip
 
     def is_users(self, name: Any) -> bool:
@@ -156,7 +157,8 @@ class Dump:
         names = {
             key: value
             for key, value in each.__dict__.items()
-            if key not in ("__dict__", "__weakref__", "_abc_impl", "__abstractmethods__", "__static_attributes__")
+            if key
+            not in ("__dict__", "__weakref__", "_abc_impl", "__abstractmethods__", "__static_attributes__")
         }
         fields = [field.name for field in dataclasses.fields(each)] if dataclasses.is_dataclass(each) else []
         return {

@@ -21,7 +21,10 @@ import pytest
 from tests.live.generated_projects import Project, break_something, write
 from tests.live.process import DevServer, tell
 
-pytestmark = [pytest.mark.live, pytest.mark.skipif(sys.platform != "linux", reason="there are no warm restarts")]
+pytestmark = [
+    pytest.mark.live,
+    pytest.mark.skipif(sys.platform != "linux", reason="there are no warm restarts"),
+]
 
 COLD = Path(__file__).with_name("cold_start.py")
 ENVIRON = {"PYTHONHASHSEED": "0", "PYTHONWARNINGS": ""}
@@ -80,7 +83,10 @@ class Comparison:
     def run(self, edits: int) -> None:
         """Edit so many times and compare each time."""
         self.write()
-        with DevServer("main:app", "--reload", cwd=self.folder, env=ENVIRON) as server, Cold(self.folder) as cold:
+        with (
+            DevServer("main:app", "--reload", cwd=self.folder, env=ENVIRON) as server,
+            Cold(self.folder) as cold,
+        ):
             server.listening()
             self.compare(server, cold)
             good = self.project.snapshot()
@@ -122,7 +128,9 @@ class Comparison:
         server.forget()
         found = list(differences(cold.state(), warm))
         told = "\n  ".join(self.done[-5:])
-        assert not found, f"after {len(self.done)} edits, the last of which were\n  {told}\n" + "\n".join(found)
+        assert not found, f"after {len(self.done)} edits, the last of which were\n  {told}\n" + "\n".join(
+            found
+        )
         self.failures += "failed" in warm
         self.fails = "failed" in warm
         return self.fails
@@ -156,8 +164,8 @@ def compare(seeds: Iterable[int], edits: int, folder: Path) -> None:
         kept, executed = kept + comparison.kept, executed + comparison.executed
         within, failures = within + comparison.within, failures + comparison.failures
     tell(
-        f"{done} edits without a difference: {within} restarts began within a module, {failures} failed as they "
-        f"should; {kept} of {executed} noted statements were not executed again"
+        f"{done} edits without a difference: {within} restarts began within a module, {failures} failed "
+        f"as they should; {kept} of {executed} noted statements were not executed again"
     )
     assert 0 < kept < executed
     assert within
