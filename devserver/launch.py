@@ -224,7 +224,10 @@ def _serve_application(
         recorder.serving()
         os.environ.pop("WERKZEUG_RUN_MAIN", None)
         stage.outcome.append(EXIT_FAILED)
-        stage.outcome[:] = [_serve_until_told(this, stage, application, gate)]
+        try:
+            stage.outcome[:] = [_serve_until_told(this, stage, application, gate)]
+        except Retired:  # told to end while it waited for the word
+            pass
         return stage.outcome[0]
 
     stage = Stage(
