@@ -17,6 +17,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -202,13 +203,7 @@ def _serve_application(
     from devserver.reload.watchset import Gate, roots_of
     from devserver.stage import Stage
 
-    # The application still finds them in `os.environ`. What it starts inherits them no more: a Flask
-    # or Django server would take itself for the child of a reloader of its own. One that is started with
-    # a copy of `os.environ` still does; but RUN_MAIN must stay there while we serve, too, since code that
-    # runs once asks for it in a lifespan or at the first request, and nothing can be seen there and yet
-    # not be copied.
-    os.unsetenv("RUN_MAIN")
-    os.unsetenv("WERKZEUG_RUN_MAIN")
+    _inherit_no_marks()
     gate = Gate(config)
 
     def report(entry: Entry) -> None:
@@ -224,10 +219,8 @@ def _serve_application(
         recorder.serving()
         os.environ.pop("WERKZEUG_RUN_MAIN", None)
         stage.outcome.append(EXIT_FAILED)
-        try:
+        with suppress(Retired):  # it may be told to end while it waits for the word
             stage.outcome[:] = [_serve_until_told(this, stage, application, gate)]
-        except Retired:  # told to end while it waited for the word
-            pass
         return stage.outcome[0]
 
     stage = Stage(
@@ -243,7 +236,7 @@ def _serve_application(
     def play() -> int:
         recorder.start()
         try:
-            if warm is not None:
+            if warm:
                 warm.start()
             if config.app.env_file is not None:
                 recorder.file(config.app.env_file)
@@ -259,6 +252,19 @@ def _serve_application(
     except BaseException as error:  # user code, and SystemExit is a failure like any other
         return this.load_failed(error, console.format_failure, recorder.settle)
     return code
+
+
+def _inherit_no_marks() -> None:
+    """Keep from what the application starts that it is a reloader's child.
+
+    The application still finds the marks in `os.environ`. What it starts inherits them no more: a Flask
+    or Django server would take itself for the child of a reloader of its own. One that is started with
+    a copy of `os.environ` still does; but RUN_MAIN must stay there while we serve, too, since code that
+    runs once asks for it in a lifespan or at the first request, and nothing can be seen there and yet
+    not be copied.
+    """
+    os.unsetenv("RUN_MAIN")
+    os.unsetenv("WERKZEUG_RUN_MAIN")
 
 
 def _none(whatever: object) -> None:

@@ -129,6 +129,7 @@ class Checkpoints:
         """Fork, unless something stands in the way; returns in the half that goes on."""
         if not self._look():
             return
+        self._recorder.tell_found()  # what was asked before is to be known before
         for execution in self.ticker.stack:
             execution.keep(execution.read())  # what was compiled, whatever the file is by now
         _write_out()
