@@ -4,7 +4,7 @@ It decides nothing. It collects what was really given, as text, and leaves defau
 precedence to `config.resolve`; so a value is judged alike on every way in, and `--help` shows
 what `config` declares.
 
-It refuses to know what serving is: `devserver.run` is imported only when there is something to
+It refuses to know what serving is: `devserver.launch` is imported only when there is something to
 start. `devserver --help` is fast because of that.
 """
 

@@ -249,11 +249,12 @@ class Config:
 
         Args:
             target: an import string as on the command line, or an application; None searches.
-            **options: named as the flags, with underscores. None means not given. Those that
-                may be repeated take a list or one value, a header is the text "Name: value".
+            **options: named as the flags, with underscores. Times are in seconds, sizes in bytes.
+                None means not given. Those that may be repeated take a list or one value, a header
+                is the text "Name: value". Relative paths start from the working directory.
 
         Raises:
-            UsageError: an unknown option, or a value that cannot be used.
+            UsageError: an unknown option, a value that cannot be used, or two that exclude each other.
         """
         values = options if target is None else {"target": target, **options}
         folder = os.getcwd()

@@ -15,6 +15,8 @@ What a waiting half and a copy say, on the channel of the half that was forked:
     barrier     none is made here, nor after it: why, and where
     resumed     the copy's pid;  unfit: what was executed has changed
 
+It is told `resume`, with the statements before which checkpoints are wanted.
+
 Linux. Knows neither the machine nor which files have changed.
 """
 
