@@ -25,7 +25,8 @@ def run(target: object, /, **options: object) -> None:
         target: an application, or an import string such as "app:application" or "shop/main.py".
         options: the command line's options with underscores, such as `port=0`, `reload=True` or
             `timeout_keep_alive=2.5`. Times are in seconds, sizes in bytes; what may be repeated takes a
-            list; None means not given. Neither pyproject.toml nor the environment is looked at.
+            list; None means not given. What is not given is taken from the environment (`DEVSERVER_PORT`),
+            then from the nearest pyproject.toml, as on the command line.
 
     Raises:
         devserver.errors.UsageError: an unknown option, or a value that cannot be used; `reload=True` with

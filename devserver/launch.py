@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from devserver import console
 from devserver.alone import run_loop
-from devserver.config import Config
+from devserver.config import Config, resolve
 from devserver.events import Events
 from devserver.process import Terminal, adopt, guard, listeners_from
 from devserver.process.control import Channel, Closed, Message
@@ -92,7 +92,8 @@ def run(target: object, options: Mapping[str, object]) -> None:
     channel = adopt()
     if channel is not None:
         sys.exit(child(channel))
-    sys.exit(start(Config(target, **options), spare=False))
+    given = options if target is None else {"target": target, **options}
+    sys.exit(start(resolve(given, os.environ, os.getcwd(), typed=True), spare=False))
 
 
 def _load(config: Config) -> Application:
