@@ -28,6 +28,7 @@ class Checkpoint:
         spawned: the process.
         tick: of what it would read next.
         seconds: of loading, that it stands after.
+        worth: what a second is worth that it saves, compared with one that another saves.
         unfinished: the modules that it had begun to execute, the innermost last: for each its path, and
             the line of the statement that is executed next, or being executed.
     """
@@ -36,6 +37,7 @@ class Checkpoint:
     tick: int
     seconds: float
     unfinished: dict[str, int]
+    worth: float = 1.0
 
 
 class Chain:
@@ -79,7 +81,13 @@ class Chain:
         Never the first, from which everything can be loaded. None: there is no other.
         """
         pairs = list(zip(self._checkpoints, self._checkpoints[1:], strict=False))
-        return min(pairs, key=lambda pair: pair[1].seconds - pair[0].seconds)[1] if pairs else None
+        return min(pairs, key=_loss)[1] if pairs else None
+
+
+def _loss(pair: tuple[Checkpoint, Checkpoint]) -> float:
+    """What it would cost to be without the second of two."""
+    before, checkpoint = pair
+    return checkpoint.worth * (checkpoint.seconds - before.seconds)
 
 
 def _is_before(checkpoint: Checkpoint, entry: Entry) -> bool:

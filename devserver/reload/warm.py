@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 
 from devserver.config import Config
 from devserver.process.control import Message
-from devserver.reload.chain import Chain, Checkpoint
+from devserver.reload.chain import Chain, Checkpoint, Mark
 from devserver.reload.children import Children
 from devserver.reload.launcher import Spawned
 from devserver.reload.prompt import debugged
@@ -24,6 +24,10 @@ logger = logging.getLogger("devserver")
 
 MARKS = 4
 """Statements, edited lately, before which checkpoints are wanted."""
+
+EDITED, BARRED = 8.0, float("inf")
+"""What a checkpoint is worth before a statement that was edited lately, and before a barrier: there it is
+the last one, from which everything goes on that comes later."""
 
 
 def is_wanted(config: Config) -> bool:
@@ -43,7 +47,6 @@ class Warm:
         self._edited: list[tuple[str, int]] = []
         self._barred: list[tuple[str, int]] = []
         self._cold = ""
-        self._told = ""
 
     # what the next restart must know
 
@@ -102,26 +105,24 @@ class Warm:
 
     # checkpoints come and go
 
-    def left(self, spawned: Spawned, seconds: float, unfinished: dict[str, int], most: int) -> None:
+    def left(self, spawned: Spawned, seconds: float, message: Message, most: int) -> None:
         """A child has left a checkpoint.
 
         Args:
             seconds: of loading, before it.
+            message: what it said of it.
             most: of them that are kept.
         """
-        self.chain.add(Checkpoint(spawned, self._watched.timeline.tick, seconds, unfinished))
+        is_barred = any((path, number) in self._barred for path, number in message["at"])
+        worth = BARRED if is_barred else EDITED if message["marked"] else 1.0
+        unfinished = dict(message["stack"])
+        self.chain.add(Checkpoint(spawned, self._watched.timeline.tick, seconds, unfinished, worth))
         while len(self.chain) > most and (least := self.chain.dispensable()) is not None:
             self._forget(least)
 
-    def barrier(self, reason: str, where: Sequence[tuple[str, int, int]]) -> None:
-        """A child makes no checkpoint any more, since something stands in the way."""
-        at = "".join(f" before line {line} of {path}" for path, _, line in where)
-        text = f"no checkpoint{at or ' at all'}: {reason}; a later change restarts from before that"
-        if text != self._told:
-            self._told = text
-            logger.info("%s", text)
-        for path, number, _ in where:
-            self._barred = [(path, number - 1)]
+    def barrier(self, mark: Mark) -> None:
+        """A child can make no checkpoint where it wanted to; at this mark it could, last."""
+        self._barred = [(mark[0], mark[1])]
 
     def gone(self, spawned: Spawned) -> None:
         """A process that waited is gone."""
