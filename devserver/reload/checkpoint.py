@@ -11,7 +11,8 @@ Each fork is double, and the half between ends at once: so every process is the 
 
 What a waiting half and a copy say, on the channel of the half that was forked:
 
-    checkpoint  a half waits; with the stack of unfinished modules, and the new half's pid and channel
+    checkpoint  a half waits; with the stack of unfinished modules, the seconds of loading before it,
+                the path of the module for whose edit it was made, and the new half's pid and channel
     barrier     none is made here, nor after it: why, and where
     resumed     the copy's pid;  unfit: what was executed has changed
 
@@ -47,10 +48,14 @@ from devserver.reload.ticks import Execution, Text, Ticker, can_go_on
 assert sys.platform == "linux"  # a type checker reads no further elsewhere
 
 PACE = 0.05
-"""Seconds of loading that are worth a checkpoint: a fork takes a few milliseconds."""
+"""Seconds of loading that are worth a checkpoint, at least."""
+
+COST = 25
+"""So many times what the last one took, too: a fork of a large process takes tens of milliseconds, and
+pages that are written to afterwards some more. A first start is to be 5 % slower at most."""
 
 WORTH = 0.003
-"""The same at a statement that was edited lately."""
+"""Seconds of loading that are worth one at a statement that was edited lately."""
 
 Mark = tuple[str, int]
 """A module's path and the number of a statement; -1 for its first."""
@@ -82,6 +87,8 @@ class Checkpoints:
         self._seeds = Seeds()
         self._reread: list[tuple[str, Fingerprint, bytes]] = []
         self._last = time.perf_counter()
+        self._seconds = 0.0
+        self._pace = PACE
         self._on = False
 
     def start(self) -> None:
@@ -111,8 +118,8 @@ class Checkpoints:
         marked = (execution.path, execution.index) in self._marks or (
             begins and (execution.path, -1) in self._marks
         )
-        if passed > PACE or (marked and passed > WORTH):
-            self._leave()
+        if passed > self._pace or (marked and passed > WORTH):
+            self._leave(execution.path if marked else "")
         elif self._barriers.stirred():
             self._look()
 
@@ -125,8 +132,15 @@ class Checkpoints:
             self._this.say("barrier", reason=reason, where=where)
         return not reason
 
-    def _leave(self) -> None:
-        """Fork, unless something stands in the way; returns in the half that goes on."""
+    def _leave(self, marked: str = "") -> None:
+        """Fork, unless something stands in the way; returns in the half that goes on.
+
+        Args:
+            marked: the module for whose edit a checkpoint is wanted here.
+        """
+        began = time.perf_counter()
+        self._seconds += began - self._last
+        self._last = began
         if not self._look():
             return
         for execution in self.ticker.stack:
@@ -136,8 +150,9 @@ class Checkpoints:
         self._seeds.keep()
         gc.freeze()
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        if self._fork("checkpoint", stack=stack):
+        if self._fork("checkpoint", stack=stack, seconds=self._seconds, marked=marked):
             self._seeds.restore()
+            self._pace = max(PACE, COST * (time.perf_counter() - began))
         else:
             self._wait()
             self._seeds.renew()
