@@ -145,6 +145,7 @@ class Checkpoints:
             return
         for execution in self.ticker.stack:
             execution.keep(execution.read())  # what was compiled, whatever the file is by now
+        self._recorder.note_loaded()  # what was executed here is not to be taken for something later
         _write_out()
         stack = [(e.path, e.line) for e in self.ticker.stack]
         self._seeds.keep()
