@@ -9,10 +9,17 @@ IDEs and tests wait for these lines instead of asking ports or sleeping. Each ha
     serving    generation, pid, seconds
                                      requests are answered; seconds since the start or the change
     change     files                 these files changed, and it matters
-    restart    kind, reason          a restart begins: "cold", and why, as in the terminal
-    failed     phase, error, traceback
-                                     it failed in "load", "lifespan" or "serve", or its process
-                                     died ("crash"); one line, and the whole text or ""
+    restart    kind, reason, generation
+                                     a restart begins: from nothing ("cold") or from a checkpoint
+                                     ("warm"), and why, as in the terminal
+               tick, path, line      if it is warm: how many things had been read before, and the
+                                     statement that comes next, or is being executed; "" and 0
+                                     before any
+    checkpoints  count, memory       after a start: how many wait, and their bytes (PSS)
+    failed     generation, phase, error, traceback
+                                     it failed in "load", "lifespan" or "serve", in what is done
+                                     while it is served ("check"), or its process died ("crash");
+                                     one line, and the whole text or ""
     stopped    (nothing more)        the end; no line follows
 
 More fields may come, so a reader ignores what it does not know. A reader that goes away does not

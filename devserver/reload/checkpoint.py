@@ -16,6 +16,8 @@ What a waiting half and a copy say, on the channel of the half that was forked:
     barrier     none is made here, nor after it: why, and where
     resumed     the copy's pid;  unfit: what was executed has changed
 
+It is told `resume`, with the statements before which checkpoints are wanted.
+
 Linux. Knows neither the machine nor which files have changed.
 """
 
@@ -143,9 +145,10 @@ class Checkpoints:
         self._last = began
         if not self._look():
             return
+        self._recorder.tell_found()  # what was asked before is to be known before
+        self._recorder.note_loaded()
         for execution in self.ticker.stack:
             execution.keep(execution.read())  # what was compiled, whatever the file is by now
-        self._recorder.note_loaded()  # what was executed here is not to be taken for something later
         _write_out()
         stack = [(e.path, e.line) for e in self.ticker.stack]
         self._seeds.keep()

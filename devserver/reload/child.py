@@ -23,7 +23,8 @@ What a child says:
     stopped     somebody is at a breakpoint, and the end waits;  resumed: no more
     stdin       the application reads the terminal, or has done so
 
-What it is told: `boot`, `serve`, `judge`, `retire`, `connection`; a page also `show` and `answer`.
+What it is told: `boot`, `serve`, `judge`, `retire`, `connection`; a page also `show` and `answer`. What
+copies of it say, and are told, stands in `checkpoint`.
 """
 
 from __future__ import annotations

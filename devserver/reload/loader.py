@@ -94,9 +94,9 @@ class Recorder:
     def serving(self) -> None:
         """The application is loaded: from now on only record modules and files that are opened."""
         self._serving = True
-        self._tell_found()
+        self.tell_found()
         self._reads.quieten()
-        self.note_loaded()
+        self.note_loaded(late=True)
 
     def stop(self) -> None:
         """Put everything back."""
@@ -122,7 +122,7 @@ class Recorder:
 
     def record(self, entry: Entry) -> None:
         """Report an entry unless its question was asked before."""
-        self._tell_found()
+        self.tell_found()
         key = entry.kind, entry.path
         if key not in self._seen:
             self._seen.add(key)
@@ -133,10 +133,10 @@ class Recorder:
 
     def found(self, origin: str, entry: Entry) -> None:
         """A module was looked up and found; most often its file is executed next, and tells this, too."""
-        self._tell_found()
+        self.tell_found()
         self._found[origin] = entry
 
-    def _tell_found(self) -> None:
+    def tell_found(self) -> None:
         """Report what was found and then not executed."""
         while self._found:
             try:
@@ -167,9 +167,11 @@ class Recorder:
             # Who watches takes the digest. Of a young file at once: its stamps prove nothing.
             self.record(file_entry(path, time.time_ns()))
 
-    def module(self, path: str, fingerprint: Fingerprint, data: bytes | None = None) -> None:
-        """A module is about to be executed; with its text if it is at hand."""
-        entry = Entry(Kind.FILE, path, None if data is None else digest_of(data), fingerprint)
+    def module(
+        self, path: str, fingerprint: Fingerprint, data: bytes | None = None, *, late: bool = False
+    ) -> None:
+        """A module is about to be executed, or has been (`late`); with its text if it is at hand."""
+        entry = Entry(Kind.FILE, path, None if data is None else digest_of(data), fingerprint, late=late)
         found = self._found.pop(path, None)
         if found is not None and found.path == module_place(path) and self.is_new(Kind.FILE, path):
             self._seen.add((Kind.NAME, found.path))
@@ -227,7 +229,7 @@ class Recorder:
         self._seen.discard((Kind.FILE, path))
         self.module(path, fingerprint, data)
 
-    def note_loaded(self) -> None:
+    def note_loaded(self, *, late: bool = False) -> None:
         """Note the modules that came by ways of their own since this was called last."""
         for module in self._newly_loaded():
             try:
@@ -238,7 +240,7 @@ class Recorder:
             if isinstance(path, str) and self.project.is_users(path := os.path.abspath(path)):
                 fingerprint = fingerprint_at(path)
                 if fingerprint is not None and self.is_new(Kind.FILE, path):
-                    self.module(path, fingerprint)
+                    self.module(path, fingerprint, late=late)
 
     def _newly_loaded(self) -> list[ModuleType]:
         """The modules behind the one that was the newest when this was asked last.

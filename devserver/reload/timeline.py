@@ -1,7 +1,8 @@
 """What the application read, in order, and whether it would read the same now.
 
 Each entry is a question that was asked of the file system and its answer. The running number of an
-entry is its *tick*. A change matters if it changes an answer.
+entry is its *tick*. A change matters if it changes an answer. What was noticed too late to know when it
+was asked counts as asked before everything else.
 
 Watchers give hints; this module decides, by content. A file is known by (mtime_ns, ctime_ns,
 size, inode), and if one of these differs by a digest of its bytes, so that a `touch` or a save
@@ -75,6 +76,7 @@ class Timeline:
         self._folders: dict[str, list[Entry]] = {}
         self._identities: dict[str, tuple[int, int] | None] = {}
         self._next = 0
+        self._first = 0
         self._examined: dict[str, Entry] = {}
         self._own: set[str] = set()
         self._accepted: set[str] = set()
@@ -155,7 +157,11 @@ class Timeline:
                 entry.answer = OWN
 
     def _append(self, entry: Entry) -> None:
-        entry.tick, self._next = self._next, self._next + 1
+        if entry.late:
+            self._first -= 1
+            entry.tick = self._first
+        else:
+            entry.tick, self._next = self._next, self._next + 1
         self._entries[entry.kind, entry.path] = entry
         self._doubt(entry)
         if entry.kind is Kind.PATH and entry.fingerprint is not None:
