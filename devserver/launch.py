@@ -16,7 +16,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -42,9 +42,15 @@ if TYPE_CHECKING:
 logger = logging.getLogger("devserver")
 
 
-def target(stage: Stage) -> int:
-    """The program that serves what `--target` names, or what is found without one."""
-    return stage.serve(_load(stage.config))
+def target(stage: Stage, then: Callable[[], None] = lambda: None) -> int:
+    """The program that serves what `--target` names, or what is found without one.
+
+    Args:
+        then: called when it is loaded.
+    """
+    application = _load(stage.config)
+    then()
+    return stage.serve(application)
 
 
 def start(config: Config, *, spare: bool = True, program: Program = target) -> int:

@@ -74,6 +74,7 @@ class Recorder:
         self._young: list[tuple[str, Fingerprint, str]] = []
         self._found: dict[str, Entry] = {}
         self._finder = Finder(self)
+        self._newest = "", 0
         self._serving = False
         self._pid = os.getpid()
         self._originals: dict[str, Any] = {}
@@ -87,7 +88,7 @@ class Recorder:
         for name, made in (("get_code", _get_code_for), ("get_data", _get_data_for)):
             self._originals[name] = getattr(SourceFileLoader, name)
             setattr(SourceFileLoader, name, made(self, self._originals[name]))
-        self._note_loaded(late=False)
+        self.note_loaded()
         self._reads.start()
 
     def serving(self) -> None:
@@ -95,7 +96,7 @@ class Recorder:
         self._serving = True
         self.tell_found()
         self._reads.quieten()
-        self._note_loaded(late=True)
+        self.note_loaded(late=True)
 
     def stop(self) -> None:
         """Put everything back."""
@@ -228,9 +229,9 @@ class Recorder:
         self._seen.discard((Kind.FILE, path))
         self.module(path, fingerprint, data)
 
-    def _note_loaded(self, late: bool) -> None:
-        """Note the modules that came by ways of their own."""
-        for module in list(sys.modules.values()):
+    def note_loaded(self, *, late: bool = False) -> None:
+        """Note the modules that came by ways of their own since this was called last."""
+        for module in self._newly_loaded():
             try:
                 # Not `module.__file__`: a module's own `__getattr__` is user code, and so may this be.
                 path = object.__getattribute__(module, "__dict__").get("__file__")
@@ -240,6 +241,24 @@ class Recorder:
                 fingerprint = fingerprint_at(path)
                 if fingerprint is not None and self.is_new(Kind.FILE, path):
                     self.module(path, fingerprint, late=late)
+
+    def _newly_loaded(self) -> list[ModuleType]:
+        """The modules behind the one that was the newest when this was asked last.
+
+        To touch an object is to copy a page of memory, in a process that goes on from a checkpoint, and
+        there are thousands of modules. So they are gone through from the newest back.
+        """
+        newest, new = self._newest, list[tuple[str, ModuleType]]()
+        try:
+            for name, module in reversed(sys.modules.items()):
+                if (name, id(module)) == newest:
+                    break
+                new.append((name, module))
+        except RuntimeError:  # another thread imports something
+            new = list(sys.modules.items())[::-1]
+        if new:
+            self._newest = new[0][0], id(new[0][1])
+        return [module for _, module in reversed(new)]
 
 
 class Finder:

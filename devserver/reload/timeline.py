@@ -24,7 +24,6 @@ import os
 import stat
 import time
 from collections.abc import Callable, Container, Iterable, Iterator
-from dataclasses import replace
 
 from devserver.reload.answers import (
     ASK,
@@ -249,12 +248,14 @@ class Timeline:
         Args:
             without: files that are read again.
         """
-        paths = []
+        paths, doubted = [], other._suspects
         for entry in other:
             if entry.tick < tick and not (entry.kind is Kind.FILE and entry.path in without):
                 self._next = entry.tick
-                self._append(replace(entry, names=None))
+                self._append(entry)
                 paths += _watched_for(entry)
+        # What was held against the file system once is watched since then.
+        self._suspects = [entry for entry in doubted if self._entries.get((entry.kind, entry.path)) is entry]
         self._next = tick
         self._expected = {path for path in other._expected if (Kind.FILE, path) in self._entries}
         return paths
