@@ -825,7 +825,7 @@ def test_files_that_were_only_touched_are_told_with_their_stamps_of_now(tmp_path
         folder.write(name, "old")
         folder.ask(Kind.FILE, name)
     assert folder.changes("a.txt", "b.txt", "c.txt", "d.txt") == []
-    assert folder.timeline.touched(4) == []
+    assert folder.timeline.touched(4, ()) == []
     folder.write("b.txt", "new")
     for name in ("a.txt", "c.txt"):
         os.utime(folder.path(name), (0, 0))
@@ -833,9 +833,9 @@ def test_files_that_were_only_touched_are_told_with_their_stamps_of_now(tmp_path
     again = Folder(tmp_path)
     again.timeline.begin_like(folder.timeline, 4, ())
     for each in (folder, again):
-        assert folder.names(entry.path for entry in each.timeline.touched(4)) == ["a.txt", "c.txt"]
-        assert folder.names(entry.path for entry in each.timeline.touched(2)) == ["a.txt"]
-        assert each.timeline.touched(4)[0].fingerprint == fingerprint_at(folder.path("a.txt"))
+        assert folder.names(entry.path for entry in each.timeline.touched(4, ())) == ["a.txt", "c.txt"]
+        assert folder.names(entry.path for entry in each.timeline.touched(2, ())) == ["a.txt"]
+        assert each.timeline.touched(4, ())[0].fingerprint == fingerprint_at(folder.path("a.txt"))
 
 
 def test_what_is_noticed_late_counts_as_read_before_everything(folder: Folder) -> None:

@@ -264,9 +264,14 @@ class Timeline:
         self._expected = {path for path in other._expected if (Kind.FILE, path) in self._entries}
         return paths
 
-    def touched(self, tick: int) -> list[Entry]:
-        """The files, read before a tick, that have other stamps since, and the same bytes."""
-        return [e for e in self if e.kind is Kind.FILE and e.tick < tick and e.path in self._touched]
+    def touched(self, tick: int, without: Container[str]) -> list[Entry]:
+        """The files, read before a tick, that have other stamps since, and the same bytes.
+
+        Args:
+            without: files that are read again, for their bytes may be others by now.
+        """
+        before = (each for each in self if each.kind is Kind.FILE and each.tick < tick)
+        return [each for each in before if each.path in self._touched and each.path not in without]
 
     def _always(self, path: str) -> bool:
         """Whether a file that nobody read counts nevertheless."""

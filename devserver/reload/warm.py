@@ -81,7 +81,7 @@ class Warm:
         marks = self._marks()
         for checkpoint in self.chain.candidates(outdated):
             # It does not know digests, so that a file that was only touched would be a change to it.
-            touched = self._watched.timeline.touched(checkpoint.tick)
+            touched = self._watched.timeline.touched(checkpoint.tick, checkpoint.unfinished)
             message = {"marks": marks, "touched": [entry.to_json() for entry in touched]}
             if self._children.resume(checkpoint.spawned, generation, message):
                 break
