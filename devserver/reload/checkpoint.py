@@ -56,6 +56,9 @@ COST = 25
 """So many times what the last one took, too: a fork of a large process takes tens of milliseconds, and
 pages that are written to afterwards some more. A first start is to be 5 % slower at most."""
 
+SLOWER = 3
+"""So many times as rare they become at once: one may have been slow since the machine was busy."""
+
 WORTH = 0.003
 """Seconds of loading that are worth one at a statement that was edited lately."""
 
@@ -156,7 +159,7 @@ class Checkpoints:
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         if self._fork("checkpoint", stack=stack, seconds=self._seconds, marked=marked):
             self._seeds.restore()
-            self._pace = max(PACE, COST * (time.perf_counter() - began))
+            self._pace = max(PACE, min(COST * (time.perf_counter() - began), SLOWER * self._pace))
         else:
             self._wait()
             self._seeds.renew()
