@@ -37,9 +37,9 @@ def leave(code: int, *, whole: bool = False) -> NoReturn:
 
 def flush() -> None:
     """Write out what the standard streams hold, if they can be written to."""
-    for stream in (sys.stdout, sys.stderr):
+    for stream in dict.fromkeys((sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)):
         with suppress(Exception):  # user code may have put anything there
-            stream.flush()
+            stream.flush()  # type: ignore[union-attr] # or None
 
 
 def _has_files_to_write() -> bool:
@@ -60,10 +60,11 @@ def _has_files_to_write() -> bool:
 def log_files() -> Iterator[int]:
     """The descriptors of log handlers' streams."""
     for reference in list(logging._handlerList):  # type: ignore[attr-defined] # there is no other way
-        yield _fileno(getattr(reference(), "stream", None))
+        yield fileno(getattr(reference(), "stream", None))
 
 
-def _fileno(stream: Any) -> int:
+def fileno(stream: Any) -> int:
+    """The descriptor of a stream; -1 if it has none."""
     try:
         return int(stream.fileno())
     except Exception:  # whatever a handler may write to

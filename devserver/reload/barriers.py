@@ -1,9 +1,10 @@
 """What a process must not have when it is forked, or its copies would share what cannot be shared.
 
 A thread is in one process only; the offset of an open file, a lock or a connection would be in both;
-what is to be done at exit would be done by each. Where one of these is found no checkpoint is made,
-nor after it. What is known to survive a fork is allowed: log files opened for appending, and the
-threads of OpenBLAS, which stops them before a fork and starts them again.
+what is to be done at exit would be done by each. As long as one of these is there no checkpoint is
+made. What is known to survive a fork is allowed: log files opened for appending, and the threads of
+libraries that end them before a fork and start them again, as OpenBLAS does. Which threads these are is
+not guessed: a trial fork shows it.
 
 Only looks; refuses to know what follows. Linux.
 """
@@ -17,11 +18,15 @@ import re
 import signal
 import stat
 import sys
+import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterable
+from functools import wraps
 from typing import Any
 
 from devserver.process.ending import log_files
+from devserver.process.forks import fork
 
 assert sys.platform == "linux"  # a type checker reads no further elsewhere
 
@@ -30,62 +35,86 @@ _HARMLESS_AT_EXIT = frozenset(
 )
 """Modules, by the first part of their names, whose exit handlers may run once in each copy."""
 
+_HARMLESS_FINALIZERS = frozenset(("django.dispatch.dispatcher", "celery.utils.dispatch.signal"))
+"""Modules whose finalizers only tidy up in memory: of signals, whose receivers are gone."""
+
+_HARMLESS_THREADS = frozenset(("jemalloc_bg_thd",))
+"""Threads that a copy can do without: jemalloc has handlers for forks, after which it does their work."""
+
+_ENDING = 0.05
+"""Seconds after which the kernel lists a thread no more that was waited for."""
+
 _HARMLESS_DEVICES = frozenset(
     ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty")
 )
 
-_NATIVE_POOLS = re.compile(r"/[^/\s]*openblas[^/\s]*\.so")
 _WRITABLE_SHARED = re.compile(r"^\S+ rw.s .*$", re.MULTILINE)
 
 
-class Barriers:
-    """Looks whether a fork is safe, cheaply first.
+_stat = os.stat  # while the application is loaded there is another, which notes what is asked
 
-    Attributes:
-        found: what stands in the way, once something did; "" before.
-    """
+
+class Barriers:
+    """Looks whether a fork is safe, cheaply first."""
 
     def __init__(self, ours: Iterable[int]) -> None:
         """Args: ours: descriptors that copies may share: the channel, listeners, standard streams."""
-        self.found = ""
         self._ours = set(ours) | _descriptors()
-        self._at_exit: list[str] = []
-        self._register = atexit.register
-        self._lowest = _lowest_free()
+        self._any = min(ours)  # descriptor that is open for certain
+        self._at_exit = _exit_handlers()
         self._maps = _writable_maps()
         self._fork = os.fork
+        self._makers = {name: getattr(tempfile, name) for name in ("mkdtemp", "mkstemp")}
+        self._temporary: list[str] = []
+        self._calm = self._sign()
 
     def start(self) -> None:
-        """Begin to note what is to be done at exit."""
-        noted, register = self._at_exit, self._register
+        """Begin to note temporary files and folders: what removes them is most often a later statement."""
+        for name, make in self._makers.items():
+            setattr(tempfile, name, self._noting(make))
 
-        def noting(func: Callable[..., Any], *args: Any, **named: Any) -> Any:
-            module = str(getattr(func, "__module__", "") or type(getattr(func, "__self__", func)).__module__)
-            if module.partition(".")[0] not in _HARMLESS_AT_EXIT:
-                noted.append(f"{module}.{getattr(func, '__qualname__', '?')}")
-            return register(func, *args, **named)
+    def _noting(self, make: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(make)
+        def noting(*args: Any, **named: Any) -> Any:
+            made = make(*args, **named)
+            self._temporary.append(os.fsdecode(made[1] if isinstance(made, tuple) else made))
+            return made
 
-        noting.__name__ = noting.__qualname__ = "register"
-        noting.__doc__, noting.__module__ = register.__doc__, "atexit"
-        atexit.register = noting  # type: ignore[assignment]
+        return noting
 
     def stop(self) -> None:
         """Note nothing any more."""
-        atexit.register = self._register
+        for name, make in self._makers.items():
+            setattr(tempfile, name, make)
 
     def stirred(self) -> bool:
-        """Whether something may have come since `look` found nothing: threads, descriptors, exit handlers.
+        """Whether something has come or gone since the last look: threads, descriptors, exit handlers...
 
-        About a microsecond: to be asked at every tick, so that the statement can be named.
+        Some microseconds: to be asked at every tick, so that the statement can be named. What is not
+        noticed so is shared memory, and is seen by the next look only.
         """
-        return bool(self._at_exit) or threading.active_count() > 1 or _lowest_free() != self._lowest
+        return self._sign() != self._calm
+
+    def _sign(self) -> tuple[object, ...]:
+        fd = os.dup(self._any)
+        os.close(fd)
+        weakref, after_fork = sys.modules.get("weakref"), sys.modules.get("multiprocessing.util")
+        return (
+            fd,  # the lowest that is free
+            _stat("/proc/self/task").st_nlink,  # two more than there are threads
+            atexit._ncallbacks(),
+            len(getattr(getattr(weakref, "finalize", None), "_registry", ())),
+            len(getattr(after_fork, "_afterfork_registry", ())),  # locks are in it
+            len(self._temporary),
+            _has_children(),
+            _has_timer(),
+        )
 
     def look(self) -> str:
-        """What stands in the way of a fork now; "" for nothing. 0.1 to 0.5 ms."""
-        if not self.found:
-            self.found = next(filter(None, (check() for check in self._checks())), "")
-            self._lowest = _lowest_free()
-        return self.found
+        """What stands in the way of a fork now; "" for nothing. 0.1 to 0.5 ms; a trial takes some more."""
+        found = next(filter(None, (check() for check in self._checks())), "")
+        self._calm = self._sign()
+        return found
 
     def _checks(self) -> tuple[Callable[[], str], ...]:
         return (
@@ -93,6 +122,7 @@ class Barriers:
             self._threads,
             self._open_files,
             self._exit_handlers,
+            self._temporaries,
             self._children,
             self._timers,
             self._mappings,
@@ -108,16 +138,15 @@ class Barriers:
 
     def _threads(self) -> str:
         if threading.active_count() > 1:
-            names = ", ".join(t.name for t in threading.enumerate() if t is not threading.main_thread())
-            return f"a thread ({names})"
-        native = len(os.listdir("/proc/self/task")) - 1
-        if native:
-            with open("/proc/self/maps", encoding="utf-8", errors="replace") as file:
-                pools = set(_NATIVE_POOLS.findall(file.read()))
-            expected = len(pools) * (len(os.sched_getaffinity(0)) - 1)
-            if native > expected:
-                return f"{native - expected} threads of a native library"
-        return ""
+            python = (t.name for t in threading.enumerate() if t is not threading.main_thread())
+            return f"a thread ({', '.join(python)})"
+        names = _native_threads()
+        if names:
+            _try_fork()
+            end = time.monotonic() + _ENDING
+            while (names := _native_threads()) and time.monotonic() < end:
+                os.sched_yield()
+        return f"threads of a native library ({', '.join(sorted({*names}))})" if names else ""
 
     def _open_files(self) -> str:
         logs = set(log_files())
@@ -131,43 +160,112 @@ class Barriers:
             appends = fd in logs and flags & os.O_APPEND and stat.S_ISREG(mode)
             if appends or path in _HARMLESS_DEVICES or os.isatty(fd) or stat.S_ISDIR(mode):
                 continue
-            kind = "socket" if stat.S_ISSOCK(mode) else "pipe" if stat.S_ISFIFO(mode) else "file"
-            return f"an open {kind} ({path})"
+            if stat.S_ISSOCK(mode) or stat.S_ISFIFO(mode):
+                return "an open socket" if stat.S_ISSOCK(mode) else "an open pipe"
+            return f"an open file ({path})"
         return ""
 
     def _exit_handlers(self) -> str:
-        if self._at_exit:
-            return f"an exit handler ({self._at_exit[0]})"
+        for func in _exit_handlers():
+            if not (func in self._at_exit or _is_harmless(func)):
+                return f"an exit handler ({_module(func)}.{getattr(func, '__qualname__', '?')})"
         weakref = sys.modules.get("weakref")
         for info in list(getattr(getattr(weakref, "finalize", None), "_registry", {}).values()):
-            if info.atexit:
+            if info.atexit and _module(info.func) not in _HARMLESS_FINALIZERS:
                 return f"a finalizer ({getattr(info.func, '__qualname__', info.func)})"
         return ""
 
+    def _temporaries(self) -> str:
+        return next((f"a temporary file ({path})" for path in self._temporary if os.path.exists(path)), "")
+
     def _children(self) -> str:
-        try:
-            with open(f"/proc/self/task/{os.getpid()}/children") as file:
-                return "a child process" if file.read().strip() else ""
-        except OSError:
-            return ""
+        return "a child process" if _has_children() else ""
 
     def _timers(self) -> str:
-        which = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
-        return "a timer" if any(signal.getitimer(timer)[0] for timer in which) else ""
+        return "a timer" if _has_timer() else ""
 
     def _mappings(self) -> str:
         more = _writable_maps() - self._maps
+        if any(path.startswith("/dev/shm/sem.") for path in more):
+            return "a lock of multiprocessing"
         return f"shared memory ({min(more)})" if more else ""
 
 
+class _Listener(list[Callable[..., Any]]):
+    """Is equal to nothing, and keeps what it was compared with."""
+
+    __hash__ = None
+
+    def __eq__(self, other: object) -> bool:
+        self.append(other)  # type: ignore[arg-type] # exit handlers
+        return False
+
+
+def _exit_handlers() -> list[Callable[..., Any]]:
+    """What is to be done at exit, however it was registered: `unregister` compares with each."""
+    found = _Listener()
+    atexit.unregister(found)  # type: ignore[arg-type] # nothing is unregistered
+    return list(found)
+
+
+def _is_harmless(func: Callable[..., Any]) -> bool:
+    module = _module(func)
+    if module == "certifi.core":  # it ends what it does for packages in archives only
+        core = sys.modules[module]
+        return str(getattr(core, "_CACERT_PATH", "")).startswith(os.path.dirname(str(core.__file__)))
+    return module.partition(".")[0] in _HARMLESS_AT_EXIT
+
+
+def _module(func: Callable[..., Any]) -> str:
+    return str(getattr(func, "__module__", "") or type(getattr(func, "__self__", func)).__module__)
+
+
+def _has_children() -> bool:
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
+def _has_timer() -> bool:
+    which = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
+    return any(signal.getitimer(timer)[0] for timer in which)
+
+
+def _native_threads() -> list[str]:
+    """The names of the threads besides the main one that a copy could not do without."""
+    names = []
+    for task in os.listdir("/proc/self/task"):
+        if task != str(os.getpid()):
+            try:
+                with open(f"/proc/self/task/{task}/comm") as file:
+                    names.append(file.read().strip())
+            except OSError:
+                continue  # ended meanwhile
+    return [name for name in names if name not in _HARMLESS_THREADS]
+
+
+def _try_fork() -> None:
+    """Fork for nothing: threads that end before each fork have ended afterwards.
+
+    The application must not hear of it, even if it waits for the ends of its children.
+    """
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        pid = fork()
+        if not pid:
+            os._exit(0)
+        os.waitpid(pid, 0)
+    except OSError:
+        pass  # the application may ignore SIGCHLD; or there are too many processes
+    finally:
+        signal.sigtimedwait([signal.SIGCHLD], 0)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
 def _descriptors() -> set[int]:
-    return {int(name) for name in os.listdir("/proc/self/fd")}
-
-
-def _lowest_free() -> int:
-    fd = os.dup(1)
-    os.close(fd)
-    return fd
+    return {int(name) for name in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{name}")}
 
 
 def _writable_maps() -> set[str]:

@@ -33,14 +33,15 @@ class Checkpoint:
         seconds: of loading, that it stands after.
         unfinished: the modules that it had begun to execute, the innermost last: for each its path, and
             the line of the statement that is executed next, or being executed.
-        edits: how many of the latest edits were made directly behind it.
+        likely: how many of the latest edits were made directly behind it; many more for a place from which
+            everything goes on that comes later, since there is no other behind it.
     """
 
     spawned: Spawned
     tick: int
     seconds: float
     unfinished: dict[str, int]
-    edits: int = 0
+    likely: int = 0
 
 
 class Chain:
@@ -92,7 +93,7 @@ class Chain:
 
         def loss(at: int) -> float:
             before, this, after = self._checkpoints[at - 1], self._checkpoints[at], ends[at]
-            share = (after - this.tick + 1) / (tick + 1) + AGAIN * this.edits
+            share = (after - this.tick + 1) / (tick + 1) + AGAIN * this.likely
             return (this.seconds - before.seconds) * share / (max(sizes.get(this, 1), 1) if sizes else 1)
 
         ends = [*(checkpoint.tick for checkpoint in self._checkpoints[1:]), tick]

@@ -12,8 +12,9 @@ Each fork is double, and the half between ends at once: so every process is the 
 What a waiting half and a copy say, on the channel of the half that was forked:
 
     checkpoint  a half waits; with the stack of unfinished modules, the seconds of loading before it,
-                the path of the module for whose edit it was made, and the new half's pid and channel
-    barrier     none is made here, nor after it: why, and where
+                 the statement before which it stands, the path of the module for whose edit it was made,
+                 and the new half's pid and channel
+    barrier     none can be made, since a statement: why, which, and the tick before it
     resumed     the copy's pid;  unfit: what was executed has changed
 
 It is told `resume`, with the statements before which checkpoints are wanted.
@@ -40,8 +41,9 @@ from functools import partial
 from typing import Any
 
 from devserver.process.control import Channel, Closed
-from devserver.process.ending import flush
-from devserver.reload.answers import Fingerprint, fingerprint_of
+from devserver.process.ending import fileno, flush
+from devserver.process.forks import fork
+from devserver.reload.answers import Fingerprint, fingerprint_of, identity_at
 from devserver.reload.child import Child
 from devserver.reload.loader import Recorder
 from devserver.reload.modules import Stepping
@@ -95,6 +97,10 @@ class Checkpoints:
         self._seconds = 0.0
         self._pace = PACE
         self._on = False
+        self._passed: Mark = "", 0
+        self._obstacle = ""
+        self._raised: tuple[Mark, tuple[str, int] | None] = self._passed, None
+        self._told = False
 
     def start(self) -> None:
         """Make a checkpoint where nothing of the user's has been executed, and others on the way."""
@@ -109,6 +115,8 @@ class Checkpoints:
         """Make one last checkpoint, if it is worth it, and no more."""
         if self._on and time.perf_counter() - self._last > PACE:
             self._leave()
+        elif self._on and (self._obstacle or self._barriers.stirred()) and not self._look():
+            self._tell()
         self._on = False
         self._barriers.stop()
         self._seeds.stop()
@@ -123,19 +131,27 @@ class Checkpoints:
         marked = (execution.path, execution.index) in self._marks or (
             begins and (execution.path, -1) in self._marks
         )
+        if self._barriers.stirred():
+            self._look()
         if passed > self._pace or (marked and passed > WORTH):
             self._leave(execution.path if marked else "")
-        elif self._barriers.stirred():
-            self._look()
+        if not self._obstacle:
+            self._passed = execution.path, execution.index
 
     def _look(self) -> bool:
-        """Whether nothing stands in the way of a fork."""
-        reason = self._barriers.look()
-        if reason:
-            self._on = False
-            where = [(e.path, e.index, e.line) for e in self.ticker.stack[-1:]]
-            self._this.say("barrier", reason=reason, where=where)
-        return not reason
+        """Whether nothing stands in the way of a fork. Notes since when."""
+        obstacle = self._barriers.look()
+        if obstacle and not self._obstacle:
+            self._raised = self._passed, _last_statement(self.ticker.stack)
+        self._obstacle = obstacle
+        return not obstacle
+
+    def _tell(self) -> None:
+        """Say what stands in the way of checkpoints that are wanted, once."""
+        if not self._told:
+            self._told = True
+            mark, statement = self._raised
+            self._this.say("barrier", reason=self._obstacle, mark=mark, statement=statement)
 
     def _leave(self, marked: str = "") -> None:
         """Fork, unless something stands in the way; returns in the half that goes on.
@@ -147,6 +163,7 @@ class Checkpoints:
         self._seconds += began - self._last
         self._last = began
         if not self._look():
+            self._tell()
             return
         self._recorder.tell_found()  # what was asked before is to be known before
         self._recorder.note_loaded()
@@ -154,13 +171,15 @@ class Checkpoints:
             execution.keep(execution.read())  # what was compiled, whatever the file is by now
         _write_out()
         stack = [(e.path, e.line) for e in self.ticker.stack]
+        at = [(e.path, e.index) for e in self.ticker.stack[-1:]]
         self._seeds.keep()
         gc.freeze()
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        if self._fork("checkpoint", stack=stack, seconds=self._seconds, marked=marked):
+        copied = self._fork("checkpoint", stack=stack, at=at, seconds=self._seconds, marked=marked)
+        if copied:
             self._seeds.restore()
             self._pace = max(PACE, min(COST * (time.perf_counter() - began), SLOWER * self._pace))
-        else:
+        elif copied is not None:
             self._wait()
             self._seeds.renew()
         self._recorder.forked()
@@ -170,17 +189,22 @@ class Checkpoints:
         self._last = time.perf_counter()
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
-    def _fork(self, what: str, can: Callable[[], bool] = lambda: True, **fields: Any) -> bool:
+    def _fork(self, what: str, can: Callable[[], bool] = lambda: True, **fields: Any) -> bool | None:
         """Make a copy that is a child of the supervisor. True in the copy, which has a channel of its own.
+
+        None where none could be made.
 
         Args:
             what: to be said about it.
             can: asked in the half between; the copy inherits what it has done.
         """
-        between = os.fork()
+        try:
+            between = fork()
+        except OSError:
+            return None  # there are too many processes
         if between:
             with suppress(ChildProcessError):  # the application may ignore SIGCHLD
-                os.waitpid(between, 0)
+                return None if os.waitpid(between, 0)[1] else False
             return False
         this = self._this
         try:
@@ -188,7 +212,7 @@ class Checkpoints:
                 this.say("unfit")
                 os._exit(0)
             ours, theirs = socket.socketpair()
-            pid = os.fork()
+            pid = fork()
             if pid:
                 # Said before this half ends: an orphan that nobody has announced would be killed.
                 this.say(what, [theirs.fileno()], pid=pid, **fields)
@@ -214,11 +238,16 @@ class Checkpoints:
                 os._exit(0)
             if message["do"] == "resume":
                 marks = [(path, number) for path, number in message["marks"]]
-                if self._fork("resumed", partial(self._renew, marks)):
+                copied = self._fork("resumed", partial(self._renew, marks))
+                if copied:
                     return
+                if copied is None:
+                    self._this.say("unfit")
 
     def _renew(self, marks: list[Mark]) -> bool:
         """Whether what was executed stands in the newest texts; if so go on with these."""
+        if _logs_elsewhere():
+            return False
         reread: list[tuple[Execution, Fingerprint, bytes]] = []
         for execution in self.ticker.stack:
             old = execution.read()
@@ -247,6 +276,29 @@ class Checkpoints:
         return True
 
 
+def _last_statement(stack: list[Execution]) -> tuple[str, int] | None:
+    """Path and line of the statement that was executed last, or is being executed; the innermost."""
+    for execution in reversed(stack):
+        if execution is not stack[-1]:
+            return execution.path, execution.line
+        data = execution.read() if execution.index else None
+        if data is not None:
+            return execution.path, Text(data, execution.path).tree.body[execution.index - 1].lineno
+    return None
+
+
+def _logs_elsewhere() -> bool:
+    """Whether log files were renamed or removed: a fresh process would write into new ones."""
+    for reference in list(logging._handlerList):  # type: ignore[attr-defined] # there is no other way
+        handler = reference()
+        path, fd = getattr(handler, "baseFilename", None), fileno(getattr(handler, "stream", None))
+        if path is not None and fd >= 0:
+            status = os.fstat(fd)
+            if identity_at(path) != (status.st_dev, status.st_ino):
+                return True
+    return False
+
+
 def _write_out() -> None:
     """Empty the buffers of Python and C, or each copy would write what they hold."""
     flush()
@@ -260,7 +312,7 @@ class Seeds:
     """The states of `random`, which CPython seeds anew in a copy, and of `numpy.random`, which is not."""
 
     def __init__(self) -> None:
-        self._seed = random.seed
+        self._seed, self._setstate = random.seed, random.setstate
         self._seeded = False
         self._state = random.getstate()
 
@@ -268,15 +320,21 @@ class Seeds:
         """Begin to notice whether the application seeds it."""
 
         def seed(*args: Any, **named: Any) -> None:
-            self._seeded = True
+            self._seeded = (*args, *named.values(), None)[0] is not None
             self._seed(*args, **named)
 
-        seed.__doc__, seed.__module__ = self._seed.__doc__, "random"
-        random.seed = seed
+        def setstate(state: Any) -> None:
+            self._seeded = True
+            self._setstate(state)
+
+        for stand_in in (seed, setstate):
+            stand_in.__doc__, stand_in.__module__ = getattr(random, stand_in.__name__).__doc__, "random"
+            stand_in.__qualname__ = f"Random.{stand_in.__name__}"
+            setattr(random, stand_in.__name__, stand_in)
 
     def stop(self) -> None:
         """Notice nothing any more."""
-        random.seed = self._seed
+        random.seed, random.setstate = self._seed, self._setstate
 
     def keep(self) -> None:
         """Before a fork."""
@@ -284,12 +342,12 @@ class Seeds:
 
     def restore(self) -> None:
         """In the half that goes on at once: it is to know nothing of the fork."""
-        random.setstate(self._state)
+        self._setstate(self._state)
 
     def renew(self) -> None:
         """In a copy that was resumed: as a fresh process would have it."""
         if self._seeded:
-            random.setstate(self._state)
+            self._setstate(self._state)
         numpy = sys.modules.get("numpy.random.mtrand")
         # NumPy forgets where its seed came from when the application sets one.
         if numpy is not None and getattr(numpy._rand._bit_generator, "_seed_seq", None) is not None:

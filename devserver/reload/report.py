@@ -27,7 +27,7 @@ class Report:
         self.reason = ""
         self.since = time.monotonic()
         self._events = events
-        self._shown = ""
+        self._shown = self._barred = ""
         self._resumed = False
         self._how = ""
         self.cold = 0.0
@@ -66,6 +66,16 @@ class Report:
     def checkpoints(self, count: int, size: int) -> None:
         """How many checkpoints wait, and their proportional size in bytes."""
         self._events.emit("checkpoints", count=count, memory=size)
+
+    def barrier(self, reason: str, statement: tuple[str, int] | None) -> None:
+        """No checkpoint can be made since a statement: its path and line, if it is known. Said once."""
+        path, line = statement or ("", 0)
+        told = f"{path}:{line} {reason.partition('(')[0]}"
+        if told != self._barred:
+            self._barred = told
+            self._events.emit("barrier", path=path, line=line, reason=reason)
+            where = f"{self._short(path)}, line {line}" if path else "the start"
+            logger.info("%s: %s allows no checkpoint; a later change restarts from before it", where, reason)
 
     def loaded(self, generation: int, pid: int, seconds: float) -> None:
         """The application is loaded; it may still have to wait for its predecessor."""

@@ -49,7 +49,6 @@ RETRY = (1, 2.0)
 JUDGE = 0.5
 """Seconds in which an application must say what a change means to it; else it is started anew."""
 
-
 WARM = (2, 2.0)
 """A warm start may take so many times the time of a cold one, and so many seconds more."""
 
@@ -235,7 +234,8 @@ class Supervisor:
         elif what == "read":
             self._note_reads(spawned, message["entries"])
         elif what == "barrier":
-            self._warm.barrier(message["reason"], message["where"])
+            self._warm.barrier(message["mark"])
+            self._report.barrier(message["reason"], message["statement"])
         elif what == "changed" and spawned.serving:
             self._changed(message["files"])
         elif what == "handled":

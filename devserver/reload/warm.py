@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 
 from devserver.config import Config
 from devserver.process.control import Message
-from devserver.reload.chain import Chain, Checkpoint
+from devserver.reload.chain import Chain, Checkpoint, Mark
 from devserver.reload.children import Children
 from devserver.reload.launcher import Spawned
 from devserver.reload.prompt import debugged
@@ -24,6 +24,10 @@ logger = logging.getLogger("devserver")
 
 MARKS = 4
 """Statements, edited lately, before which checkpoints are wanted."""
+
+BARRED = 1000
+"""So many edits are expected behind the checkpoint before a barrier: it is the last one, from which
+everything goes on that comes later."""
 
 
 def is_wanted(config: Config) -> bool:
@@ -43,7 +47,6 @@ class Warm:
         self._edited: list[tuple[str, int]] = []
         self._barred: list[tuple[str, int]] = []
         self._cold = ""
-        self._told = ""
 
     # what the next restart must know
 
@@ -113,18 +116,14 @@ class Warm:
         # What will be read behind the newest is not known yet, so one of the others is forgotten for it.
         while len(self.chain) >= max(2, most) and (least := self.chain.dispensable(tick)) is not None:
             self._forget(least)
-        edits = [path for path, _ in self._edited].count(said["marked"])
-        self.chain.add(Checkpoint(spawned, tick, said["seconds"], dict(said["stack"]), edits))
+        likely = [path for path, _ in self._edited].count(said["marked"])
+        if any((path, number) in self._barred for path, number in said["at"]):
+            likely = BARRED
+        self.chain.add(Checkpoint(spawned, tick, said["seconds"], dict(said["stack"]), likely))
 
-    def barrier(self, reason: str, where: Sequence[tuple[str, int, int]]) -> None:
-        """A child makes no checkpoint any more, since something stands in the way."""
-        at = "".join(f" before line {line} of {path}" for path, _, line in where)
-        text = f"no checkpoint{at or ' at all'}: {reason}; a later change restarts from before that"
-        if text != self._told:
-            self._told = text
-            logger.info("%s", text)
-        for path, number, _ in where:
-            self._barred = [(path, number - 1)]
+    def barrier(self, mark: Mark) -> None:
+        """A child can make no checkpoint where it wanted to; at this mark it could, last."""
+        self._barred = [(mark[0], mark[1])]
 
     def gone(self, spawned: Spawned) -> None:
         """A process that waited is gone."""

@@ -7,7 +7,7 @@ imports the same modules must say the same.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 Edit = tuple[str, str, str]
@@ -47,6 +47,7 @@ class Framework:
         files: their texts, by path.
         edits: one after the other; each leads to another answer.
         imports: what a fresh process imports before it asks for the state.
+        barrier: what stands in the way of a checkpoint when all is loaded, as the log says it.
     """
 
     needs: str
@@ -54,7 +55,7 @@ class Framework:
     edits: tuple[Edit, ...]
     target: str = "main:app"
     imports: str = "main"
-    env: dict[str, str] = field(default_factory=dict)
+    barrier: str = ""
 
     def make(self, folder: Path) -> None:
         """Write it into a folder."""
@@ -259,6 +260,7 @@ def state():
         ("main.py", '"first"', '"second"'),
         ("things.py", "number: int\n\n", "number: int\n    name: str = ''\n\n"),
     ),
+    barrier="a thread",  # that of its QueueListener for logging
 )
 
 FLASK = Framework(
@@ -747,7 +749,7 @@ def state():
     import main
     return {
         "tasks": sorted(worker.queue.tasks),
-        "done": [tasks.tidy.delay(2).get(), tasks.add.delay(1, 2).get()],
+        "done": [tasks.tidy.apply([2]).get(), tasks.add.apply([1, 2]).get()],
         "same": worker.queue.tasks["tasks.tidy"].run.__globals__ is vars(tasks),
         "receivers": len(signals.task_success.receivers),
         "retries": tasks.tidy.max_retries,

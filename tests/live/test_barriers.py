@@ -1,0 +1,530 @@
+"""What must not be in two processes is in none that waits: each kind of barrier, and what is none.
+
+All projects are one: a module with a statement in the middle. An edit behind it restarts from directly
+before it, an edit before it from earlier; what is executed again is told by process ids that the module
+notes. A row is skipped where its package is not installed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import importlib.util
+import json
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.live.process import DevServer, save
+
+pytestmark = [
+    pytest.mark.live,
+    pytest.mark.skipif(sys.platform != "linux", reason="there are no warm restarts"),
+]
+
+APP = """
+import json
+import middle
+
+async def app(scope, receive, send):
+    assert scope["type"] == "http"
+    body = {"ran": middle.RAN, "texts": [middle.EARLY, middle.LATE], "sound": middle.sound()}
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": json.dumps(body).encode()})
+"""
+
+# Each pause makes a checkpoint worth its while at the statement behind it.
+MIDDLE = """\
+import os, time
+RAN = {{}}
+EARLY = "{early}"
+RAN["early"] = os.getpid()
+{before}
+time.sleep(0.06)
+RAN["before"] = os.getpid()
+time.sleep(0.01)
+{statement}
+RAN["behind"] = os.getpid()
+time.sleep(0.01)
+LATE = "{late}"
+def sound(): return bool({sound})
+"""
+
+LINE = 9
+"""Of the statement."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Something at the top level of a module.
+
+    Attributes:
+        before: what is executed before it, in one line.
+        statement: itself.
+        sound: asked once in each generation: whether it works as it would in a fresh process.
+        reason: why it is a barrier; "" if it is none.
+        needs: the package that it is about.
+    """
+
+    before: str
+    statement: str
+    sound: str
+    reason: str
+    needs: str = ""
+
+
+KINDS = {
+    "thread": Kind(
+        "import threading; T = threading.Thread(target=threading.Event().wait, name='beat', daemon=True)",
+        "T.start()",
+        "T.is_alive()",
+        "a thread (beat)",
+    ),
+    "sqlite": Kind(
+        "import sqlite3",
+        "DB = sqlite3.connect('data.sqlite3')",
+        "DB.execute('create table if not exists t (x)') and DB.execute('insert into t values (1)')",
+        "an open file (",
+    ),
+    "sqlite in memory": Kind(
+        "import sqlite3",
+        "DB = sqlite3.connect(':memory:')",
+        "DB.execute('create table t (x)') and DB.execute('insert into t values (1)')",
+        "",
+    ),
+    "half-read file": Kind(
+        "import io",
+        "FIRST = (FILE := open('lines.txt', 'rb', 0)).readline()",
+        "(FIRST, FILE.readline()) == (b'1\\n', b'2\\n')",
+        "an open file (",
+    ),
+    "closed file": Kind("", "with open('lines.txt') as FILE: FILE.read()", "FILE.closed", ""),
+    "temporary folder": Kind(
+        "import tempfile",
+        "FOLDER = tempfile.TemporaryDirectory()",
+        "os.path.isdir(FOLDER.name)",
+        "a finalizer (TemporaryDirectory._cleanup)",
+    ),
+    "temporary folder removed at exit": Kind(
+        "import atexit, shutil, tempfile",
+        "FOLDER = tempfile.mkdtemp(dir='.')",
+        "os.path.isdir(FOLDER) and atexit.register(shutil.rmtree, FOLDER)",
+        "a temporary file (",
+    ),
+    "exit handler": Kind(
+        "import shutil; from atexit import register",
+        "register(os.remove, FILE := shutil.copy('lines.txt', f'lines-{os.getpid()}'))",
+        "os.path.exists(FILE)",
+        "an exit handler (posix.remove)",
+    ),
+    "harmless exit handler": Kind(
+        "import atexit, logging", "atexit.register(logging.shutdown)", "True", ""
+    ),
+    "timer": Kind(
+        "import signal",
+        "signal.setitimer(signal.ITIMER_REAL, 1000)",
+        "signal.getitimer(signal.ITIMER_REAL)[0] > 900",
+        "a timer",
+    ),
+    "lock of multiprocessing": Kind(
+        "import multiprocessing; context = multiprocessing.get_context('fork')",
+        "LOCK = context.Lock()",
+        "LOCK.acquire(timeout=1) and not LOCK.release()",
+        "a lock of multiprocessing",
+    ),
+    "held lock of a file": Kind(
+        "import fcntl",
+        "fcntl.lockf(FILE := open('lock', 'w'), fcntl.LOCK_EX)",  # its predecessor's is waited for
+        "not FILE.closed",
+        "an open file (",
+    ),
+    "connection": Kind(
+        "import http.client, os; C = http.client.HTTPConnection(os.environ['ELSEWHERE'])",
+        "C.connect()",
+        "C.sock and not C.request('GET', '/') and C.getresponse().status == 200",
+        "an open socket",
+    ),
+    "pipe": Kind(
+        "", "A, B = os.pipe()", "os.write(B, b'x') and os.read(A, 9) == b'x'", "an open pipe"
+    ),
+    "child": Kind(
+        "import subprocess",
+        "CHILD = subprocess.Popen(['sleep', '1000'])",
+        "CHILD.poll() is None",
+        "a child process",
+    ),
+    "event loop": Kind(
+        "import asyncio", "LOOP = asyncio.new_event_loop()", "not LOOP.is_running()", "an open "
+    ),
+    "pool": Kind(
+        "import multiprocessing.pool; context = multiprocessing.get_context('fork')",
+        "POOL = context.Pool(1)",
+        "POOL.apply_async(abs, [-1]).get(10) == 1",
+        "a thread (",
+    ),
+    "log file": Kind(
+        "import logging; LOG = logging.getLogger('app')",
+        "LOG.addHandler(logging.FileHandler('app.log'))",
+        "not LOG.warning('asked')",
+        "",
+    ),
+    "log file written anew": Kind(
+        "import logging; LOG = logging.getLogger('app')",
+        "LOG.addHandler(logging.FileHandler('app.log', mode='w'))",
+        "not LOG.warning('asked')",
+        "an open file (",
+    ),
+    "requests": Kind(
+        "import requests, os; S = requests.Session(); URL = 'http://' + os.environ['ELSEWHERE']",
+        "S.get(URL)",
+        "S.get(URL).status_code == 200",
+        "an open socket",
+        needs="requests",
+    ),
+    "sqlalchemy": Kind(
+        "import sqlalchemy as a; ENGINE = a.create_engine('sqlite:///data.sqlite3')",
+        "CONNECTION = ENGINE.connect()",
+        "CONNECTION.execute(a.text('select 1')).scalar() == 1",
+        "an open file (",
+        needs="sqlalchemy",
+    ),
+    "apscheduler": Kind(
+        "from apscheduler.schedulers.background import BackgroundScheduler; S = BackgroundScheduler()",
+        "S.start()",
+        "S.running and S._thread.is_alive()",
+        "a thread (",
+        needs="apscheduler",
+    ),
+    "sentry": Kind(
+        "import sentry_sdk",
+        "sentry_sdk.init('http://key@127.0.0.1:1/1')",
+        "sentry_sdk.is_initialized()",
+        "an exit handler (sentry_sdk.",
+        needs="sentry_sdk",
+    ),
+    "polars": Kind(
+        "",
+        "import polars",
+        "polars.DataFrame({'x': [1, 2]}).lazy().select('x').collect().height == 2",
+        "threads of a native library (",
+        needs="polars",
+    ),
+    "grpc": Kind(
+        "import grpc",
+        "CHANNEL = grpc.insecure_channel('127.0.0.1:1')",
+        "CHANNEL",
+        "threads of a native library (",
+        needs="grpc",
+    ),
+    "torch": Kind(
+        "",
+        "import torch",
+        "float((torch.ones(600, 600) @ torch.ones(600, 600))[0, 0]) == 600",
+        "an exit handler (",
+        needs="torch",
+    ),
+    "openmp": Kind(
+        "import numpy; from sklearn.cluster import KMeans; DATA = numpy.arange(20000.0).reshape(5000, 4)",
+        "M = KMeans(2, n_init=1).fit(DATA)",
+        "KMeans(2, n_init=1).fit(DATA).cluster_centers_.shape == (2, 4)",
+        "threads of a native library (",
+        needs="sklearn",
+    ),
+    "numpy": Kind(
+        "import numpy; A = numpy.ones((600, 600))",
+        "B = A @ A",
+        "(A @ A)[0, 0] == B[0, 0] == 600",
+        "",
+        needs="numpy",
+    ),
+    "scikit-learn": Kind(
+        "import numpy; from sklearn.linear_model import LinearRegression as R",
+        "M = R().fit(numpy.arange(600).reshape(300, 2), numpy.arange(300))",
+        "round(float(M.predict([[598, 599]])[0])) == 299",
+        "",
+        needs="sklearn",
+    ),
+    "pandas and pyarrow": Kind(
+        "import pandas, pyarrow as pa, pyarrow.compute as pc",
+        "F = pandas.DataFrame({'x': range(1000)})",
+        "pc.sum(pa.array(F.x)).as_py() == F.x.sum() and pa.Table.from_pandas(F).num_rows == 1000",
+        "",
+        needs="pyarrow",
+    ),
+}  # fmt: skip
+
+
+class Elsewhere(http.server.BaseHTTPRequestHandler):
+    """A server that the application is a client of."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def elsewhere() -> Iterator[str]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, args=[0.01])
+        thread.start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+class Served:
+    """A project with a statement in the middle, and a server for it."""
+
+    def __init__(self, kind: Kind, folder: Path, server: DevServer) -> None:
+        self._kind = kind
+        self._path = folder / "middle.py"
+        self.server = server
+        self.ran: dict[str, int] = {}
+
+    def write(self, early: str, late: str) -> None:
+        kind = self._kind
+        text = MIDDLE.format(
+            early=early, late=late, before=kind.before, statement=kind.statement, sound=kind.sound
+        )
+        assert text.splitlines()[LINE - 1] == kind.statement
+        save(self._path, text)
+
+    def check(self, *texts: str) -> set[str]:
+        """Ask once. Returns which statements were executed since the last time."""
+        answer = self.server.get("/")
+        assert answer.status == 200, self.server.log
+        said = json.loads(answer.text)
+        assert said["texts"] == [*texts]
+        assert said["sound"] is True
+        new = {name for name, pid in said["ran"].items() if self.ran.get(name) != pid}
+        self.ran = said["ran"]
+        return new
+
+    def edit(self, early: str, late: str) -> tuple[dict[str, Any], set[str]]:
+        """Restart on an edit. Returns the event, and what was executed again."""
+        self.write(early, late)
+        restart = self.server.restarted()
+        assert restart["kind"] == "warm", self.server.log
+        return restart, self.check(early, late)
+
+
+@contextlib.contextmanager
+def served(kind: Kind, folder: Path, elsewhere: str) -> Iterator[Served]:
+    (folder / "app.py").write_text(APP)
+    (folder / "lines.txt").write_text("1\n2\n3\n")
+    env = {"ELSEWHERE": elsewhere, "PYTHONWARNINGS": "always::DeprecationWarning:devserver.process.forks"}
+    plenty = ["--checkpoints", "9", "--checkpoint-memory", "9"]  # none is given up for another
+    with DevServer("app:app", "--reload", "--no-access-log", *plenty, cwd=folder, env=env) as server:
+        project = Served(kind, folder, server)
+        project.write("one", "one")
+        server.serving()
+        yield project
+        assert server.stop() == 0
+        assert "Traceback" not in server.log
+        assert "Warning" not in server.log
+
+
+def rows(barrier: bool) -> list[Any]:
+    return [
+        pytest.param(
+            kind,
+            id=name,
+            marks=pytest.mark.skipif(
+                bool(kind.needs) and importlib.util.find_spec(kind.needs) is None,
+                reason=f"{kind.needs} is not installed",
+            ),
+        )
+        for name, kind in KINDS.items()
+        if bool(kind.reason) == barrier
+    ]
+
+
+@pytest.mark.parametrize("kind", rows(barrier=True))
+def test_edit_behind_a_barrier_restarts_from_directly_before_it(
+    kind: Kind, tmp_path: Path, elsewhere: str
+) -> None:
+    with served(kind, tmp_path, elsewhere) as project:
+        server = project.server
+        project.check("one", "one")
+        [event] = server.events("barrier")
+        assert (event["path"], event["line"]) == (str(tmp_path / "middle.py"), LINE)
+        assert event["reason"].startswith(kind.reason)
+        assert f"middle.py, line {LINE}: {event['reason']} allows no checkpoint" in server.log
+        # What was not known to be a barrier at first is known from now on.
+        restart, _ = project.edit("one", "two")
+        assert restart["line"] <= LINE
+        for text in ("three", "four"):
+            restart, executed = project.edit("one", text)
+            assert (restart["path"], restart["line"]) == (str(tmp_path / "middle.py"), LINE)
+            assert executed == {"behind"}
+        restart, executed = project.edit("two", "four")
+        assert restart["line"] < LINE
+        assert executed == {"early", "before", "behind"}
+        assert len(server.events("barrier")) == 1
+
+
+@pytest.mark.parametrize("kind", rows(barrier=False))
+def test_edit_behind_what_is_no_barrier_restarts_from_there(
+    kind: Kind, tmp_path: Path, elsewhere: str
+) -> None:
+    with served(kind, tmp_path, elsewhere) as project:
+        project.check("one", "one")
+        project.edit("one", "two")
+        for text in ("three", "four"):
+            restart, executed = project.edit("one", text)
+            assert restart["line"] > LINE
+            assert executed == set()
+        _, executed = project.edit("two", "four")
+        assert executed == {"early", "before", "behind"}
+        assert not project.server.events("barrier")
+
+
+def test_a_barrier_that_goes_is_none(tmp_path: Path) -> None:
+    """What was opened is closed again: behind that nothing is shared."""
+    (tmp_path / "lines.txt").write_text("1\n")
+    text = MIDDLE.replace("{statement}", "FILE = open('lines.txt')\n{statement}")
+    closed = {"before": "", "statement": "FILE.close()", "sound": "FILE.closed", "early": "one"}
+    path = tmp_path / "middle.py"
+    (tmp_path / "app.py").write_text(APP)
+    path.write_text(text.format(**closed, late="one"))
+    with DevServer("app:app", "--reload", cwd=tmp_path) as server:
+        server.serving()
+        for late in ("two", "three"):
+            save(path, text.format(**closed, late=late))
+            restart = server.restarted()
+        assert restart["line"] > LINE + 1
+        assert not server.events("barrier")
+
+
+TUTORIAL = """
+import time
+import fastapi
+time.sleep(0.06)  # more of the like
+import database
+
+app = fastapi.FastAPI()
+
+@app.post("/heroes/{name}")
+def create(name: str):
+    with database.CONNECTION:
+        database.CONNECTION.execute("INSERT INTO hero VALUES (?)", [name])
+
+@app.get("/")
+def heroes():
+    found = database.CONNECTION.execute("SELECT name FROM hero ORDER BY name")
+    return {"ran": RAN, "heroes": [f"one {name}" for name, in found]}
+
+import os
+RAN = {"database": database.RAN, "fastapi": fastapi.RAN, "views": os.getpid()}
+"""
+
+DATABASE = """
+import os
+import sqlite3
+import fastapi
+fastapi.RAN = os.getpid()
+time = __import__("time").sleep(0.01)
+CONNECTION = sqlite3.connect("heroes.sqlite3", check_same_thread=False)
+CONNECTION.execute("CREATE TABLE IF NOT EXISTS hero (name)")
+RAN = os.getpid()
+"""
+
+
+def test_tutorial_that_opens_sqlite_at_import_does_not_import_the_framework_again(tmp_path: Path) -> None:
+    """As FastAPI's tutorial on databases does. What is executed again opens the database, no more."""
+    main = tmp_path / "main.py"
+    main.write_text(TUTORIAL)
+    (tmp_path / "database.py").write_text(DATABASE)
+    with DevServer("main:app", "--reload", cwd=tmp_path) as server:
+        server.serving()
+        server.ask("POST", "/heroes/Deadpond")
+        first = json.loads(server.get("/").text)
+        assert first["heroes"] == ["one Deadpond"]
+        for before, text in (("one", "two"), ("two", "three")):
+            save(main, main.read_text().replace(f'"{before} ', f'"{text} '))
+            restart = server.restarted()
+            said = json.loads(server.get("/").text)
+            assert said["heroes"] == [f"{text} Deadpond"]
+            assert restart["kind"] == "warm"
+        assert (restart["path"], restart["line"]) == (str(tmp_path / "database.py"), 7)
+        assert len({first["ran"]["database"], said["ran"]["database"], said["ran"]["fastapi"]}) == 3
+        save(main, main.read_text().replace('"three ', '"four '))
+        server.restarted()
+        again = json.loads(server.get("/").text)
+        assert again["ran"]["fastapi"] == said["ran"]["fastapi"]
+        assert again["ran"]["database"] != said["ran"]["database"]
+
+
+PRINTS = """
+import ctypes, logging, logging.handlers, sys, time
+logging.basicConfig(stream=sys.stdout, format="%(message)s")
+SAVED = logging.handlers.MemoryHandler(100, target=logging.getLogger().handlers[0])
+logging.getLogger("saved").addHandler(SAVED)
+logging.getLogger("saved").propagate = False
+sys.stdout.write("by stdout;")
+sys.__stdout__.write("by the first stdout;")
+sys.stderr.write("by stderr;")
+ctypes.CDLL(None).printf(b"by C;")
+logging.warning("by logging;")
+logging.getLogger("saved").warning("by a handler;")
+time.sleep(0.06)
+import middle
+"""
+
+
+def test_nothing_is_printed_twice(tmp_path: Path) -> None:
+    """What buffers hold at a checkpoint is written before it, and not by each copy."""
+    (tmp_path / "app.py").write_text(PRINTS + APP.replace("middle.RAN", "{}").replace("middle.sound()", "1"))
+    (tmp_path / "middle.py").write_text('EARLY = LATE = "one"\n')
+    with DevServer("app:app", "--reload", cwd=tmp_path) as server:
+        server.serving()
+        for number in range(3):
+            save(tmp_path / "middle.py", f'EARLY = LATE = "{number}"\n')
+            restart = server.restarted()
+            assert restart["path"] == str(tmp_path / "middle.py") or restart["line"] > PRINTS.count("\n")
+        assert server.stop() == 0
+        for way in ("stdout", "the first stdout", "stderr", "C", "logging", "a handler"):
+            assert server.log.count(f"by {way};") == 1, server.log
+
+
+def test_log_file_that_was_moved_is_opened_anew(tmp_path: Path) -> None:
+    """A process that waits still has the old one; a fresh one would make a new one."""
+    kind = KINDS["log file"]
+    with served(kind, tmp_path, "") as project:
+        for text in ("two", "three"):
+            project.edit("one", text)
+        log = tmp_path / "app.log"
+        log.rename(tmp_path / "app.log.1")
+        restart, executed = project.edit("one", "four")
+        assert restart["line"] <= LINE
+        assert "behind" in executed
+        assert log.read_text() == "asked\n"
+        assert (tmp_path / "app.log.1").read_text() == "asked\n" * 2
+
+
+THREAD = Kind(
+    "import threading; GO = threading.Event()",
+    "T = threading.Thread(target=GO.wait)",
+    "T.start() or T.is_alive() and not GO.set() and not T.join(10) and not T.is_alive()",
+    "",
+)
+
+
+def test_thread_that_has_not_been_started_can_be_started_in_each_copy(tmp_path: Path) -> None:
+    with served(THREAD, tmp_path, "") as project:
+        project.check("one", "one")
+        for text in ("two", "three"):
+            restart, _ = project.edit("one", text)
+        assert restart["line"] > LINE
