@@ -309,7 +309,9 @@ def state():
     with main.app.test_request_context("/blog/1"):
         rendered = render_template_string("{{ 'a' | loud }} {{ url_for('blog.post', number=2) }}")
     return {
-        "rules": sorted((rule.rule, rule.endpoint, sorted(rule.methods)) for rule in main.app.url_map.iter_rules()),
+        "rules": sorted(
+            (rule.rule, rule.endpoint, sorted(rule.methods)) for rule in main.app.url_map.iter_rules()
+        ),
         "answer": main.app.view_functions["blog.post"](1),
         "rendered": rendered,
         "same": main.app.view_functions["blog.post"] is blog.post,
@@ -448,7 +450,11 @@ _DJANGO_EDITS = (
     ("shop/views.py", '"one"', '"two"'),
     ("shop/views.py", '"two"', '"three"'),
     ("shop/admin.py", '["title"]', '["title", "owner"]'),
-    ("shop/models.py", "class Item(models.Model):\n", "class Item(models.Model):\n    price = models.FloatField()\n"),
+    (
+        "shop/models.py",
+        "class Item(models.Model):\n",
+        "class Item(models.Model):\n    price = models.FloatField()\n",
+    ),
     ("site1/urls.py", 'path("shop/"', 'path("shops/"'),
     ("site1/settings.py", 'LANGUAGE_CODE = "en"', 'INSTALLED_APPS.remove("django.contrib.sessions")'),
 )
@@ -487,12 +493,14 @@ from shop import api, views
 app_name = "shop"
 urlpatterns = [path("items/", views.Items.as_view(), name="items"), path("api/", include(api.router.urls))]
 """,
-        "probe.py": _DJANGO["probe.py"].replace(
+        "probe.py": _DJANGO["probe.py"]
+        .replace(
             '        "word":',
             '        "serialized": list(api.ItemSerializer().fields),\n'
             '        "api": [str(url.pattern) for url in api.router.urls],\n'
             '        "word":',
-        ).replace("from shop import models, views", "from shop import api, models, views"),
+        )
+        .replace("from shop import models, views", "from shop import api, models, views"),
     },
     (
         ("shop/api.py", '["id", "title"]', '["id", "title", "owner"]'),
@@ -753,16 +761,17 @@ def state():
         "same": worker.queue.tasks["tasks.tidy"].run.__globals__ is vars(tasks),
         "receivers": len(signals.task_success.receivers),
         "retries": tasks.tidy.max_retries,
+        "beat": worker.queue.conf.beat_schedule["tidy"]["schedule"],
         "name": main.NAME,
     }
 """,
     },
     (
-        ("tasks.py", "one", "two"),
-        ("tasks.py", "two", "three"),
+        ("tasks.py", 'f"one', 'f"two'),
+        ("tasks.py", 'f"two', 'f"three'),
         ("tasks.py", "", "\n@queue.task\ndef late():\n    pass\n"),
         ("main.py", "'first'", "'second'"),
-        ("worker.py", "60.0", "30.0  # another\nqueue.conf.task_default_queue = 'second'"),
+        ("worker.py", "60.0", "30.0"),
     ),
 )
 
@@ -856,7 +865,9 @@ def state():
     import main
     return {
         "said": {name: made() for name, made in registry.REGISTRY.items()}, "name": main.NAME,
-        "same": all(vars(sys.modules[made.__module__])[name] is made for name, made in registry.REGISTRY.items()),
+        "same": all(
+            vars(sys.modules[made.__module__])[name] is made for name, made in registry.REGISTRY.items()
+        ),
         "modules": sorted(name for name in sys.modules if name.startswith("plugins")),
     }
 """,
@@ -886,7 +897,9 @@ from importlib import metadata
 
 PLUGINS = {each.name: each.load() for each in metadata.entry_points(group="shop.plugins")}
 """,
-        "main.py": WSGI.replace("IMPORTS", "import decimal, fractions, unittest.mock\nimport found\nNAME = 'first'"),
+        "main.py": WSGI.replace(
+            "IMPORTS", "import decimal, fractions, unittest.mock\nimport found\nNAME = 'first'"
+        ),
         "probe.py": """
 import found, sys
 
