@@ -58,6 +58,9 @@ COST = 25
 """So many times what the last one took, too: a fork of a large process takes tens of milliseconds, and
 pages that are written to afterwards some more. A first start is to be 5 % slower at most."""
 
+SLOWER = 3
+"""So many times as rare they become at once: one may have been slow since the machine was busy."""
+
 WORTH = 0.003
 """Seconds of loading that are worth one at a statement that was edited lately."""
 
@@ -176,7 +179,7 @@ class Checkpoints:
         copied = self._fork("checkpoint", stack=stack, at=at, seconds=self._seconds, marked=marked)
         if copied:
             self._seeds.restore()
-            self._pace = max(PACE, COST * (time.perf_counter() - began))
+            self._pace = max(PACE, min(COST * (time.perf_counter() - began), SLOWER * self._pace))
         elif copied is not None:
             self._wait()
             self._seeds.renew()

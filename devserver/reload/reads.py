@@ -43,6 +43,7 @@ _TRANSPARENT = frozenset(
 )  # fmt: skip
 # The exceptions to both, by the beginning of the name.
 _READING_DATA = ("importlib.resources", "importlib.readers", "importlib.simple", "importlib.abc")
+_READING_FILES = (*_READING_DATA, "importlib.metadata")  # which lists every folder of modules, too
 _READING_FOR_THE_APPLICATION = ("devserver.app", "devserver.discovery", "devserver.dotenv")
 
 # Functions of the standard library that ask by `stat` only what is there.
@@ -234,7 +235,7 @@ class Reads:
 
     def _read(self, path: Any) -> None:
         place = self._project.place(path)
-        if place is not None and is_curious(sys._getframe(1)):
+        if place is not None and is_curious(sys._getframe(1), _READING_FILES):
             self._sink.read(place)
             if type(path) is str and path[:1] == "/":
                 self._opened_before.add(path)
@@ -307,15 +308,19 @@ def _asks_what_is_there(frame: FrameType | None) -> bool:
     return False
 
 
-def is_curious(frame: FrameType | None) -> bool:
-    """Whether a call comes from the application, or from a library on its behalf."""
+def is_curious(frame: FrameType | None, behalf: tuple[str, ...] = _READING_DATA) -> bool:
+    """Whether a call comes from the application, or from a library on its behalf.
+
+    Args:
+        behalf: how names of modules begin that ask for their callers, though their package does not.
+    """
     while frame is not None:
         name = frame.f_globals.get("__name__") or ""
         first = name.partition(".")[0]
         if first in _INCURIOUS:
             if name.startswith(_READING_FOR_THE_APPLICATION):
                 return True
-            if name != __name__ and not name.startswith(_READING_DATA):
+            if name != __name__ and not name.startswith(behalf):
                 return False
         elif first not in _TRANSPARENT:
             return True
