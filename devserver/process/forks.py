@@ -17,7 +17,7 @@ def fork() -> int:
     """As `os.fork`, but without its warning, and threads that have not been started can be in both."""
     if sys.platform == "win32":
         raise OSError("Windows cannot fork")
-    filters, known = warnings.filters, threading._dangling  # type: ignore[attr-defined]
+    filters, known = warnings.filters, vars(threading)["_dangling"]
     unstarted = [thread for thread in known if thread.ident is None]
     # Not by `catch_warnings`, after which every warning that is shown once would be shown once more.
     warnings.filters = [("ignore", None, DeprecationWarning, None, 0)]

@@ -46,6 +46,7 @@ class Warm:
         self._changed: list[str] = []
         self._edited: list[tuple[str, int]] = []
         self._barred: list[tuple[str, int]] = []
+        self._ahead = 0.0  # seconds of loading before the checkpoint that the child went on from
         self._cold = ""
 
     # what the next restart must know
@@ -61,7 +62,7 @@ class Warm:
     def boot(self, config: Config) -> Message:
         """What a child is told that begins from nothing."""
         self.clear()
-        self._changed, self._cold = [], ""
+        self._changed, self._cold, self._ahead = [], "", 0.0
         return {"warm": is_wanted(config), "marks": self._marks()}
 
     def _marks(self) -> Sequence[tuple[str, int]]:
@@ -84,7 +85,7 @@ class Warm:
                 break
         else:
             return None
-        self._changed = []
+        self._changed, self._ahead = [], checkpoint.seconds
         for later in self.chain.after(checkpoint):
             self._forget(later)
         self._watched.resume(checkpoint.tick, checkpoint.unfinished)  # of these it says what it reads now
@@ -109,13 +110,14 @@ class Warm:
         """A child has left a checkpoint.
 
         Args:
-            seconds: of loading, before it.
+            seconds: of loading, before it, in this generation.
             message: what it said of it.
             most: of them that are kept.
         """
         is_barred = any((path, number) in self._barred for path, number in message["at"])
         worth = BARRED if is_barred else EDITED if message["marked"] else 1.0
         unfinished = dict(message["stack"])
+        seconds += self._ahead
         self.chain.add(Checkpoint(spawned, self._watched.timeline.tick, seconds, unfinished, worth))
         while len(self.chain) > most and (least := self.chain.dispensable()) is not None:
             self._forget(least)
