@@ -8,8 +8,11 @@ IDEs and tests wait for these lines instead of asking ports or sleeping. Each ha
     loaded     generation, pid       the application is imported; `generation` counts starts from 1
     serving    generation, pid, seconds
                                      requests are answered; seconds since the start or the change
-    change     files                 these files changed, and it matters
-    restart    kind, reason          a restart begins: "cold", and why, as in the terminal
+    change     files, line           these files changed, and it matters; the first at a line, or 0
+    restart    kind, reason          a restart begins: "cold" or "warm", and why. A warm one goes on at
+                                     a line of a path, with the number tick of what is read next
+    barrier    path, line, reason    behind that statement no checkpoint could be made
+    checkpoints count, memory        so many wait, with so many bytes in proportion (PSS)
     failed     phase, error, traceback
                                      it failed in "load", "lifespan" or "serve", or its process
                                      died ("crash"); one line, and the whole text or ""

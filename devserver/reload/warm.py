@@ -17,7 +17,9 @@ from devserver.process.control import Message
 from devserver.reload.chain import Chain, Checkpoint, Mark
 from devserver.reload.children import Children
 from devserver.reload.launcher import Spawned
+from devserver.reload.lines import Lines
 from devserver.reload.prompt import debugged
+from devserver.reload.timeline import Kind
 from devserver.reload.watchset import WatchSet
 
 logger = logging.getLogger("devserver")
@@ -43,6 +45,7 @@ class Warm:
         self.chain = Chain()
         self._children = children
         self._watched = watched
+        self._lines = Lines()
         self._changed: list[str] = []
         self._edited: list[tuple[str, int]] = []
         self._barred: list[tuple[str, int]] = []
@@ -54,6 +57,10 @@ class Warm:
     def changed(self, paths: Iterable[str]) -> None:
         """Files have changed that matter."""
         self._changed += (path for path in paths if path not in self._changed)
+
+    def line(self, path: str) -> int:
+        """At which line a file was changed; 0 if that is not known."""
+        return self._lines.changed(path)
 
     def go_cold(self, why: str) -> None:
         """The next restart executes everything."""
@@ -142,11 +149,14 @@ class Warm:
         checkpoint.spawned.child.kill()
 
     def bound(self, factor: float) -> tuple[int, int]:
-        """Forget checkpoints until the memory of all is bounded. Returns how many are left, and their bytes.
+        """When there is time: forget checkpoints until the memory of all is bounded.
+
+        Returns how many are left, and their bytes.
 
         Args:
             factor: of what a serving process and a spare need without checkpoints.
         """
+        self._lines.note(entry.path for entry in self._watched.timeline if entry.kind is Kind.FILE)
         current, used = self._children.current, dict[Checkpoint, int]()
         if current is None or not self.chain:
             return len(self.chain), 0
