@@ -16,16 +16,26 @@ if TYPE_CHECKING:
 
 
 def run(target: object, /, **options: object) -> None:
-    """Serve an application until Ctrl-C, like the command line.
+    """Serve an application until Ctrl-C or SIGTERM, like the command line.
+
+    To be called in the main thread of a script. With `reload=True` each restart runs the script again up to
+    this call: put it below `if __name__ == "__main__":`.
 
     Args:
-        target: an application, or an import string such as "app:application".
-        options: the command line's options by their Python names, such as `port=0` or `reload=True`.
+        target: an application, or an import string such as "app:application" or "shop/main.py".
+        options: the command line's options with underscores, such as `port=0`, `reload=True` or
+            `timeout_keep_alive=2.5`. Times are in seconds, sizes in bytes; what may be repeated takes a
+            list; None means not given. What is not given is taken from the environment (`DEVSERVER_PORT`),
+            then from the nearest pyproject.toml, as on the command line.
 
     Raises:
-        devserver.errors.DevserverError: an option or the target cannot be used; with `reload` the
-            target must be an import string.
-        SystemExit: 0 after a stop; in the child of a supervisor its exit code.
+        devserver.errors.UsageError: an unknown option, or a value that cannot be used; `reload=True` with
+            a target that is no import string.
+        devserver.errors.TargetError: without `reload`, the target cannot be found, or is no application.
+        devserver.errors.BindError: the address cannot be listened on, most often because it is in use.
+        SystemExit: when serving has ended: 0 after a stop, 130 after a second Ctrl-C, 3 when the lifespan's
+            startup failed, 1 when the application could not be loaded; in the child of a supervisor
+            always, with its exit code.
     """
     from devserver.launch import run as launch
 

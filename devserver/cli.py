@@ -4,7 +4,7 @@ It decides nothing. It collects what was really given, as text, and leaves defau
 precedence to `config.resolve`; so a value is judged alike on every way in, and `--help` shows
 what `config` declares.
 
-It refuses to know what serving is: `devserver.run` is imported only when there is something to
+It refuses to know what serving is: `devserver.launch` is imported only when there is something to
 start. `devserver --help` is fast because of that.
 """
 
@@ -18,7 +18,7 @@ import click
 from click.core import ParameterSource
 
 from devserver import __version__
-from devserver.config import OPTIONS, Config, explain, resolve
+from devserver.config import OPTIONS, Config, resolve
 from devserver.errors import DevserverError, UsageError
 from devserver.options import Option
 
@@ -132,7 +132,7 @@ def _collect(context: click.Context, /, **parameters: Any) -> Config | None:
         raise UsageError("the working directory has been deleted; change to one that exists") from None
     config = resolve(given, os.environ, folder)
     if parameters["explain_config"]:
-        click.echo(explain(config))
+        click.echo(explain_config(config))
     elif parameters["explain"]:
         from devserver.launch import explain_paths
 
@@ -190,3 +190,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
+
+
+def explain_config(config: Config) -> str:
+    """A table of every option, its value, and where the value came from."""
+    rows = [("option", "value", "source")]
+    rows += [
+        (known.flag, known.show(config.value(name)), config.sources[name]) for name, known in OPTIONS.items()
+    ]
+    wide, wider = (max(len(row[column]) for row in rows) for column in (0, 1))
+    lines = [f"{flag:{wide}}  {value:{wider}}  {source}" for flag, value, source in rows]
+    return "\n".join([*lines, "", f"pyproject.toml: {config.file or 'none found'}"])

@@ -16,7 +16,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from devserver.errors import UsageError
 from devserver.kinds import (
@@ -48,9 +48,6 @@ from devserver.options import (
     nearest_file,
     option,
 )
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _C_INT = 2**31 - 1  # what listen(2) and a descriptor can hold
 
@@ -215,9 +212,14 @@ OPTIONS: Mapping[str, Option] = MappingProxyType(declared(SECTIONS))
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What a configuration was resolved from, apart from the file."""
+    """What a configuration was resolved from, apart from the file.
 
-    command_line: Mapping[str, object]
+    Attributes:
+        given: the options given, on the command line or, if `typed`, in Python.
+    """
+
+    given: Mapping[str, object]
+    typed: bool
     environ: Mapping[str, str]
     folder: str
 
@@ -249,11 +251,12 @@ class Config:
 
         Args:
             target: an import string as on the command line, or an application; None searches.
-            **options: named as the flags, with underscores. None means not given. Those that
-                may be repeated take a list or one value, a header is the text "Name: value".
+            **options: named as the flags, with underscores. Times are in seconds, sizes in bytes.
+                None means not given. Those that may be repeated take a list or one value, a header
+                is the text "Name: value". Relative paths start from the working directory.
 
         Raises:
-            UsageError: an unknown option, or a value that cannot be used.
+            UsageError: an unknown option, a value that cannot be used, or two that exclude each other.
         """
         values = options if target is None else {"target": target, **options}
         folder = os.getcwd()
@@ -308,12 +311,19 @@ class Config:
         return made
 
 
-def resolve(command_line: Mapping[str, object], environ: Mapping[str, str], folder: "Path") -> Config:
-    """Put defaults, file, environment and command line together.
+def resolve(
+    given: Mapping[str, object],
+    environ: Mapping[str, str],
+    folder: "str | os.PathLike[str]",
+    *,
+    typed: bool = False,
+) -> Config:
+    """Put defaults, file, environment and what was given together.
 
     Args:
-        command_line: the options really given, by their Python names; text, bool for switches,
+        given: the options really given, by their Python names; text, bool for switches,
             a list or tuple of text for those that may be repeated.
+        typed: they are values of Python, as for `Config`.
         environ: the environment; all but the options' own variables is ignored.
         folder: the working directory: relative paths start here, and the search for the
             nearest pyproject.toml, upwards.
@@ -323,15 +333,16 @@ def resolve(command_line: Mapping[str, object], environ: Mapping[str, str], fold
     """
     own = {each.variable: environ[each.variable] for each in OPTIONS.values() if each.variable in environ}
     # Frozen as after a journey through JSON, so that both compare equal.
-    return _resolve(Origin(_frozen(command_line), _frozen(own), os.path.abspath(folder)))
+    return _resolve(Origin(_frozen(given), typed, _frozen(own), os.path.abspath(folder)))
 
 
 def _resolve(origin: Origin) -> Config:
     file = nearest_file(origin.folder)
+    read = from_python if origin.typed else from_command_line
     given = {
         **(from_file(OPTIONS, file) if file else {}),
         **from_environ(OPTIONS, origin.environ, origin.folder),
-        **from_command_line(OPTIONS, origin.command_line, origin.folder),
+        **read(OPTIONS, origin.given, origin.folder),
     }
     made = Config.__new__(Config)
     made._fill(_combine(given, origin.folder), file, origin)
@@ -366,17 +377,6 @@ def _check_together(values: Mapping[str, object], given: Mapping[str, Given]) ->
         )
 
 
-def explain(config: Config) -> str:
-    """A table of every option, its value, and where the value came from."""
-    rows = [("option", "value", "source")]
-    rows += [
-        (known.flag, known.show(config.value(name)), config.sources[name]) for name, known in OPTIONS.items()
-    ]
-    wide, wider = (max(len(row[column]) for row in rows) for column in (0, 1))
-    lines = [f"{flag:{wide}}  {value:{wider}}  {source}" for flag, value, source in rows]
-    return "\n".join([*lines, "", f"pyproject.toml: {config.file or 'none found'}"])
-
-
 def _options_of(section: str) -> Iterable[Option]:
     return (each for each in OPTIONS.values() if each.section == section)
 
@@ -395,4 +395,6 @@ def _thawed(value: Any) -> Any:
 def _frozen(value: Any) -> Any:
     if isinstance(value, Mapping):
         return MappingProxyType({key: _frozen(item) for key, item in value.items()})
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     return tuple(_frozen(item) for item in value) if isinstance(value, list | tuple) else value

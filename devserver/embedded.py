@@ -18,7 +18,7 @@ from devserver.server import Serving, loop_factory
 
 
 class Server:
-    """Serves an application in a thread: for tests and for embedding.
+    """Serves an application in a thread: for tests and for embedding. Used once.
 
         with devserver.Server(devserver.Config(app, port=0)) as server:
             urllib.request.urlopen(server.url)
@@ -30,13 +30,15 @@ class Server:
     def __init__(self, config: Config, listeners: Listeners | None = None) -> None:
         """
         Args:
-            config: what to serve and where. `reload` is not for this class: use `devserver.run`.
-            listeners: sockets that are bound already; otherwise `config.bind` says which.
+            config: what to serve and where. `reload` is not for this class: use `devserver.run`. Its
+                `env_file` and the section `log` are not acted on: environment and logging are the process's.
+            listeners: sockets that are bound already, and will be closed; otherwise `config.bind` says which.
 
         Raises:
-            BindError: the address is in use.
-            TargetError: the target is no application.
-            UsageError: `reload` is set.
+            devserver.errors.UsageError: `reload` is set.
+            devserver.errors.TargetError: there is no such target, or it is no application.
+            devserver.errors.BindError: the address cannot be listened on.
+            BaseException: what the application's own code raised while it was imported.
         """
         if config.reload.enabled:
             raise UsageError("Server cannot reload the process that it is embedded in: use devserver.run()")
@@ -54,10 +56,11 @@ class Server:
         return self.listeners.urls[0]
 
     def start(self) -> None:
-        """Start the thread and wait until requests are answered.
+        """Start the thread and wait until requests are answered, however long the lifespan's startup takes.
 
         Raises:
-            Whatever the start raised: `StartupFailed` for a lifespan, for one.
+            devserver.gateway.lifespan.StartupFailed: the lifespan's startup failed. The listeners are closed.
+            BaseException: whatever else ended it. Likewise.
         """
         self._thread.start()
         self._ready.wait()
@@ -66,7 +69,10 @@ class Server:
             raise self._error
 
     def stop(self) -> None:
-        """Drain, shut the application down, close the listeners, and wait for the thread's end."""
+        """Drain, shut the application down, close the listeners, and wait for the thread's end.
+
+        Requests in flight and the lifespan's shutdown each have `timeout_graceful_shutdown` seconds.
+        """
         self._serving.stop(self._config.http.graceful)
         self._thread.join()
         self.listeners.close()

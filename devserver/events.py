@@ -8,14 +8,20 @@ IDEs and tests wait for these lines instead of asking ports or sleeping. Each ha
     loaded     generation, pid       the application is imported; `generation` counts starts from 1
     serving    generation, pid, seconds
                                      requests are answered; seconds since the start or the change
-    change     files, line           these files changed, and it matters; the first at a line, or 0
-    restart    kind, reason          a restart begins: "cold" or "warm", and why. A warm one goes on at
-                                     a line of a path, with the number tick of what is read next
-    barrier    path, line, reason    behind that statement no checkpoint could be made
-    checkpoints count, memory        so many wait, with so many bytes in proportion (PSS)
-    failed     phase, error, traceback
-                                     it failed in "load", "lifespan" or "serve", or its process
-                                     died ("crash"); one line, and the whole text or ""
+    change     files, line           these files changed, and it matters; the first one at this line, 0
+                                     if that is not known
+    restart    kind, reason, generation
+                                     a restart begins: from nothing ("cold") or from a checkpoint
+                                     ("warm"), and why, as in the terminal
+               tick, path, line      if it is warm: how many things had been read before, and the
+                                     statement that comes next, or is being executed; "" and 0
+                                     before any
+    barrier    path, line, reason    behind this statement no checkpoint could be made
+    checkpoints  count, memory       after a start: how many wait, and their bytes (PSS)
+    failed     generation, phase, error, traceback
+                                     it failed in "load", "lifespan" or "serve", in what is done
+                                     while it is served ("check"), or its process died ("crash");
+                                     one line, and the whole text or ""
     stopped    (nothing more)        the end; no line follows
 
 More fields may come, so a reader ignores what it does not know. A reader that goes away does not

@@ -16,13 +16,14 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from devserver import console
 from devserver.alone import run_loop
-from devserver.config import Config
+from devserver.config import Config, resolve
 from devserver.events import Events
 from devserver.process import Terminal, adopt, guard, listeners_from
 from devserver.process.control import Channel, Closed, Message
@@ -41,9 +42,15 @@ if TYPE_CHECKING:
 logger = logging.getLogger("devserver")
 
 
-def target(stage: Stage) -> int:
-    """The program that serves what `--target` names, or what is found without one."""
-    return stage.serve(_load(stage.config))
+def target(stage: Stage, then: Callable[[], None] = lambda: None) -> int:
+    """The program that serves what `--target` names, or what is found without one.
+
+    Args:
+        then: called when it is loaded.
+    """
+    application = _load(stage.config)
+    then()
+    return stage.serve(application)
 
 
 def start(config: Config, *, spare: bool = True, program: Program = target) -> int:
@@ -91,7 +98,8 @@ def run(target: object, options: Mapping[str, object]) -> None:
     channel = adopt()
     if channel is not None:
         sys.exit(child(channel))
-    sys.exit(start(Config(target, **options), spare=False))
+    given = options if target is None else {"target": target, **options}
+    sys.exit(start(resolve(given, os.environ, os.getcwd(), typed=True), spare=False))
 
 
 def _load(config: Config) -> Application:
@@ -202,13 +210,7 @@ def _serve_application(
     from devserver.reload.watchset import Gate, roots_of
     from devserver.stage import Stage
 
-    # The application still finds them in `os.environ`. What it starts inherits them no more: a Flask
-    # or Django server would take itself for the child of a reloader of its own. One that is started with
-    # a copy of `os.environ` still does; but RUN_MAIN must stay there while we serve, too, since code that
-    # runs once asks for it in a lifespan or at the first request, and nothing can be seen there and yet
-    # not be copied.
-    os.unsetenv("RUN_MAIN")
-    os.unsetenv("WERKZEUG_RUN_MAIN")
+    _inherit_no_marks()
     gate = Gate(config)
 
     def report(entry: Entry) -> None:
@@ -224,10 +226,8 @@ def _serve_application(
         recorder.serving()
         os.environ.pop("WERKZEUG_RUN_MAIN", None)
         stage.outcome.append(EXIT_FAILED)
-        try:
+        with suppress(Retired):  # it may be told to end while it waits for the word
             stage.outcome[:] = [_serve_until_told(this, stage, application, gate)]
-        except Retired:  # told to end while it waited for the word
-            pass
         return stage.outcome[0]
 
     stage = Stage(
@@ -243,7 +243,7 @@ def _serve_application(
     def play() -> int:
         recorder.start()
         try:
-            if warm is not None:
+            if warm:
                 warm.start()
             if config.app.env_file is not None:
                 recorder.file(config.app.env_file)
@@ -259,6 +259,19 @@ def _serve_application(
     except BaseException as error:  # user code, and SystemExit is a failure like any other
         return this.load_failed(error, console.format_failure, recorder.settle)
     return code
+
+
+def _inherit_no_marks() -> None:
+    """Keep from what the application starts that it is a reloader's child.
+
+    The application still finds the marks in `os.environ`. What it starts inherits them no more: a Flask
+    or Django server would take itself for the child of a reloader of its own. One that is started with
+    a copy of `os.environ` still does; but RUN_MAIN must stay there while we serve, too, since code that
+    runs once asks for it in a lifespan or at the first request, and nothing can be seen there and yet
+    not be copied.
+    """
+    os.unsetenv("RUN_MAIN")
+    os.unsetenv("WERKZEUG_RUN_MAIN")
 
 
 def _none(whatever: object) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from devserver.config import OPTIONS, SECTIONS, App, Bind, Config, Http, explain, resolve
+from devserver.cli import explain_config
+from devserver.config import OPTIONS, SECTIONS, App, Bind, Config, Http, resolve
 from devserver.errors import UsageError
 
 
@@ -477,7 +478,7 @@ def test_an_application_does_not_travel(folder: Path) -> None:
 
 def test_explain_has_each_option_with_value_and_source(folder: Path) -> None:
     config = everything(folder)
-    lines = explain(config).splitlines()
+    lines = explain_config(config).splitlines()
     rows = {line.split()[0]: line.split(maxsplit=1)[1] for line in lines if line}
     assert set(rows) == {"option", "pyproject.toml:"} | {option.flag for option in OPTIONS.values()}
     assert rows["port"].split() == ["auto", "DEVSERVER_PORT"]
@@ -487,7 +488,7 @@ def test_explain_has_each_option_with_value_and_source(folder: Path) -> None:
     assert rows["timeout-keep-alive"].split() == ["5", "default"]
     assert rows["uds"].split() == ["-", "default"]
     assert lines[-1] == f"pyproject.toml: {folder / 'pyproject.toml'}"
-    assert explain(Config()).endswith("pyproject.toml: none found")
+    assert explain_config(Config()).endswith("pyproject.toml: none found")
 
 
 def test_the_configuration_is_light(folder: Path) -> None:

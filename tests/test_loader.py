@@ -563,7 +563,7 @@ def test_an_import_is_told_before_it_is_executed(project: Project) -> None:
     project.write("main.py", "import __main__; __main__.result = list(__main__.entries)\n")
     result, _ = project.run("import main")
     (told,) = [entry for entry in result if entry[0] == "file"]
-    kind, path, _, fingerprint, names = told
+    kind, path, _, fingerprint, names, _ = told
     assert (kind, os.path.basename(path), names) == ("file", "main.py", "main.py")
     assert fingerprint[0] == os.stat(project.root / "main.py").st_mtime_ns
 
@@ -856,7 +856,7 @@ def test_stamps_are_never_newer_than_the_bytes_that_were_executed(project: Proje
         """
     project.write("main.py", "X = 1")
     result, entries = project.run("import io\n" + textwrap.dedent(code))
-    [[_, _, answer, fingerprint, _]] = [entry for entry in entries if entry[0] == "file"]
+    [[_, _, answer, fingerprint, *_]] = [entry for entry in entries if entry[0] == "file"]
     size, digests = fingerprint[2], {1: digest_of(b"X = 1"), 2222: digest_of(b"X = 2222")}
     assert answer == digests[result]
     assert (size, result) == (5, 2222), "stamps of before: it is looked at again"
@@ -873,3 +873,15 @@ def test_the_traceback_of_a_broken_module_is_that_of_python(project: Project) ->
     noted = project.start("import main", True).stderr.splitlines()
     assert [line for line in noted if "devserver" in line or "frozen" in line] == []
     assert noted == plain
+
+
+def test_a_module_that_came_by_a_way_of_its_own_is_told_late(project: Project) -> None:
+    project.write("script.py", "X = 1")
+    code = """
+        import types
+        module = sys.modules["script"] = types.ModuleType("script")
+        module.__file__ = root + "/script.py"
+        serving()
+        """
+    [[kind, path, *_, late]] = project.run(code)[1]
+    assert (kind, os.path.basename(path), late) == ("file", "script.py", True)

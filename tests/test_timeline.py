@@ -814,3 +814,21 @@ def test_a_timeline_begins_like_another(folder: Folder) -> None:
     ]
     folder.write("a.py", "new")
     assert again.changes("a.py") == ["a.py"]
+
+
+def test_what_is_noticed_late_counts_as_read_before_everything(folder: Folder) -> None:
+    folder.write("a.py", "old")
+    folder.write("main.py", "old")
+    folder.write("other.py", "old")
+    folder.ask(Kind.FILE, "a.py")
+    for name in ("main.py", "other.py"):
+        folder.timeline.add(replace(read_entry(folder.path(name)), late=True))
+    again = Folder(folder.root)
+    again.timeline.begin_like(folder.timeline, folder.timeline.tick, ())
+    for each in (folder, again):
+        assert each.timeline.tick == 1
+        folder.write("main.py", "new")
+        folder.write("other.py", "new")
+        found = each.timeline.outdated([folder.path("main.py"), folder.path("other.py")])
+        assert {os.path.basename(entry.path) for entry in found} == {"main.py", "other.py"}
+        assert all(entry.tick < 0 for entry in found)

@@ -23,9 +23,10 @@ def program(stage: Stage) -> int:
     """
     section = stage.config.app
     if section.target is not None or not is_project(section.app_dir):
+        from devserver.django.urls import load_urls
         from devserver.launch import target
 
-        return target(stage)
+        return target(stage, load_urls)
     from devserver.django.project import play
 
     script = os.path.join(section.app_dir, SCRIPT)

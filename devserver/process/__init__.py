@@ -1,7 +1,8 @@
 """Processes on any system: spawning, adopting, watching the end, signals, the terminal.
 
 Everything that differs between systems stands in `posix`, `kin` and `terminal`, and in `windows`,
-which offers the same names; the choice is made here, once. Knows neither applications nor HTTP.
+which offers the same names; the choice is made here, once. What only Linux has is in `adopted`. Knows
+neither applications nor HTTP.
 """
 
 import sys

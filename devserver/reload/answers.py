@@ -68,7 +68,8 @@ class Entry:
         fingerprint: of a FILE when it was read, of a LIST when it was listed, of a PATH when it was asked
             for in full, which matters to a process that goes on from a checkpoint.
         names: of a FILE that was imported, the answer to NAME for it: two questions in one message.
-        tick: running number in a timeline.
+        late: it was read at some time before it was noticed.
+        tick: running number in a timeline; below 0 if it is late.
     """
 
     kind: Kind
@@ -76,17 +77,18 @@ class Entry:
     answer: str | None
     fingerprint: Fingerprint | None = None
     names: str | None = None
+    late: bool = False
     tick: int = 0
 
     def to_json(self) -> list[Any]:
         """As a part of a message."""
-        return [self.kind.value, self.path, self.answer, self.fingerprint, self.names]
+        return [self.kind.value, self.path, self.answer, self.fingerprint, self.names, self.late]
 
     @classmethod
     def from_json(cls, data: list[Any]) -> Entry:
         """The inverse of `to_json`."""
-        kind, path, answer, fingerprint, names = data
-        return cls(Kind(kind), path, answer, tuple(fingerprint) if fingerprint else None, names)
+        kind, path, answer, fingerprint, names, late = data
+        return cls(Kind(kind), path, answer, tuple(fingerprint) if fingerprint else None, names, late)
 
 
 def fingerprint_of(status: os.stat_result) -> Fingerprint:

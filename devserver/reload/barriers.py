@@ -66,7 +66,7 @@ class Barriers:
         self._calm = self._sign()
 
     def start(self) -> None:
-        """Begin to note temporary files: most often a later statement has them removed at exit."""
+        """Begin to note temporary files and folders: what removes them is most often a later statement."""
         for name, make in self._makers.items():
             setattr(tempfile, name, self._noting(make))
 

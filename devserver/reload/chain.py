@@ -10,7 +10,7 @@ Decides, and does nothing: processes belong to `children`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from devserver.reload.launcher import Spawned
@@ -18,6 +18,9 @@ from devserver.reload.timeline import Entry, Kind
 
 Mark = tuple[str, int]
 """A module's path and the number of a statement; -1 for its first."""
+
+AGAIN = 3
+"""So many times likelier than all others together is the next edit where the last one was."""
 
 
 @dataclass(slots=True, eq=False)
@@ -28,16 +31,17 @@ class Checkpoint:
         spawned: the process.
         tick: of what it would read next.
         seconds: of loading, that it stands after.
-        worth: what a second is worth that it saves, compared with one that another saves.
         unfinished: the modules that it had begun to execute, the innermost last: for each its path, and
             the line of the statement that is executed next, or being executed.
+        likely: how many of the latest edits were made directly behind it; many more for a place from which
+            everything goes on that comes later, since there is no other behind it.
     """
 
     spawned: Spawned
     tick: int
     seconds: float
     unfinished: dict[str, int]
-    worth: float = 1.0
+    likely: int = 0
 
 
 class Chain:
@@ -75,19 +79,26 @@ class Chain:
         """Those that stand behind one: what they have executed is outdated when it goes on."""
         return self._checkpoints[self._checkpoints.index(checkpoint) + 1 :]
 
-    def dispensable(self) -> Checkpoint | None:
-        """The one whose loss costs least: what lies between it and the one before it is executed again.
+    def dispensable(self, tick: int, sizes: Mapping[Checkpoint, int] | None = None) -> Checkpoint | None:
+        """The one whose loss is expected to cost least, for what it occupies. None: there is no other.
 
-        Never the first, from which everything can be loaded. None: there is no other.
+        Who edits what it stands before has to execute again what lies between it and the one before it.
+        Any module may be edited; one that was lately is the likeliest by far.
+        Never the first, from which everything can be loaded.
+
+        Args:
+            tick: up to which loading has come.
+            sizes: of the processes, in bytes; without them all count alike.
         """
-        pairs = list(zip(self._checkpoints, self._checkpoints[1:], strict=False))
-        return min(pairs, key=_loss)[1] if pairs else None
 
+        def loss(at: int) -> float:
+            before, this, after = self._checkpoints[at - 1], self._checkpoints[at], ends[at]
+            share = (after - this.tick + 1) / (tick + 1) + AGAIN * this.likely
+            return (this.seconds - before.seconds) * share / (max(sizes.get(this, 1), 1) if sizes else 1)
 
-def _loss(pair: tuple[Checkpoint, Checkpoint]) -> float:
-    """What it would cost to be without the second of two."""
-    before, checkpoint = pair
-    return checkpoint.worth * (checkpoint.seconds - before.seconds)
+        ends = [*(checkpoint.tick for checkpoint in self._checkpoints[1:]), tick]
+        numbers = range(1, len(self._checkpoints))
+        return self._checkpoints[min(numbers, key=loss)] if numbers else None
 
 
 def _is_before(checkpoint: Checkpoint, entry: Entry) -> bool:

@@ -11,9 +11,13 @@ Each fork is double, and the half between ends at once: so every process is the 
 
 What a waiting half and a copy say, on the channel of the half that was forked:
 
-    checkpoint  a half waits; with the stack of unfinished modules, and the new half's pid and channel
+    checkpoint  a half waits; with the stack of unfinished modules, the seconds of loading before it,
+                 the statement before which it stands, the path of the module for whose edit it was made,
+                 and the new half's pid and channel
     barrier     none can be made, since a statement: why, which, and the tick before it
     resumed     the copy's pid;  unfit: what was executed has changed
+
+It is told `resume`, with the statements before which checkpoints are wanted.
 
 Linux. Knows neither the machine nor which files have changed.
 """
@@ -48,10 +52,14 @@ from devserver.reload.ticks import Execution, Text, Ticker, can_go_on
 assert sys.platform == "linux"  # a type checker reads no further elsewhere
 
 PACE = 0.05
-"""Seconds of loading that are worth a checkpoint: a fork takes a few milliseconds."""
+"""Seconds of loading that are worth a checkpoint, at least."""
+
+COST = 25
+"""So many times what the last one took, too: a fork of a large process takes tens of milliseconds, and
+pages that are written to afterwards some more. A first start is to be 5 % slower at most."""
 
 WORTH = 0.003
-"""The same at a statement that was edited lately."""
+"""Seconds of loading that are worth one at a statement that was edited lately."""
 
 Mark = tuple[str, int]
 """A module's path and the number of a statement; -1 for its first."""
@@ -83,6 +91,8 @@ class Checkpoints:
         self._seeds = Seeds()
         self._reread: list[tuple[str, Fingerprint, bytes]] = []
         self._last = time.perf_counter()
+        self._seconds = 0.0
+        self._pace = PACE
         self._on = False
         self._passed: Mark = "", 0
         self._obstacle = ""
@@ -96,12 +106,12 @@ class Checkpoints:
         self.ticker.install()
         self._stepping.start()
         self._on = True
-        self._leave(marked=True)
+        self._leave()
 
     def stop(self) -> None:
         """Make one last checkpoint, if it is worth it, and no more."""
         if self._on and time.perf_counter() - self._last > PACE:
-            self._leave(marked=False)
+            self._leave()
         elif self._on and (self._obstacle or self._barriers.stirred()) and not self._look():
             self._tell()
         self._on = False
@@ -120,8 +130,8 @@ class Checkpoints:
         )
         if self._barriers.stirred():
             self._look()
-        if passed > PACE or (marked and passed > WORTH):
-            self._leave(marked)
+        if passed > self._pace or (marked and passed > WORTH):
+            self._leave(execution.path if marked else "")
         if not self._obstacle:
             self._passed = execution.path, execution.index
 
@@ -140,16 +150,20 @@ class Checkpoints:
             mark, statement = self._raised
             self._this.say("barrier", reason=self._obstacle, mark=mark, statement=statement)
 
-    def _leave(self, marked: bool) -> None:
+    def _leave(self, marked: str = "") -> None:
         """Fork, unless something stands in the way; returns in the half that goes on.
 
         Args:
-            marked: it was wanted at this very statement.
+            marked: the module for whose edit a checkpoint is wanted here.
         """
-        self._last = time.perf_counter()
+        began = time.perf_counter()
+        self._seconds += began - self._last
+        self._last = began
         if not self._look():
             self._tell()
             return
+        self._recorder.tell_found()  # what was asked before is to be known before
+        self._recorder.note_loaded()
         for execution in self.ticker.stack:
             execution.keep(execution.read())  # what was compiled, whatever the file is by now
         _write_out()
@@ -158,9 +172,10 @@ class Checkpoints:
         self._seeds.keep()
         gc.freeze()
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        copied = self._fork("checkpoint", stack=stack, at=at, marked=marked)
+        copied = self._fork("checkpoint", stack=stack, at=at, seconds=self._seconds, marked=marked)
         if copied:
             self._seeds.restore()
+            self._pace = max(PACE, COST * (time.perf_counter() - began))
         elif copied is not None:
             self._wait()
             self._seeds.renew()

@@ -23,7 +23,8 @@ What a child says:
     stopped     somebody is at a breakpoint, and the end waits;  resumed: no more
     stdin       the application reads the terminal, or has done so
 
-What it is told: `boot`, `serve`, `judge`, `retire`, `connection`; a page also `show` and `answer`.
+What it is told: `boot`, `serve`, `judge`, `retire`, `connection`; a page also `show` and `answer`. What
+copies of it say, and are told, stands in `checkpoint`.
 """
 
 from __future__ import annotations
@@ -165,10 +166,9 @@ class Child:
                 return
             self.phase = "end"
             raise Retired
-        if self.phase == "end":
-            return
-        # In a thread: the locks on the way may be held by the very code that this interrupts.
-        self._start(lambda: self.retire(0.0, GOING_AWAY, restart=False), "devserver-signal")
+        if self.phase != "end":
+            # In a thread: the locks on the way may be held by the very code that this interrupts.
+            self._start(lambda: self.retire(0.0, GOING_AWAY, restart=False), "devserver-signal")
 
     def _interrupt_later(self) -> None:
         """The main thread is in a debugger's own code, which would swallow an exception, or at a prompt."""

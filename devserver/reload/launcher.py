@@ -4,7 +4,8 @@ A *spare* is a child that was started ahead of time: an interpreter with the sam
 imported what is ours and reads its boot message, with no user code in it. The next child is the
 spare, so that a restart does not wait for an interpreter to start. It is used once, and thrown away
 when the installed packages have changed since it was started (what it has imported, or where it
-would look, may be another then).
+would look, may be another then). Where restarts are warm none is made ahead: the first checkpoint
+is in its place.
 
 Knows neither when a child is wanted nor what becomes of it.
 """

@@ -74,6 +74,7 @@ class Recorder:
         self._young: list[tuple[str, Fingerprint, str]] = []
         self._found: dict[str, Entry] = {}
         self._finder = Finder(self)
+        self._newest = "", 0
         self._serving = False
         self._pid = os.getpid()
         self._originals: dict[str, Any] = {}
@@ -87,15 +88,15 @@ class Recorder:
         for name, made in (("get_code", _get_code_for), ("get_data", _get_data_for)):
             self._originals[name] = getattr(SourceFileLoader, name)
             setattr(SourceFileLoader, name, made(self, self._originals[name]))
-        self._note_loaded()
+        self.note_loaded()
         self._reads.start()
 
     def serving(self) -> None:
         """The application is loaded: from now on only record modules and files that are opened."""
         self._serving = True
-        self._tell_found()
+        self.tell_found()
         self._reads.quieten()
-        self._note_loaded()
+        self.note_loaded(late=True)
 
     def stop(self) -> None:
         """Put everything back."""
@@ -121,7 +122,7 @@ class Recorder:
 
     def record(self, entry: Entry) -> None:
         """Report an entry unless its question was asked before."""
-        self._tell_found()
+        self.tell_found()
         key = entry.kind, entry.path
         if key not in self._seen:
             self._seen.add(key)
@@ -132,10 +133,10 @@ class Recorder:
 
     def found(self, origin: str, entry: Entry) -> None:
         """A module was looked up and found; most often its file is executed next, and tells this, too."""
-        self._tell_found()
+        self.tell_found()
         self._found[origin] = entry
 
-    def _tell_found(self) -> None:
+    def tell_found(self) -> None:
         """Report what was found and then not executed."""
         while self._found:
             try:
@@ -166,9 +167,11 @@ class Recorder:
             # Who watches takes the digest. Of a young file at once: its stamps prove nothing.
             self.record(file_entry(path, time.time_ns()))
 
-    def module(self, path: str, fingerprint: Fingerprint, data: bytes | None = None) -> None:
-        """A module is about to be executed; with its text if it is at hand."""
-        entry = Entry(Kind.FILE, path, None if data is None else digest_of(data), fingerprint)
+    def module(
+        self, path: str, fingerprint: Fingerprint, data: bytes | None = None, *, late: bool = False
+    ) -> None:
+        """A module is about to be executed, or has been (`late`); with its text if it is at hand."""
+        entry = Entry(Kind.FILE, path, None if data is None else digest_of(data), fingerprint, late=late)
         found = self._found.pop(path, None)
         if found is not None and found.path == module_place(path) and self.is_new(Kind.FILE, path):
             self._seen.add((Kind.NAME, found.path))
@@ -226,9 +229,9 @@ class Recorder:
         self._seen.discard((Kind.FILE, path))
         self.module(path, fingerprint, data)
 
-    def _note_loaded(self) -> None:
-        """Note the modules that came by ways of their own."""
-        for module in list(sys.modules.values()):
+    def note_loaded(self, *, late: bool = False) -> None:
+        """Note the modules that came by ways of their own since this was called last."""
+        for module in self._newly_loaded():
             try:
                 # Not `module.__file__`: a module's own `__getattr__` is user code, and so may this be.
                 path = object.__getattribute__(module, "__dict__").get("__file__")
@@ -237,7 +240,25 @@ class Recorder:
             if isinstance(path, str) and self.project.is_users(path := os.path.abspath(path)):
                 fingerprint = fingerprint_at(path)
                 if fingerprint is not None and self.is_new(Kind.FILE, path):
-                    self.module(path, fingerprint)
+                    self.module(path, fingerprint, late=late)
+
+    def _newly_loaded(self) -> list[ModuleType]:
+        """The modules behind the one that was the newest when this was asked last.
+
+        To touch an object is to copy a page of memory, in a process that goes on from a checkpoint, and
+        there are thousands of modules. So they are gone through from the newest back.
+        """
+        newest, new = self._newest, list[tuple[str, ModuleType]]()
+        try:
+            for name, module in reversed(sys.modules.items()):
+                if (name, id(module)) == newest:
+                    break
+                new.append((name, module))
+        except RuntimeError:  # another thread imports something
+            new = list(sys.modules.items())[::-1]
+        if new:
+            self._newest = new[0][0], id(new[0][1])
+        return [module for _, module in reversed(new)]
 
 
 class Finder:

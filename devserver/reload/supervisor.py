@@ -223,8 +223,7 @@ class Supervisor:
         if what == "stdin":
             self._by_hand.listen(not message["reading"])
         elif what == "checkpoint":
-            seconds, most = time.monotonic() - spawned.began, self._config.reload.checkpoints
-            self._warm.left(spawned, seconds, message, most)
+            self._warm.left(spawned, message, self._config.reload.checkpoints)
         elif spawned is page and what == "serving":
             spawned.serving = True
             self._children.pass_on()
@@ -391,7 +390,8 @@ class Supervisor:
     def _rest(self) -> None:
         """What can wait until the first requests have been answered."""
         if is_wanted(self._config):
-            self._report.checkpoints(*self._warm.bound(self._config.reload.checkpoint_memory))
+            section = self._config.reload
+            self._report.checkpoints(*self._warm.bound(section.checkpoints, section.checkpoint_memory))
         else:
             self._children.prepare()
 

@@ -1,7 +1,8 @@
 """What the application read, in order, and whether it would read the same now.
 
 Each entry is a question that was asked of the file system and its answer. The running number of an
-entry is its *tick*. A change matters if it changes an answer.
+entry is its *tick*. A change matters if it changes an answer. What was noticed too late to know when it
+was asked counts as asked before everything else.
 
 Watchers give hints; this module decides, by content. A file is known by (mtime_ns, ctime_ns,
 size, inode), and if one of these differs by a digest of its bytes, so that a `touch` or a save
@@ -23,7 +24,6 @@ import os
 import stat
 import time
 from collections.abc import Callable, Container, Iterable, Iterator
-from dataclasses import replace
 
 from devserver.reload.answers import (
     ASK,
@@ -76,6 +76,7 @@ class Timeline:
         self._folders: dict[str, list[Entry]] = {}
         self._identities: dict[str, tuple[int, int] | None] = {}
         self._next = 0
+        self._first = 0
         self._examined: dict[str, Entry] = {}
         self._own: set[str] = set()
         self._accepted: set[str] = set()
@@ -156,7 +157,11 @@ class Timeline:
                 entry.answer = OWN
 
     def _append(self, entry: Entry) -> None:
-        entry.tick, self._next = self._next, self._next + 1
+        if entry.late:
+            self._first -= 1
+            entry.tick = self._first
+        else:
+            entry.tick, self._next = self._next, self._next + 1
         self._entries[entry.kind, entry.path] = entry
         self._doubt(entry)
         if entry.kind is Kind.PATH and entry.fingerprint is not None:
@@ -243,12 +248,14 @@ class Timeline:
         Args:
             without: files that are read again.
         """
-        paths = []
+        paths, doubted = [], other._suspects
         for entry in other:
             if entry.tick < tick and not (entry.kind is Kind.FILE and entry.path in without):
                 self._next = entry.tick
-                self._append(replace(entry, names=None))
+                self._append(entry)
                 paths += _watched_for(entry)
+        # What was held against the file system once is watched since then.
+        self._suspects = [entry for entry in doubted if self._entries.get((entry.kind, entry.path)) is entry]
         self._next = tick
         self._expected = {path for path in other._expected if (Kind.FILE, path) in self._entries}
         return paths

@@ -27,9 +27,9 @@ logger = logging.getLogger("devserver")
 MARKS = 4
 """Statements, edited lately, before which checkpoints are wanted."""
 
-EDITED, BARRED = 8.0, float("inf")
-"""What a checkpoint is worth before a statement that was edited lately, and before a barrier: there it is
-the last one, from which everything goes on that comes later."""
+BARRED = 1000
+"""So many edits are expected behind the checkpoint before a barrier: it is the last one, from which
+everything goes on that comes later."""
 
 
 def is_wanted(config: Config) -> bool:
@@ -49,7 +49,6 @@ class Warm:
         self._changed: list[str] = []
         self._edited: list[tuple[str, int]] = []
         self._barred: list[tuple[str, int]] = []
-        self._ahead = 0.0  # seconds of loading before the checkpoint that the child went on from
         self._cold = ""
 
     # what the next restart must know
@@ -69,7 +68,7 @@ class Warm:
     def boot(self, config: Config) -> Message:
         """What a child is told that begins from nothing."""
         self.clear()
-        self._changed, self._cold, self._ahead = [], "", 0.0
+        self._changed, self._cold = [], ""
         return {"warm": is_wanted(config), "marks": self._marks()}
 
     def _marks(self) -> Sequence[tuple[str, int]]:
@@ -92,7 +91,7 @@ class Warm:
                 break
         else:
             return None
-        self._changed, self._ahead = [], checkpoint.seconds
+        self._changed = []
         for later in self.chain.after(checkpoint):
             self._forget(later)
         self._watched.resume(checkpoint.tick, checkpoint.unfinished)  # of these it says what it reads now
@@ -113,21 +112,21 @@ class Warm:
 
     # checkpoints come and go
 
-    def left(self, spawned: Spawned, seconds: float, message: Message, most: int) -> None:
+    def left(self, spawned: Spawned, said: Message, most: int) -> None:
         """A child has left a checkpoint.
 
         Args:
-            seconds: of loading, before it, in this generation.
-            message: what it said of it.
+            said: by the child about it.
             most: of them that are kept.
         """
-        is_barred = any((path, number) in self._barred for path, number in message["at"])
-        worth = BARRED if is_barred else EDITED if message["marked"] else 1.0
-        unfinished = dict(message["stack"])
-        seconds += self._ahead
-        self.chain.add(Checkpoint(spawned, self._watched.timeline.tick, seconds, unfinished, worth))
-        while len(self.chain) > most and (least := self.chain.dispensable()) is not None:
+        tick = self._watched.timeline.tick
+        # What will be read behind the newest is not known yet, so one of the others is forgotten for it.
+        while len(self.chain) >= max(2, most) and (least := self.chain.dispensable(tick)) is not None:
             self._forget(least)
+        likely = [path for path, _ in self._edited].count(said["marked"])
+        if any((path, number) in self._barred for path, number in said["at"]):
+            likely = BARRED
+        self.chain.add(Checkpoint(spawned, tick, said["seconds"], dict(said["stack"]), likely))
 
     def barrier(self, mark: Mark) -> None:
         """A child can make no checkpoint where it wanted to; at this mark it could, last."""
@@ -148,41 +147,46 @@ class Warm:
         self.chain.remove(checkpoint)
         checkpoint.spawned.child.kill()
 
-    def bound(self, factor: float) -> tuple[int, int]:
+    def bound(self, most: int, factor: float) -> tuple[int, int]:
         """When there is time: forget checkpoints until the memory of all is bounded.
 
         Returns how many are left, and their bytes.
 
         Args:
+            most: of them that are kept.
             factor: of what a serving process and a spare need without checkpoints.
         """
         self._lines.note(entry.path for entry in self._watched.timeline if entry.kind is Kind.FILE)
         current, used = self._children.current, dict[Checkpoint, int]()
         if current is None or not self.chain:
             return len(self.chain), 0
-        own, limit = _memory(current.child.pid)
+        common = _sizes("self")["Shared_Clean"]  # any Python has it, and so it is nobody's
+        size = _sizes(current.child.pid)
+        own, limit = size["Pss"], size["Rss"] - common
         for checkpoint in self.chain:
-            used[checkpoint], alone = _memory(checkpoint.spawned.child.pid)
+            size = _sizes(checkpoint.spawned.child.pid)
+            used[checkpoint] = size["Pss"]
             if len(used) == 1:
-                limit += alone  # it has no more than a spare has
-        while own + sum(used.values()) > factor * limit and (least := self.chain.dispensable()) is not None:
+                limit += size["Rss"] - common  # it has no more than a spare has
+        tick = self._watched.timeline.tick
+        while len(used) > most or own + sum(used.values()) > factor * limit:
+            least = self.chain.dispensable(tick, used)
+            if least is None:
+                break
             del used[least]
             self._forget(least)
         return len(self.chain), sum(used.values())
 
 
-def _memory(pid: int) -> tuple[int, int]:
-    """The proportional size of a process (PSS), and what it would have without its copies; in bytes.
-
-    Copies share what is dirty; what is clean is shared with any Python. 0 when the process is gone.
-    """
+def _sizes(process: int | str) -> dict[str, int]:
+    """The memory of a process in bytes, by the names of the kernel; 0 when it is gone."""
     sizes = {"Pss": 0, "Rss": 0, "Shared_Clean": 0}
     try:
-        with open(f"/proc/{pid}/smaps_rollup") as file:
+        with open(f"/proc/{process}/smaps_rollup") as file:
             for line in file:
                 name, _, rest = line.partition(":")
                 if name in sizes:
                     sizes[name] = int(rest.split()[0]) * 1024
     except (OSError, ValueError):
         pass
-    return sizes["Pss"], sizes["Rss"] - sizes["Shared_Clean"]
+    return sizes

@@ -20,7 +20,7 @@ def test_the_project_is_served(tmp_path: Path, named: bool, reload: bool) -> Non
         server.serving()
         assert server.get("/polls/word/").text == "one"
         assert "green" in server.get("/static/polls/style.css").text
-        while "Starting development server at http://127.0.0.1" not in server.log:
+        while "development server at http://127.0.0.1" not in server.log:
             server.idle(0.05)
         if reload:
             process = server.get("/polls/process/").text

@@ -222,7 +222,7 @@ class Command(Runserver):
     command(tmp_path, "runserver", text, "company")
     replace(tmp_path / SETTINGS, "INSTALLED_APPS = [", 'INSTALLED_APPS = [\n    "company",')
     with Stock(tmp_path, "--cheer", "hip") as bare:
-        text = bare.until("Starting development server")
+        text = bare.until("development server at")
     assert "CHEER hip" in text
     assert "http://127.0.0.2:" in text
     assert "devserver: serving" in text

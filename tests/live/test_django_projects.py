@@ -242,6 +242,31 @@ def test_browser_reload(tmp_path: Path) -> None:
             assert b"ping" in _event(connection.getresponse())
 
 
+def test_tailwind(tmp_path: Path) -> None:
+    """What its watcher builds is served without a restart, as is what its template tag makes of it."""
+    needs("tailwind")
+    make(tmp_path)
+    install(tmp_path, "tailwind", "theme")
+    add(tmp_path, "TAILWIND_APP_NAME = 'theme'\nINTERNAL_IPS = ['127.0.0.1']")
+    styles = tmp_path / "theme/static/css/dist/styles.css"
+    styles.parent.mkdir(parents=True)
+    styles.write_text("body { color: red }")
+    (tmp_path / "theme/__init__.py").touch()
+    index = tmp_path / "polls/templates/polls/index.html"
+    index.write_text("{% load tailwind_tags %}{% tailwind_css %}<h1>Polls</h1>")
+    with runserver(tmp_path) as server:
+        server.serving()
+        process = server.get("/polls/process/").text
+        assert "/static/css/dist/styles.css" in server.get("/polls/").text
+        assert "red" in server.get("/static/css/dist/styles.css").text
+        styles.write_text("body { color: green }")
+        assert "green" in server.get("/static/css/dist/styles.css").text
+        replace(index, "<h1>Polls", "<h1 class='font-bold'>Polls")
+        assert "font-bold" in server.get("/polls/").text
+        assert server.get("/polls/process/").text == process
+        edited(server, tmp_path, "two")
+
+
 def _event(stream: object) -> bytes:
     """The next event of a stream; empty at its end."""
     lines = []

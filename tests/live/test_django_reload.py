@@ -61,7 +61,12 @@ def test_a_new_template_is_served_by_the_same_process(tmp_path: Path) -> None:
         ("polls/models.py", "models.Model", "models.Modell", "Modell"),
         ("polls/apps.py", "name = 'polls'", "name = 'polls'\n    def ready(self): 1/0", "ZeroDivisionError"),
         ("mysite/urls.py", "polls.urls", "polls.nothing", "polls.nothing"),
-        ("polls/models.py", "models.IntegerField(default=0)", "models.DecimalField()", "fields.E130"),
+        (
+            "polls/models.py",
+            "IntegerField(default=0)",
+            "DecimalField(max_digits=1, decimal_places=2)",
+            "E134",
+        ),
         ("manage.py", "def main():", "def main()", "SyntaxError"),
     ],
 )

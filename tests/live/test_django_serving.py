@@ -172,7 +172,7 @@ def test_answers_are_those_of_django(tmp_path: Path) -> None:
     ours, theirs = probed(make(tmp_path / "ours")), probed(make_stock(tmp_path / "stock"))
     with runserver(ours) as server, Stock(theirs, "0") as stock:
         server.serving()
-        printed = stock.until("Starting development server")
+        printed = stock.until("development server at")
         port = int(re.findall(r"127\.0\.0\.1:(\d+)/", printed)[-1])
         for request in REQUESTS:
             got, wanted = outcome(server.port, request), outcome(port, request)

@@ -381,6 +381,23 @@ def test_options_from_the_file(tmp_path: Path) -> None:
         assert server.get("/").headers["x-from"] == "an edit"
 
 
+def test_options_that_a_script_does_not_give(tmp_path: Path) -> None:
+    """`run` takes them from the environment and the file, as the command does."""
+    path = PROJECTS["wsgi"].make(tmp_path)
+    (tmp_path / "pyproject.toml").write_text('[tool.devserver]\nheader = ["X-From: the file"]\nport = 1\n')
+    (tmp_path / "serve.py").write_text(
+        "import sys\nfrom pathlib import Path\nimport devserver\nif __name__ == '__main__':\n"
+        "    devserver.run('app:application', reload=True, app_dir=Path(), events=sys.argv[-1])\n"
+    )
+    env = {"DEVSERVER_PORT": "0"}
+    with DevServer(command=[sys.executable, "serve.py"], cwd=tmp_path, env=env) as server:
+        server.serving()
+        assert server.get("/").headers["x-from"] == "the file"
+        save(path, answer("two"))
+        server.restarted()
+        assert server.get("/").text == "two"
+
+
 # Targets
 
 TARGETS = {
