@@ -23,7 +23,10 @@ def fork() -> int:
     warnings.filters = [("ignore", None, DeprecationWarning, None, 0)]
     known.difference_update(unstarted)
     try:
-        return os.fork()
+        pid = os.fork()
+        if not pid and hasattr(main := threading.current_thread(), "_set_native_id"):
+            main._set_native_id()  # nobody else does
+        return pid
     finally:
         known.update(unstarted)
         warnings.filters = filters

@@ -11,8 +11,9 @@ import logging
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
 
-from devserver.config import Config
+from devserver.config import Bind, Config
 from devserver.process.control import Message
 from devserver.reload.chain import Chain, Checkpoint, Mark
 from devserver.reload.children import Children
@@ -79,6 +80,7 @@ class Warm:
     def resume(self, generation: int, before: Config, config: Config) -> Checkpoint | None:
         """Have a child go on from the latest checkpoint that nothing has changed before. None: from none."""
         changed = self._changed
+        _tell_of_listeners(before, config)
         why = self._cold or self._obstacle(before, config)
         if why:
             logger.debug("from nothing: %s", why)
@@ -176,6 +178,20 @@ class Warm:
             del used[least]
             self._forget(least)
         return len(self.chain), sum(used.values())
+
+
+def _tell_of_listeners(before: Config, config: Config) -> None:
+    """Say which options mean nothing to a server that runs."""
+    names = [field.name for field in fields(Bind) if _other(before.bind, config.bind, field.name)]
+    if names:
+        logger.warning(
+            "%s: listeners stay as they are; stop devserver and start it by hand to change them",
+            ", ".join(names),
+        )
+
+
+def _other(before: Bind, now: Bind, name: str) -> bool:
+    return bool(getattr(before, name) != getattr(now, name))
 
 
 def _sizes(process: int | str) -> dict[str, int]:
