@@ -223,6 +223,7 @@ class Checkpoints:
         except BaseException:
             os._exit(1)
         theirs.close()
+        this.pid = os.getpid()
         # By the same number, which is known to be ours.
         fd = this.channel.socket.detach()
         os.dup2(ours.fileno(), fd, inheritable=False)
@@ -293,7 +294,7 @@ def _last_statement(stack: list[Execution]) -> tuple[str, int] | None:
 
 def _logs_elsewhere() -> bool:
     """Whether log files were renamed or removed: a fresh process would write into new ones."""
-    for reference in list(logging._handlerList):  # type: ignore[attr-defined] # there is no other way
+    for reference in list(vars(logging)["_handlerList"]):
         handler = reference()
         path, fd = getattr(handler, "baseFilename", None), fileno(getattr(handler, "stream", None))
         if path is not None and fd >= 0:
