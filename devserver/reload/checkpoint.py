@@ -25,7 +25,6 @@ Linux. Knows neither the machine nor which files have changed.
 from __future__ import annotations
 
 import ctypes
-import gc
 import importlib
 import linecache
 import logging
@@ -43,6 +42,7 @@ from typing import Any
 from devserver.process.control import Channel, Closed
 from devserver.process.ending import fileno, flush
 from devserver.process.forks import fork
+from devserver.reload import frozen
 from devserver.reload.answers import Entry, Fingerprint, fingerprint_of, identity_at
 from devserver.reload.child import Child
 from devserver.reload.loader import Recorder
@@ -171,7 +171,7 @@ class Checkpoints:
         stack = [(e.path, e.line) for e in self.ticker.stack]
         at = [(e.path, e.index) for e in self.ticker.stack[-1:]]
         self._seeds.keep()
-        gc.freeze()
+        frozen.freeze()
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         copied = self._fork("checkpoint", stack=stack, at=at, seconds=self._seconds, marked=marked)
         if copied:

@@ -9,9 +9,13 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
+from tests.live.generated_oddities import ODD_WHEN_LATE, ODDITIES
+
 Make = Callable[["Statements"], str]
 
 REGISTRY = '''"""What the other modules register with, and what they have done, in order."""
+import functools
+import itertools
 import os
 import warnings
 
@@ -19,6 +23,7 @@ JOURNAL = []
 NAMED = {}
 PIDS = []
 WARNED = []
+COUNT = itertools.count()
 
 
 def note(*what):
@@ -46,6 +51,15 @@ class Plugin:
         super().__init_subclass__()
         cls.kinds.append((cls, sorted(named.items())))
         note("plugin", cls.__module__, cls.__qualname__, cls.__subclasses__())
+
+
+class Loose:
+    pass
+
+
+@functools.singledispatch
+def handle(each):
+    return type(each).__name__
 
 
 def warned(message, category, filename, lineno, file=None, line=None):
@@ -98,7 +112,9 @@ class Statements:
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
         self._number = 0
+        self.name = ""
         self.others: list[str] = []
+        self.every: list[str] = []
         self.is_package = self.late = False
         self.parent = ""
 
@@ -362,15 +378,15 @@ KINDS: list[Make] = [
     *[_plain, _noted, _function, _class, _imports, _odd, _odd, _compound] * 3,
     *[_annotated, _decorated, _reads, _lists, _asks, _optional, _warns, _blank] * 2,
     _annotated_inside, _tabbed, _boom, _dataclass, _enum, _asks_for_a_module, _plugins, _frames, _depth,
-    _reads_source, _again, _stands_in_the_way,
+    _reads_source, _again, _stands_in_the_way, *ODDITIES,
 ]  # fmt: skip
 
-NOT_LATE = (_lists, _asks, _plugins, _asks_for_a_module, _frames, _depth, _again)
+NOT_LATE = (_lists, _asks, _plugins, _asks_for_a_module, _frames, _depth, _again, *ODD_WHEN_LATE)
 """In a module that is imported by a request its questions go unnoticed, and who calls is another."""
 
 NEEDED = (
-    "import abc, atexit, collections, contextlib, contextvars, dataclasses, enum, functools, glob, importlib, importlib.util",
-    "import inspect, itertools, json, linecache, logging, os, pathlib, pkgutil, random, runpy, sys, threading, time\nimport traceback, typing, warnings, zlib",
+    "import abc, ast, asyncio, atexit, builtins, collections, contextlib, contextvars, copyreg, dataclasses, decimal, enum, functools, gc, glob, importlib, importlib.resources, importlib.util",
+    "import inspect, itertools, json, linecache, logging, mimetypes, os, pathlib, pkgutil, random, re, runpy, signal, socket, sys, threading, time\nimport tokenize, traceback, types, typing, warnings, weakref, zlib",
     "import registry\nfrom registry import named, note, register",
     "HERE = os.path.join(os.path.dirname(registry.__file__), '')",
 )

@@ -222,13 +222,16 @@ SLOW = "import time; time.sleep(0.06)\n"
         "importlib.reload(one)",
         "del sys.modules['one']; import one as other",
         "runpy.run_module('one')",
-        "spec = importlib.util.find_spec('one'); spec.loader.exec_module(importlib.util.module_from_spec(spec))",
+        "spec = find_spec('one'); spec.loader.exec_module(module_from_spec(spec))",
     ],
 )
 def test_module_that_is_executed_again_does_not_go_on_within(again: str, tmp_path: Path) -> None:
     """The first time it has done already what was edited."""
     one = f"import log\nlog.say('one')\n{SLOW}log.say('old')\n"
-    main = f"import importlib.util, log, one, runpy, sys\n{again}\nlog.say('main')\n{APP}"
+    main = (
+        "import importlib, log, one, runpy, sys\nfrom importlib.util import find_spec, module_from_spec\n"
+        f"{again}\nlog.say('main')\n{APP}"
+    )
     edits = ({"one.py": one.replace("old", text)} for text in ("new", "newer", "old"))
     same_after(tmp_path, {"main.py": main, "one.py": one}, *edits)
 
@@ -242,6 +245,25 @@ def test_module_within_which_it_was_gone_on_is_known_to_earlier_checkpoints(tmp_
         tmp_path, files, {"two.py": two.replace("end", "END")}, {"main.py": files["main.py"] + "1\n"},
         {"two.py": two}, {"one.py": one.replace("old", "new")}, {"one.py": one},
     )  # fmt: skip
+
+
+def test_collections_find_what_was_made_before_a_checkpoint(tmp_path: Path) -> None:
+    """It is frozen when a process is forked."""
+    main = f"""
+import gc, log, weakref
+class Base: pass
+class Made(Base): pass
+made, one = weakref.ref(Made), Base()
+del Made
+{SLOW}
+log.say(sum(type(each) is Base for each in gc.get_objects()))
+{SLOW}
+log.say([each["one"] is one for each in gc.get_referrers(one) if "one" in each])
+gc.collect()
+log.say([made(), Base.__subclasses__(), repr(gc.collect)])
+log.say('old')
+{APP}"""
+    same_after(tmp_path, {"main.py": main}, {"main.py": main.replace("old", "new")}, {"main.py": main})
 
 
 @pytest.mark.soak
