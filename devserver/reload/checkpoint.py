@@ -212,6 +212,7 @@ class Checkpoints:
                 this.say("unfit")
                 os._exit(0)
             ours, theirs = socket.socketpair()
+            hold, release = os.pipe()
             pid = fork()
             if pid:
                 # Said before this half ends: an orphan that nobody has announced would be killed.
@@ -220,6 +221,9 @@ class Checkpoints:
         except BaseException:
             os._exit(1)
         theirs.close()
+        os.close(release)
+        os.read(hold, 1)  # until that half has ended: what comes of this copy is announced later than it
+        os.close(hold)
         # By the same number, which is known to be ours.
         fd = this.channel.socket.detach()
         os.dup2(ours.fileno(), fd, inheritable=False)
