@@ -70,8 +70,12 @@ class Finder:
             folder = os.path.abspath(entry)
         except OSError:
             return ""  # relative to a working directory that is gone
-        if not self._recorder.project.is_users(folder) or stat.S_ISREG(mode_of(folder)):
+        mode = mode_of(folder)
+        if not self._recorder.project.is_users(folder):
             folder = ""
+        elif not stat.S_ISDIR(mode):
+            self._recorder.file(folder)  # an archive, or what may become one
+            folder = "" if mode else folder
         if os.path.isabs(entry):
             self._folders[entry] = folder
         return folder

@@ -41,7 +41,7 @@ from devserver.reload.answers import (
 from devserver.reload.bytecode import is_believable, keep, read_source
 from devserver.reload.finder import Finder
 from devserver.reload.project import Project
-from devserver.reload.reads import Reads, disguise
+from devserver.reload.reads import Reads, disguise, is_curious
 
 HALF_WRITTEN = 0.1
 """Seconds for which a file may be one that is still being written."""
@@ -305,13 +305,14 @@ def _get_code_for(recorder: Recorder, original: Callable[[Any, str], Any]) -> Fu
 
 
 def _get_data_for(recorder: Recorder, original: Callable[[Any, str], bytes]) -> FunctionType:
-    """What stands for `SourceFileLoader.get_data`: `pkgutil.get_data` reads by it."""
+    """What stands for `SourceFileLoader.get_data`: `pkgutil.get_data` and `get_source` read by it."""
 
     def get_data(self: SourceFileLoader, path: str) -> bytes:
-        if not path.endswith((".py", ".pyc")):
-            place = recorder.project.place(path)
-            if place is not None:
-                recorder.read(place)
+        frame = sys._getframe(1)
+        reader = frame.f_back if frame.f_code.co_name == "get_source" else frame
+        place = None if path.endswith(".pyc") else recorder.project.place(path)
+        if place is not None and (is_curious(reader) or not path.endswith(".py")):
+            recorder.read(place)
         return original(self, path)
 
     return disguise(cast("FunctionType", get_data), "<frozen importlib._bootstrap_external>")

@@ -114,12 +114,14 @@ def _looks_at_itself(s: Statements) -> str:
 
 
 def _asks_for_sizes(s: Statements) -> str:
+    """Of what it reads: another size or time alone is no reason for a restart."""
     n, path = (
         s.fresh(),
         s.rng.choice(("data/a.txt", "data/b.json", "data/sub/c.txt", "data/link", "plugs/p1.py")),
     )
     how = s.rng.choice(
-        ("os.path.getsize({0!r})", "os.stat({0!r}).st_size", "pathlib.Path({0!r}).stat().st_size", "os.path.islink({0!r})", "os.readlink({0!r})",
+        ("len(open({0!r}).read()), os.path.getsize({0!r})", "os.stat({0!r}).st_size, open({0!r}).read()",
+         "pathlib.Path({0!r}).stat().st_size, pathlib.Path({0!r}).read_bytes()", "os.path.islink({0!r})", "os.readlink({0!r})",
          "os.path.relpath(os.path.realpath({0!r}))", "open({0!r}).read()", "os.path.lexists({0!r})", "pathlib.Path({0!r}).is_symlink()",
          "pathlib.Path({0!r}).resolve().name", "os.path.samefile({0!r}, 'data/a.txt')",
          "sorted(p.name for p in importlib.resources.files('plugs').iterdir() if p.name[0] != '_')")

@@ -372,7 +372,11 @@ def _move(p: Project) -> str:
     """A statement from one module to another."""
     module, other = p.some(), p.some()
     place = p._place(module)
-    if place < len(module.body) and not re.search(r"lazily|from \.", module.body[place]):
+    if (
+        place < len(module.body)
+        and other.name != "late"
+        and not re.search(r"lazily|from \.", module.body[place])
+    ):
         other.body.insert(p._place(other), module.body.pop(place))
     return f"{module.path} -> {other.path}"
 

@@ -222,7 +222,7 @@ def _lists(s: Statements) -> str:
         ("sorted(os.listdir({0!r}))", "sorted(glob.glob({0!r} + '/*.txt'))", "len([n for n in os.listdir({0!r}) if n[0] != '_'])",
          "sorted(map(str, pathlib.Path({0!r}).iterdir()))", "sorted(map(str, pathlib.Path({0!r}).rglob('*')))",
          "sorted(e.name for e in os.scandir({0!r}) if e.is_file())",
-         "sorted(sorted(x[2]) for x in os.walk({0!r}))")
+         "sorted(sorted(x[2]) for x in os.walk({0!r}))", "os.chdir({0!r}), sorted(os.listdir('.')), os.chdir(HERE)")
     )  # fmt: skip
     return f"try:\n    l{n} = {how.format(path)}\nexcept OSError:\n    l{n} = None"
 
@@ -352,7 +352,7 @@ def _odd(s: Statements) -> str:
          f"try:\n    z{n} = inspect.getsource(state_of)\nexcept (OSError, NameError):\n    z{n} = None",
          "__doc__ = 'another'", f"z{n} = collections.namedtuple('z{n}', 'a b')", f"z{n} = enum.Enum('z{n}', 'A B')",
          f"class z{n}(typing.NamedTuple):\n    a: int = {n}", f"z{n} = typing.TypeVar('z{n}')",
-         f"if typing.TYPE_CHECKING:\n    import nowhere{n}", f"os.chdir('data'); z{n} = sorted(os.listdir('.')); os.chdir(HERE)",
+         f"if typing.TYPE_CHECKING:\n    import nowhere{n}",
          f"z{n} = threading.current_thread() is threading.main_thread()", f"import os.path as z{n}, json.decoder as y{n}",
          f"z{n} = isinstance(registry.Plugin.kinds, list) and registry.Plugin.kinds[-1:]", f"__all__ = ['NAME', 'v{n}']; v{n} = 1", f"z{n}: int; z{n} = 1",
          f"z{n} = '\\N{{BULLET}} ü'", f"if 1: z{n} = 1", f"class z{n}: pass", f"def z{n}(): pass", f"z{n} = ();",
