@@ -39,8 +39,7 @@ _INCURIOUS = frozenset(
 # They ask on behalf of their callers. Likewise.
 _TRANSPARENT = frozenset(
     ("posixpath", "ntpath", "genericpath", "pathlib", "os", "glob", "io", "codecs", "tokenize", "fnmatch",
-     "shutil", "tempfile", "_pyio", "fileinput", "contextlib", "runpy", "importlib_resources", "linecache",
-     "inspect")
+     "shutil", "tempfile", "_pyio", "fileinput", "contextlib", "runpy", "importlib_resources")
 )  # fmt: skip
 # The exceptions to both, by the beginning of the name.
 _READING_DATA = ("importlib.resources", "importlib.readers", "importlib.simple", "importlib.abc")
@@ -314,17 +313,21 @@ def _asks_what_is_there(frame: FrameType | None) -> bool:
 
 def is_curious(frame: FrameType | None) -> bool:
     """Whether a call comes from the application, or from a library on its behalf."""
+    lines = False
     while frame is not None:
         name = frame.f_globals.get("__name__") or ""
         first = name.partition(".")[0]
-        if first in _INCURIOUS:
+        if first == "linecache":
+            lines = True
+        elif first == "inspect":
+            if not lines or frame.f_code.co_name == "getframeinfo":
+                return False  # where a text is, or the lines around a call, as in a traceback
+        elif first in _INCURIOUS:
             if name.startswith(_READING_FOR_THE_APPLICATION):
                 return True
             if name != __name__ and not name.startswith(_READING_DATA):
                 return False
         elif first not in _TRANSPARENT:
             return True
-        elif frame.f_code.co_name == "getframeinfo":
-            return False  # of `inspect`: the lines around a call, as in a traceback
         frame = frame.f_back
     return False
