@@ -16,6 +16,7 @@ IDEs and tests wait for these lines instead of asking ports or sleeping. Each ha
                tick, path, line      if it is warm: how many things had been read before, and the
                                      statement that comes next, or is being executed; "" and 0
                                      before any
+               obstacle              if it is cold: what stood in the way of a warm one, or ""
     barrier    path, line, reason    behind this statement no checkpoint could be made
     checkpoints  count, memory       after a start: how many wait, and their bytes (PSS)
     failed     generation, phase, error, traceback

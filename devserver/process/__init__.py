@@ -21,7 +21,7 @@ CONTROL = "DEVSERVER_CONTROL"
 """Where a child finds its channel. Taken out of the environment as soon as it was looked at."""
 
 EXIT_RESTART = 3
-"""How a child ends that wants a successor. It counts only when announced on the channel."""
+"""How a child ends that has a successor, for who looks; the supervisor goes by what was said."""
 
 __all__ = [
     "CONTROL",

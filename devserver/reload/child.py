@@ -329,8 +329,6 @@ class Child:
             self._restart = restart  # no more, perhaps: then nobody is waited for any longer
         if again:
             return
-        if restart:
-            self.say("restart")
         self._start(lambda: self._see_off(grace, code), "devserver-deadline")
 
     def _see_off(self, grace: float, code: int) -> None:

@@ -13,6 +13,9 @@ from devserver.reload.chain import Checkpoint
 
 logger = logging.getLogger("devserver")
 
+WARM = (2, 2.0)
+"""A start from a checkpoint that takes so many times a cold one and so many seconds more has strayed."""
+
 
 class Report:
     """Tells of one supervisor's generations.
@@ -20,7 +23,6 @@ class Report:
     Attributes:
         reason: why the newest generation is, or will be, loaded.
         since: when the reason arose, on `time.monotonic`.
-        cold: seconds that the last load took that went on from no checkpoint.
     """
 
     def __init__(self, events: Events) -> None:
@@ -29,8 +31,11 @@ class Report:
         self._events = events
         self._shown = self._barred = ""
         self._resumed = False
-        self._how = ""
-        self.cold = 0.0
+        self._how = self._announced = ""
+        self._fields: Message = {}
+        self._cold: float | None = None  # seconds that the last load took that was one from nothing
+        self._startup: float | None = None  # and the startup after it
+        self._starts: float | None = None
 
     def because(self, reason: str, told: str = "") -> None:
         """Note why the next generation is wanted; and how that is told in the terminal, if otherwise."""
@@ -49,20 +54,47 @@ class Report:
         here = os.path.join(os.getcwd(), "") if os.path.isdir(".") else "\0"
         return path.removeprefix(here)
 
-    def spawned(self, generation: int, target: str, checkpoint: Checkpoint | None) -> None:
-        """A generation begins to load, from a checkpoint or from nothing."""
-        self._resumed = checkpoint is not None
-        self._how = "restarted"
-        if generation == 1:
-            self._events.emit("starting", target=target)
-            return
-        fields: Message = {"kind": "cold"}
+    def begins(self, checkpoint: Checkpoint | None, obstacle: str) -> None:
+        """A load begins, from a checkpoint or from nothing, for this reason if there were checkpoints."""
+        self._resumed, self._starts = checkpoint is not None, None
         if checkpoint is not None:
             path, line = next(reversed(checkpoint.unfinished.items()), ("", 0))
-            fields = {"kind": "warm", "tick": checkpoint.tick, "path": path, "line": line}
+            self._fields = {"kind": "warm", "tick": checkpoint.tick, "path": path, "line": line}
             self._how = f"resumed at line {line} of {self._short(path)}" if path else "resumed at the start"
-        self._events.emit("restart", **fields, reason=self.reason, generation=generation)
+        else:
+            self._fields = {"kind": "cold", "obstacle": obstacle}
+            because = f" (from nothing: {obstacle})" if obstacle and obstacle != self.reason else ""
+            self._how = f"restarted{because}"
+
+    def spawned(self, generation: int, target: str) -> None:
+        """It is that of a new generation."""
+        if generation == 1:
+            self._events.emit("starting", target=target)
+        else:
+            self._emit_restart(generation)
+
+    def respawned(self, generation: int) -> None:
+        """It is another try; one of another kind is news."""
+        if generation > 1 and self._fields["kind"] != self._announced:
+            self._emit_restart(generation)
+
+    def _emit_restart(self, generation: int) -> None:
+        self._announced = self._fields["kind"]
+        self._events.emit("restart", **self._fields, reason=self.reason, generation=generation)
         logger.debug("%s: restarting", self._told)
+
+    def starts(self) -> None:
+        """What is loaded begins its startup."""
+        self._starts = time.monotonic()
+
+    def patience(self, most: float) -> float:
+        """Seconds that the load, or then the startup, may take.
+
+        Args:
+            most: if it began from nothing, or it is not known how long that takes.
+        """
+        usual = self._cold if self._starts is None else self._startup
+        return most if not self._resumed or usual is None else min(most, WARM[0] * usual + WARM[1])
 
     def checkpoints(self, count: int, size: int) -> None:
         """How many checkpoints wait, and their proportional size in bytes."""
@@ -81,16 +113,18 @@ class Report:
     def loaded(self, generation: int, pid: int, seconds: float) -> None:
         """The application is loaded; it may still have to wait for its predecessor."""
         if not self._resumed:
-            self.cold = seconds
+            self._cold = seconds
         self._events.emit("loaded", generation=generation, pid=pid, seconds=round(seconds, 4))
 
     def serving(self, generation: int, pid: int, began: float) -> None:
         """The new code answers."""
-        self._shown = ""
-        seconds = time.monotonic() - (began if generation == 1 else self.since)
+        self._shown, now = "", time.monotonic()
+        if not self._resumed and self._starts is not None:
+            self._startup = now - self._starts
+        seconds = now - (began if generation == 1 else self.since)
         self._events.emit("serving", generation=generation, pid=pid, seconds=round(seconds, 4))
         if generation > 1:
-            cold = f" (cold: {self.cold:.1f} s)" if self._resumed else ""
+            cold = f" (cold: {self._cold:.1f} s)" if self._resumed and self._cold is not None else ""
             logger.info("%s: %s, %.2f s%s", self._told, self._how, seconds, cold)
 
     def failed(self, generation: int, failure: Message) -> bool:

@@ -22,7 +22,6 @@ from devserver.process.control import Message
 from devserver.process.reactor import Reactor
 from devserver.process.signals import Signals, wanted
 from devserver.reload.by_hand import ByHand
-from devserver.reload.chain import Checkpoint
 from devserver.reload.children import Children
 from devserver.reload.launcher import APP, Launcher, Spawned, describe_exit
 from devserver.reload.machine import Action, Attempts, Event, State, step
@@ -48,9 +47,6 @@ RETRY = (1, 2.0)
 
 JUDGE = 0.5
 """Seconds in which an application must say what a change means to it; else it is started anew."""
-
-WARM = (2, 2.0)
-"""A warm start may take so many times the time of a cold one, and so many seconds more."""
 
 ENDS = (Event.CRASHED, Event.CRASHED_AGAIN, Event.STRAYED)  # the current child may be gone
 
@@ -99,7 +95,7 @@ class Supervisor:
         self._finished = False
         self._actions: dict[Action, Callable[[], object]] = {
             Action.SPAWN: self._spawn,
-            Action.RESPAWN: lambda: self._begin(self._config),
+            Action.RESPAWN: self._respawn,
             Action.SERVE: self._serve,
             Action.RETIRE: self._retire,
             Action.RETIRE_PAGE: self._children.retire_page,
@@ -331,33 +327,36 @@ class Supervisor:
             logger.error("%s; the options as they were are used", error)
         self._unsettled = None
         self._generation += 1
-        checkpoint = self._begin(before)
-        self._report.spawned(self._generation, str(self._config.app.target), checkpoint)
+        self._begin(before)
+        self._report.spawned(self._generation, str(self._config.app.target))
 
-    def _begin(self, before: Config) -> Checkpoint | None:  # before: the options of the last load
+    def _respawn(self) -> None:
+        self._begin(self._config)
+        self._report.respawned(self._generation)
+
+    def _begin(self, before: Config) -> None:  # before: the options of the last load
         """Have a child load, from a checkpoint or from nothing."""
         timeline = self._watched.timeline
         checkpoint = self._warm.resume(self._generation, before, self._config)
         if checkpoint is None:
             self._children.launch(APP, self._generation, self._warm.boot(self._config))
             self._watched.begin(self._config)  # what the child says is heard later than this
+        self._report.begins(checkpoint, self._warm.obstacle)
         if self._children.page is not None:
             # It goes on answering with the failure: what that one read must not change meanwhile.
             for entry in timeline:
                 self._watched.add(entry)
         self._expect()
-        return checkpoint
 
     def _expect(self) -> None:
         """Say so if requests have to wait for long."""
-        patience = self._config.reload.load_timeout
-        if self._children.current is not None and self._children.current.resumed:
-            patience = min(patience, WARM[0] * self._report.cold + WARM[1])
+        patience = self._report.patience(self._config.reload.load_timeout)
         self._timers[Event.SLOW] = time.monotonic() + patience
 
     def _serve(self) -> None:
         if self._children.current is not None:
             self._children.current.tell({"do": "serve"})
+            self._report.starts()
             self._expect()
 
     def _retire(self) -> None:
@@ -392,7 +391,7 @@ class Supervisor:
         if is_wanted(self._config):
             section = self._config.reload
             self._report.checkpoints(*self._warm.bound(section.checkpoints, section.checkpoint_memory))
-        else:
+        if not self._warm.chain:
             self._children.prepare()
 
     def _finish(self) -> None:

@@ -40,7 +40,11 @@ def is_wanted(config: Config) -> bool:
 
 
 class Warm:
-    """See the module."""
+    """See the module.
+
+    Attributes:
+        obstacle: why the newest generation goes on from no checkpoint; "" if it does, or if there is none.
+    """
 
     def __init__(self, children: Children, watched: WatchSet) -> None:
         self.chain = Chain()
@@ -50,7 +54,7 @@ class Warm:
         self._changed: list[str] = []
         self._edited: list[tuple[str, int]] = []
         self._barred: list[tuple[str, int]] = []
-        self._cold = ""
+        self._cold = self.obstacle = ""
 
     # what the next restart must know
 
@@ -81,9 +85,8 @@ class Warm:
         """Have a child go on from the latest checkpoint that nothing has changed before. None: from none."""
         changed = self._changed
         _tell_of_listeners(before, config)
-        why = self._cold or self._obstacle(before, config)
-        if why:
-            logger.debug("from nothing: %s", why)
+        self.obstacle = self._cold or self._obstacle(before, config)
+        if self.obstacle:
             return None
         outdated = self._watched.timeline.outdated(changed)
         self._edited = [*self._edited, *((path, -1) for path in changed if path.endswith(".py"))][-MARKS:]
@@ -95,6 +98,7 @@ class Warm:
             if self._children.resume(checkpoint.spawned, generation, message):
                 break
         else:
+            self.obstacle = "no checkpoint stands before it" if self.chain and is_wanted(config) else ""
             return None
         self._changed = []
         for later in self.chain.after(checkpoint):
@@ -110,9 +114,9 @@ class Warm:
         files = {config.file, config.app.env_file and os.path.abspath(config.app.env_file)}
         for path in self._changed:
             if path in files:
-                return f"{path} changed"
+                return "the options and the environment come first"
             if not self._watched.timeline.knows(path):
-                return f"{path} changed, and nobody was seen to read it"
+                return "nobody was seen to read it"
         return ""
 
     # checkpoints come and go

@@ -112,8 +112,23 @@ def test_a_warm_start_that_leads_nowhere_is_a_cold_one_at_once(
         assert (beside / "early").stat().st_size == starts + 1
         assert server.log.count("starting cold") == 1
         assert told in server.log
+        assert server.events("restart")[-1]["kind"] == "cold"
+        assert "resumed" not in server.log[server.log.index("starting cold") :]
         assert not server.events("failed")
         warmed(server, tmp_path, early, late)  # and from then on as before
+
+
+def test_a_lifespan_takes_the_time_that_it_takes(tmp_path: Path) -> None:
+    """How long is known from the cold start; the load says nothing about it."""
+    slow = "await receive()\n        import asyncio; await asyncio.sleep(2.6)"
+    write(tmp_path, "", "", "one")
+    (tmp_path / "app.py").write_text(APP.replace("await receive()", slow, 1))
+    with DevServer("app:app", "--reload", cwd=tmp_path) as server:
+        server.serving()
+        write(tmp_path, "", "", "two")
+        assert server.restarted()["kind"] == "warm"
+        assert ask(server) == "two"
+        assert "starting cold" not in server.log
 
 
 def test_a_warm_start_that_raises_shows_its_error_at_once(tmp_path: Path, beside: Path) -> None:
