@@ -139,7 +139,7 @@ def _writes(s: Statements) -> str:
          f"    z{n} = x{n}.read_text()\n    x{n}.unlink()\n    del x{n}",
          f"os.makedirs('made/{n % 3}', exist_ok=True); z{n} = os.path.isdir('made/{n % 3}')",
          f"if 1:\n    os.makedirs('made', exist_ok=True)\n    x{n} = f'made/{{os.getpid()}}'\n    with open(x{n}, 'w') as file:\n"
-         f"        file.write('x')\n    os.replace(x{n}, x{n} + 'x')\n    z{n} = open(x{n} + 'x').read()\n"
+         f"        file.write('x')\n    os.replace(x{n}, x{n} + 'x')\n    z{n} = pathlib.Path(x{n} + 'x').read_text()\n"
          f"    os.remove(x{n} + 'x')\n    del x{n}, file")
     )  # fmt: skip
 
