@@ -14,7 +14,7 @@ import hashlib
 import io
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from importlib.machinery import EXTENSION_SUFFIXES
@@ -217,6 +217,25 @@ def module_place(file: str) -> str:
     folder, name = os.path.split(file)
     stem = name.partition(".")[0]
     return folder if stem == "__init__" else os.path.join(folder, stem)
+
+
+def watched_for(entry: Entry) -> list[str]:
+    """The paths to be watched for an entry."""
+    if entry.kind is not Kind.NAME:
+        return [entry.path]
+    folder = os.path.dirname(entry.path)
+    # What is a folder already may become a package, or be none any more.
+    is_folder = bool(entry.answer) and not (entry.answer or "").endswith(SUFFIXES)
+    return [folder, entry.path] if is_folder else [folder]
+
+
+def places_of(entry: Entry) -> Iterator[str]:
+    """The paths whose hint means an entry."""
+    yield entry.path
+    if entry.kind is Kind.NAME:
+        for suffix in SUFFIXES:
+            yield entry.path + suffix
+            yield os.path.join(entry.path, "__init__" + suffix)
 
 
 def is_there(path: str) -> bool:

@@ -28,7 +28,6 @@ from collections.abc import Callable, Container, Iterable, Iterator
 from devserver.reload.answers import (
     ASK,
     OWN,
-    SUFFIXES,
     Entry,
     Kind,
     file_entry,
@@ -39,8 +38,10 @@ from devserver.reload.answers import (
     list_entry,
     mode_of,
     module_place,
+    places_of,
     read_entry,
     tree_entry,
+    watched_for,
 )
 from devserver.reload.rules import Kind as Verdict
 from devserver.reload.rules import Rules, passing
@@ -116,7 +117,7 @@ class Timeline:
             return []
         self._append(entry)
         more = self.add(_name_of(entry)) if entry.names is not None else []
-        return _watched_for(entry) + more
+        return watched_for(entry) + more
 
     def accept(self, path: str) -> None:
         """Take what is at a path now for what was read: somebody has dealt with its change."""
@@ -167,7 +168,7 @@ class Timeline:
         self._doubt(entry)
         if entry.kind is Kind.PATH and entry.fingerprint is not None:
             self._examined[entry.path] = entry
-        for path in _places(entry):
+        for path in places_of(entry):
             self._by_path.setdefault(path, []).append(entry)
         if entry.kind is Kind.LIST:
             self._lists[entry.path] = entry
@@ -256,7 +257,7 @@ class Timeline:
             else:
                 self._next = entry.tick
                 self._append(entry)
-                paths += _watched_for(entry)
+                paths += watched_for(entry)
         # What was held against the file system once is watched since then.
         self._suspects = [entry for entry in doubted if self._entries.get((entry.kind, entry.path)) is entry]
         self._next, self._touched = tick, set(other._touched)
@@ -375,25 +376,6 @@ def _lists_otherwise(listing: Entry, path: str) -> bool:
     if passing(name[1:]):
         return False
     return (answer.endswith(name) or name + "/" in answer) != is_there(path)
-
-
-def _watched_for(entry: Entry) -> list[str]:
-    """The paths to be watched for an entry."""
-    if entry.kind is not Kind.NAME:
-        return [entry.path]
-    folder = os.path.dirname(entry.path)
-    # What is a folder already may become a package, or be none any more.
-    is_folder = bool(entry.answer) and not (entry.answer or "").endswith(SUFFIXES)
-    return [folder, entry.path] if is_folder else [folder]
-
-
-def _places(entry: Entry) -> Iterator[str]:
-    """The paths whose hint means an entry."""
-    yield entry.path
-    if entry.kind is Kind.NAME:
-        for suffix in SUFFIXES:
-            yield entry.path + suffix
-            yield os.path.join(entry.path, "__init__" + suffix)
 
 
 def _culprit(entry: Entry, now: str) -> str:

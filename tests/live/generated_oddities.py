@@ -132,13 +132,15 @@ def _asks_for_sizes(s: Statements) -> str:
 
 
 def _writes(s: Statements) -> str:
-    """And reads what it has written."""
+    """And reads what it has written; under a name of its own, for two processes may do so at once."""
     n = s.fresh()
     return s.rng.choice(
-        (f"pathlib.Path('written.txt').write_text('{n}'); z{n} = open('written.txt').read()",
+        (f"if 1:\n    x{n} = pathlib.Path(f'written{{os.getpid()}}')\n    x{n}.write_text('{n}')\n"
+         f"    z{n} = x{n}.read_text()\n    x{n}.unlink()\n    del x{n}",
          f"os.makedirs('made/{n % 3}', exist_ok=True); z{n} = os.path.isdir('made/{n % 3}')",
-         "os.makedirs('made', exist_ok=True)\nwith open('made/new', 'w') as file:\n    file.write('x')\n"
-         f"os.replace('made/new', 'made/x{n % 3}'); z{n} = open('made/x{n % 3}').read(); del file")
+         f"if 1:\n    os.makedirs('made', exist_ok=True)\n    x{n} = f'made/{{os.getpid()}}'\n    with open(x{n}, 'w') as file:\n"
+         f"        file.write('x')\n    os.replace(x{n}, x{n} + 'x')\n    z{n} = pathlib.Path(x{n} + 'x').read_text()\n"
+         f"    os.remove(x{n} + 'x')\n    del x{n}, file")
     )  # fmt: skip
 
 
