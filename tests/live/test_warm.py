@@ -379,8 +379,7 @@ ENDS = {
 }
 
 
-@pytest.mark.parametrize("mode", ["warm", "cold"])
-@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize(("end", "mode"), [*((end, "warm") for end in ENDS), ("Ctrl-C", "cold")])
 def test_ends_after_a_restart(end: str, mode: str, tmp_path: Path) -> None:
     write(tmp_path, "", "", "one")
     with DevServer("app:app", "--reload", "--restart", mode, cwd=tmp_path, new_session=True) as server:
