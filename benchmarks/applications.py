@@ -1,15 +1,17 @@
 """The applications that the benchmarks serve, each written into a folder of its own.
 
-All answer `GET /` with the token in their leaf module, which a benchmark saves anew and waits for.
-What differs is what a restart has to load: nothing, sixty routers, thirty Django applications.
+All answer `GET /` with two tokens, one in a *leaf* module that holds nothing else, one in the body of the
+*root* module, behind all its imports. A benchmark saves one of them anew and waits for it. What differs is
+what a restart has to load: nothing, sixty routers, pandas, thirty Django applications.
 Knows no servers and measures nothing.
 
-    python benchmarks/applications.py fastapi /tmp/shop      to look at one
+    python benchmarks/applications.py fastapi_mid /tmp/shop      to look at one
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,9 @@ from string import Template
 
 FIRST = "t0000"
 """The token that an application is written with."""
+
+PLACES = ("leaf", "root")
+"""Where it is edited."""
 
 ROUTERS = 60
 DJANGO_APPS = 30
@@ -30,26 +35,30 @@ class Project:
 
     Attributes:
         folder: the working directory for its server.
-        leaf: the module that holds the token and nothing else; the last one to be imported.
+        leaf: the module that holds a token and nothing else.
+        root: the module that imports all others, and has a token, too.
         asgi, wsgi: what a server is told to serve; "" when it cannot be served that way.
     """
 
     folder: Path
     leaf: Path
+    root: Path
     asgi: str = ""
     wsgi: str = ""
 
-    def save(self, token: str) -> None:
-        """Save the leaf module with another token, in place, as most editors do."""
-        self.leaf.write_text(f'TOKEN = "{token}"\n')
+    def save(self, token: str, place: str = "leaf") -> None:
+        """Save the leaf or the root module with another token, in place, as most editors do."""
+        module: Path = getattr(self, place)
+        module.write_text(re.sub(r'(?m)^TOKEN = ".*"', f'TOKEN = "{token}"', module.read_text(), count=1))
 
 
 def put(folder: Path, files: dict[str, str]) -> None:
-    """Write files, given by their paths below a folder."""
+    """Write files, given by their paths below a folder. What is there already keeps its bytecode."""
     for name, text in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text.lstrip("\n"))
+        if not path.exists() or path.read_text() != text.lstrip("\n"):
+            path.write_text(text.lstrip("\n"))
 
 
 LEAF = f'TOKEN = "{FIRST}"\n'
@@ -58,7 +67,9 @@ ASGI = '''
 """A bare ASGI callable."""
 import leaf
 
-HEADERS = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(leaf.TOKEN))]
+TOKEN = "r0000"
+BODY = f"{leaf.TOKEN} {TOKEN}".encode()
+HEADERS = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(BODY))]
 
 
 async def application(scope, receive, send):
@@ -69,32 +80,34 @@ async def application(scope, receive, send):
         await send({"type": "lifespan.shutdown.complete"})
     else:
         await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
-        await send({"type": "http.response.body", "body": leaf.TOKEN.encode()})
+        await send({"type": "http.response.body", "body": BODY})
 '''
 
 WSGI = '''
 """A bare WSGI callable."""
 import leaf
 
-HEADERS = [("Content-Type", "text/plain"), ("Content-Length", str(len(leaf.TOKEN)))]
+TOKEN = "r0000"
+BODY = f"{leaf.TOKEN} {TOKEN}".encode()
+HEADERS = [("Content-Type", "text/plain"), ("Content-Length", str(len(BODY)))]
 
 
 def application(environ, start_response):
     start_response("200 OK", HEADERS[:])
-    return [leaf.TOKEN.encode()]
+    return [BODY]
 '''
 
 
 def asgi(folder: Path) -> Project:
     """A bare ASGI callable and its leaf."""
     put(folder, {"main.py": ASGI, "leaf.py": LEAF})
-    return Project(folder, folder / "leaf.py", asgi="main:application")
+    return Project(folder, folder / "leaf.py", folder / "main.py", asgi="main:application")
 
 
 def wsgi(folder: Path) -> Project:
     """A bare WSGI callable and its leaf."""
     put(folder, {"main.py": WSGI, "leaf.py": LEAF})
-    return Project(folder, folder / "leaf.py", wsgi="main:application")
+    return Project(folder, folder / "leaf.py", folder / "main.py", wsgi="main:application")
 
 
 def widen(project: Project, modules: int) -> None:
@@ -159,24 +172,25 @@ def add(new: New$n):
 """)
 
 FASTAPI = """
-from importlib import import_module
-
+$FIRST
 from fastapi import FastAPI
 from fastapi.responses import PlainTextResponse
 
+from shop import routers
 from shop.database import Base, engine
+from shop import leaf
+
+TOKEN = "r0000"
 
 app = FastAPI()
-for number in range(%d):
-    app.include_router(import_module(f"shop.routers.things{number}").router)
+for router in routers.ALL:
+    app.include_router(router)
 Base.metadata.create_all(engine)
-
-from shop import leaf
 
 
 @app.get("/", response_class=PlainTextResponse)
 def token() -> str:
-    return leaf.TOKEN
+    return f"{leaf.TOKEN} {TOKEN}"
 """
 
 DATABASE = """
@@ -192,20 +206,33 @@ class Base(DeclarativeBase):
 """
 
 
-def fastapi(folder: Path) -> Project:
-    """FastAPI with sixty routers, each with a table, three schemas' worth of models and three views."""
+def fastapi(folder: Path, routers: int = ROUTERS, first: str = "") -> Project:
+    """FastAPI with sixty routers, each with a table, three schemas' worth of models and three views.
+
+    Args:
+        first: what the root module imports before anything else.
+    """
+    names = [f"things{number}" for number in range(routers)]
     put(
         folder / "shop",
         {
             "__init__.py": "",
             "database.py": DATABASE,
             "leaf.py": LEAF,
-            "main.py": FASTAPI % ROUTERS,
-            "routers/__init__.py": "",
-            **{f"routers/things{n}.py": ROUTER.substitute(n=n) for n in range(ROUTERS)},
+            "main.py": FASTAPI.replace("$FIRST\n", first),
+            "routers/__init__.py": "".join(f"from shop.routers import {name}\n" for name in names)
+            + f"\nALL = [{', '.join(f'{name}.router' for name in names)}]\n",
+            **{f"routers/things{n}.py": ROUTER.substitute(n=n) for n in range(routers)},
         },
     )
-    return Project(folder, folder / "shop" / "leaf.py", asgi="shop.main:app")
+    return Project(folder, folder / "shop" / "leaf.py", folder / "shop" / "main.py", asgi="shop.main:app")
+
+
+def heavy(folder: Path) -> Project:
+    """The same with a third of the routers, behind pandas and scikit-learn."""
+    return fastapi(
+        folder, ROUTERS // 3, "import pandas\nimport sklearn.ensemble\nimport sklearn.linear_model\n"
+    )
 
 
 SETTINGS = """
@@ -266,9 +293,11 @@ from django.urls import include, path
 
 import leaf
 
+TOKEN = "r0000"
+
 
 def token(request):
-    return HttpResponse(leaf.TOKEN, content_type="text/plain")
+    return HttpResponse(f"{leaf.TOKEN} {TOKEN}", content_type="text/plain")
 
 
 urlpatterns = [
@@ -396,7 +425,13 @@ def django(folder: Path, more_apps: str = "", more_urls: str = "") -> Project:
     )
     for number in range(DJANGO_APPS):
         put(folder, _part(f"part{number}"))
-    return Project(folder, folder / "leaf.py", asgi="site1.asgi:application", wsgi="site1.wsgi:application")
+    return Project(
+        folder,
+        folder / "leaf.py",
+        folder / "site1" / "urls.py",
+        asgi="site1.asgi:application",
+        wsgi="site1.wsgi:application",
+    )
 
 
 def django_big(folder: Path) -> Project:
@@ -411,9 +446,10 @@ def django_big(folder: Path) -> Project:
 
 
 APPLICATIONS: dict[str, Callable[[Path], Project]] = {
-    "asgi": asgi,
-    "wsgi": wsgi,
-    "fastapi": fastapi,
+    "tiny": asgi,
+    "tiny_wsgi": wsgi,
+    "fastapi_mid": fastapi,
+    "heavy": heavy,
     "django": django,
     "django_big": django_big,
 }

@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from applications import APPLICATIONS
+from applications import APPLICATIONS, PLACES
 from report import median, ratio, setting, show, table, turns
 from servers import RELOADING, Command, choose
 from subject import Asked, Subject, all_stopped, folder_for, idle_percent
@@ -35,8 +35,8 @@ LIMIT = 20.0
 """Seconds after which a save counts as never seen."""
 
 HEAD = (
-    "server", "start s", "save → new s", "min", "max", "/ first", "never", "refused", "errors", "stale",
-    "PSS MiB", "idle CPU %",
+    "server", "start s", "leaf → new s", "min", "max", "/ first", "root → new s", "min", "max", "/ first",
+    "never", "refused", "errors", "stale", "PSS MiB", "idle CPU %",
 )  # fmt: skip
 
 
@@ -46,33 +46,37 @@ class Measured:
 
     command: Command
     starts: list[float | None] = field(default_factory=list)
-    saves: list[Asked] = field(default_factory=list)
+    saves: dict[str, list[Asked]] = field(default_factory=lambda: {place: [] for place in PLACES})
     pss: float = 0.0
     idle: float = 0.0
     failure: str = ""
 
-    @property
-    def seconds(self) -> list[float | None]:
-        """From each save to its first new answer."""
-        return [asked.seconds for asked in self.saves]
+    def seconds(self, place: str) -> list[float | None]:
+        """From each save in a place to its first new answer."""
+        return [asked.seconds for asked in self.saves[place]]
 
     def row(self, first: Measured) -> list[str]:
         """Its row in the table."""
-        known = [seconds for seconds in self.seconds if seconds is not None]
-        counts = [
-            sum(getattr(asked, name) for asked in self.saves) for name in ("refused", "errors", "stale")
-        ]
+        saves = [asked for place in PLACES for asked in self.saves[place]]
+        counts = [sum(getattr(asked, name) for asked in saves) for name in ("refused", "errors", "stale")]
         return [
             self.command.name,
             show(median(self.starts)),
-            show(median(known), 3),
-            show(min(known, default=None), 3),
-            show(max(known, default=None), 3),
-            show(ratio(self.seconds, first.seconds)),
-            str(len(self.saves) - len(known)),
+            *self._times("leaf", first),
+            *self._times("root", first),
+            str(sum(asked.seconds is None for asked in saves)),
             *map(str, counts),
             show(self.pss, 1),
             show(self.idle, 2),
+        ]
+
+    def _times(self, place: str, first: Measured) -> list[str]:
+        known = [seconds for seconds in self.seconds(place) if seconds is not None]
+        return [
+            show(median(known), 3),
+            show(min(known, default=None), 3),
+            show(max(known, default=None), 3),
+            show(ratio(self.seconds(place), first.seconds(place)), 3),
         ]
 
 
@@ -99,9 +103,10 @@ class Contest:
                 for at in turns(len(self.all), number):
                     self._start(self.all[at])
             time.sleep(SETTLE)
-            for number in range(rounds):
-                for at in turns(len(self._alive), number):
-                    self._save(*self._alive[at], f"t{number + 1:04}")
+            for place in PLACES:
+                for number in range(rounds):
+                    for at in turns(len(self._alive), number):
+                        self._save(*self._alive[at], place, f"{place[0]}{number + 1:04}")
             self._rest(idle)
 
     def _stop_all(self) -> None:
@@ -121,12 +126,12 @@ class Contest:
         else:
             self._alive.append((measured, subject))
 
-    def _save(self, measured: Measured, subject: Subject, token: str) -> None:
+    def _save(self, measured: Measured, subject: Subject, place: str, token: str) -> None:
         since = time.monotonic() - self._saved.get(subject.name, 0.0)
         time.sleep(max(self._random.uniform(*PAUSES), MIN_GAP - since))
         self._saved[subject.name] = time.monotonic()
-        subject.project.save(token)
-        measured.saves.append(subject.ask_until(token, LIMIT))
+        subject.project.save(token, place)
+        measured.saves[place].append(subject.ask_until(token, LIMIT))
 
     def _rest(self, seconds: float) -> None:
         time.sleep(SETTLE)
@@ -136,7 +141,7 @@ class Contest:
 
     def table(self) -> str:
         """What was measured, as a Markdown table, with what went wrong below it."""
-        rows = [measured.row(self.all[0]) for measured in self.all if measured.saves]
+        rows = [measured.row(self.all[0]) for measured in self.all if measured.saves["leaf"]]
         failures = [f"{measured.failure}\n" for measured in self.all if measured.failure]
         return "\n".join([table(HEAD, rows), *failures])
 
@@ -145,10 +150,14 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Measure how servers start and restart, what is lost meanwhile, memory and idle CPU."
     )
-    parser.add_argument("--applications", default="asgi,wsgi,fastapi,django", help="default: %(default)s")
+    parser.add_argument(
+        "--applications", default="tiny,tiny_wsgi,fastapi_mid,heavy,django_big", help="default: %(default)s"
+    )
     names = ",".join(dict.fromkeys(command.name for command in RELOADING))
     parser.add_argument("--servers", default="", help=f"the first is compared with; default: {names}")
-    parser.add_argument("--rounds", type=int, default=7, help="saves for each server; default: %(default)s")
+    parser.add_argument(
+        "--rounds", type=int, default=7, help="saves of each module for each server; default: %(default)s"
+    )
     parser.add_argument("--starts", type=int, default=3, help="of each server; default: %(default)s")
     parser.add_argument("--idle", type=float, default=10.0, help="seconds; default: %(default)s")
     return parser.parse_args()
@@ -164,7 +173,7 @@ def main() -> None:
                 print(f"{application}: none of these servers serves it\n")
                 continue
             contest.run(max(1, options.starts), options.rounds, options.idle)
-            print(f"{application}: {options.rounds} saves, {options.starts} starts, medians\n")
+            print(f"{application}: {options.rounds} saves of each module, {options.starts} starts, medians\n")
             print(contest.table(), flush=True)
 
 

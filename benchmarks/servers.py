@@ -64,6 +64,8 @@ application = getattr(importlib.import_module(module), name)
 run_simple("127.0.0.1", {port}, application, threaded=True, use_reloader=RELOAD, reloader_type="stat")
 """
 
+_RELOAD = "--reload --port {port} --no-access-log"
+
 RELOADING = (
     Command("uvicorn", "asgi", "{bin}/uvicorn {target} --reload --port {port} --no-access-log"),
     Command("gunicorn", "wsgi", "{bin}/gunicorn {target} --reload -b 127.0.0.1:{port}"),
@@ -86,8 +88,11 @@ RELOADING = (
     ),
     Command("waitress (hupper)", "wsgi", "{bin}/hupper -m waitress --port {port} {target}"),
     Command("werkzeug", "wsgi", "{python}", _WERKZEUG.replace("RELOAD", "True")),
-    Command("devserver", "wsgi", "{bin}/devserver {target} --reload --port {port} --no-access-log"),
-    Command("devserver", "asgi", "{bin}/devserver {target} --reload --port {port} --no-access-log"),
+    *(
+        Command(f"devserver{more}", interface, f"{{bin}}/devserver {{target}} {_RELOAD}{more}")
+        for more in ("", " --restart cold")
+        for interface in ("wsgi", "asgi")
+    ),
 )
 
 _DEVSERVER = "{bin}/devserver {target} --port {port} --no-access-log"
@@ -132,6 +137,12 @@ GATE: dict[str, tuple[Command, ...]] = {
 }
 
 _WATCHING = f"{_DEVSERVER} --reload"
+
+WARMTH = tuple(
+    Command(how, interface, f"{_WATCHING} --restart {how}")
+    for how in ("cold", "warm")
+    for interface in ("wsgi", "asgi")
+)
 _ALL = "--reload-include *"
 
 IDLE = (
@@ -152,6 +163,7 @@ TABLES: dict[str, Sequence[Command]] = {
     "reloading": RELOADING,
     **{f"throughput, {group}": commands for group, commands in THROUGHPUT.items()},
     **{f"gate, {group}": commands for group, commands in GATE.items()},
+    "warm and cold": WARMTH,
     "idle": IDLE,
     "detection": DETECTION,
 }

@@ -9,7 +9,9 @@ from types import ModuleType
 import pytest
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
-PROGRAMS = ["applications", "servers", "reload_latency", "throughput", "idle", "detection"]
+PROGRAMS = [
+    "applications", "servers", "reload_latency", "position", "price", "throughput", "idle", "detection",
+]  # fmt: skip
 
 
 @pytest.fixture

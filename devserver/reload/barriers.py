@@ -35,6 +35,9 @@ _HARMLESS_AT_EXIT = frozenset(
 )
 """Modules, by the first part of their names, whose exit handlers may run once in each copy."""
 
+_HARMLESS_FINALIZERS = frozenset(("django.dispatch.dispatcher", "celery.utils.dispatch.signal"))
+"""Modules whose finalizers only tidy up in memory: of signals, whose receivers are gone."""
+
 _HARMLESS_THREADS = frozenset(("jemalloc_bg_thd",))
 """Threads that a copy can do without: jemalloc has handlers for forks, after which it does their work."""
 
@@ -168,7 +171,7 @@ class Barriers:
                 return f"an exit handler ({_module(func)}.{getattr(func, '__qualname__', '?')})"
         weakref = sys.modules.get("weakref")
         for info in list(getattr(getattr(weakref, "finalize", None), "_registry", {}).values()):
-            if info.atexit:
+            if info.atexit and _module(info.func) not in _HARMLESS_FINALIZERS:
                 return f"a finalizer ({getattr(info.func, '__qualname__', info.func)})"
         return ""
 

@@ -25,7 +25,6 @@ Linux. Knows neither the machine nor which files have changed.
 from __future__ import annotations
 
 import ctypes
-import gc
 import importlib
 import linecache
 import logging
@@ -43,7 +42,8 @@ from typing import Any
 from devserver.process.control import Channel, Closed
 from devserver.process.ending import fileno, flush
 from devserver.process.forks import fork
-from devserver.reload.answers import Fingerprint, fingerprint_of, identity_at
+from devserver.reload import frozen
+from devserver.reload.answers import Entry, Fingerprint, fingerprint_of, identity_at
 from devserver.reload.child import Child
 from devserver.reload.loader import Recorder
 from devserver.reload.modules import Stepping
@@ -57,6 +57,9 @@ PACE = 0.05
 COST = 25
 """So many times what the last one took, too: a fork of a large process takes tens of milliseconds, and
 pages that are written to afterwards some more. A first start is to be 5 % slower at most."""
+
+SLOWER = 3
+"""So many times as rare they become at once: one may have been slow since the machine was busy."""
 
 WORTH = 0.003
 """Seconds of loading that are worth one at a statement that was edited lately."""
@@ -90,6 +93,7 @@ class Checkpoints:
         self._barriers = Barriers([this.channel.fileno()])
         self._seeds = Seeds()
         self._reread: list[tuple[str, Fingerprint, bytes]] = []
+        self._touched: list[Entry] = []
         self._last = time.perf_counter()
         self._seconds = 0.0
         self._pace = PACE
@@ -170,19 +174,21 @@ class Checkpoints:
         stack = [(e.path, e.line) for e in self.ticker.stack]
         at = [(e.path, e.index) for e in self.ticker.stack[-1:]]
         self._seeds.keep()
-        gc.freeze()
+        frozen.freeze()
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         copied = self._fork("checkpoint", stack=stack, at=at, seconds=self._seconds, marked=marked)
         if copied:
             self._seeds.restore()
-            self._pace = max(PACE, COST * (time.perf_counter() - began))
+            self._pace = max(PACE, min(COST * (time.perf_counter() - began), SLOWER * self._pace))
         elif copied is not None:
             self._wait()
             self._seeds.renew()
         self._recorder.forked()
         for module in self._reread:
             self._recorder.again(*module)
-        self._reread = []
+        for entry in self._touched:
+            self._recorder.restate(entry)
+        self._reread, self._touched = [], []
         self._last = time.perf_counter()
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
@@ -209,6 +215,7 @@ class Checkpoints:
                 this.say("unfit")
                 os._exit(0)
             ours, theirs = socket.socketpair()
+            hold, release = os.pipe()
             pid = fork()
             if pid:
                 # Said before this half ends: an orphan that nobody has announced would be killed.
@@ -218,6 +225,9 @@ class Checkpoints:
             os._exit(1)
         theirs.close()
         this.pid = os.getpid()
+        os.close(release)
+        os.read(hold, 1)  # until that half has ended: what comes of this copy is announced later than it
+        os.close(hold)
         # By the same number, which is known to be ours.
         fd = this.channel.socket.detach()
         os.dup2(ours.fileno(), fd, inheritable=False)
@@ -236,6 +246,7 @@ class Checkpoints:
                 os._exit(0)
             if message["do"] == "resume":
                 marks = [(path, number) for path, number in message["marks"]]
+                self._touched = [Entry.from_json(entry) for entry in message["touched"]]
                 copied = self._fork("resumed", partial(self._renew, marks))
                 if copied:
                     return
@@ -255,8 +266,8 @@ class Checkpoints:
                 reread.append((execution, fingerprint, data))
                 if data == old:
                     continue
-                if old is None or self._recorder.was_read(execution.path):
-                    return False  # a module may look at its own text, beyond what was executed
+                if old is None or not self._recorder.was_executed_once(execution.path):
+                    return False
                 text, before = Text(data, execution.path), Text(old, execution.path)
                 executed = execution.index + (execution is not self.ticker.stack[-1])
                 if not can_go_on(before, text, executed):

@@ -281,12 +281,12 @@ class Child:
 
     def hand_over(self, fd: int, data: bytes) -> None:
         """Give a connection to whoever serves next."""
-        self.say("connection", [fd], data=data.decode("latin-1"))
+        self.say("connection", [fd], data=data)
 
     def adopt(self, serving: Adopter, message: Message, fds: list[int]) -> None:
         """Take a connection over from a predecessor. One that comes too late stays the supervisor's."""
         connection = socket.socket(fileno=fds[0])
-        if serving.adopt(connection, message["data"].encode("latin-1")):
+        if serving.adopt(connection, message.get("data", b"")):
             self.say("received")
         else:
             connection.close()

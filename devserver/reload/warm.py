@@ -87,8 +87,11 @@ class Warm:
             return None
         outdated = self._watched.timeline.outdated(changed)
         self._edited = [*self._edited, *((path, -1) for path in changed if path.endswith(".py"))][-MARKS:]
-        message = {"marks": self._marks()}
+        marks = self._marks()
         for checkpoint in self.chain.candidates(outdated):
+            # It does not know digests, so that a file that was only touched would be a change to it.
+            touched = self._watched.timeline.touched(checkpoint.tick, checkpoint.unfinished)
+            message = {"marks": marks, "touched": [entry.to_json() for entry in touched]}
             if self._children.resume(checkpoint.spawned, generation, message):
                 break
         else:
