@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 import warnings
+from typing import Any
 
 
 def fork() -> int:
@@ -24,9 +25,18 @@ def fork() -> int:
     known.difference_update(unstarted)
     try:
         pid = os.fork()
-        if not pid and hasattr(main := threading.current_thread(), "_set_native_id"):
-            main._set_native_id()  # nobody else does
+        if not pid:
+            _mend(threading.current_thread(), unstarted)
         return pid
     finally:
         known.update(unstarted)
         warnings.filters = filters
+
+
+def _mend(current: Any, unstarted: list[Any]) -> None:
+    """In a copy: what `threading` leaves undone, and from Python 3.13 on its C part overdoes."""
+    if hasattr(current, "_set_native_id"):
+        current._set_native_id()
+    for thread in unstarted:
+        if hasattr(thread, "_handle"):
+            thread._handle = type(thread._handle)()

@@ -117,6 +117,7 @@ class Children:
         try:
             for said, fds in waiting.child.channel.receive():
                 if said["say"] == "resumed":
+                    self._prepare_at = None
                     self.current = copy = self._adopt(waiting, said["pid"], fds[0])
                     copy.generation, copy.began, copy.resumed = generation, time.monotonic(), True
                     return True

@@ -13,7 +13,7 @@ import importlib.util
 import json
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -319,6 +319,19 @@ class Served:
         assert restart["kind"] == "warm", self.server.log
         return restart, self.check(early, late)
 
+    def edit_until(self, is_there: Callable[[int], bool]) -> None:
+        """Edit what is late until a restart goes on at such a line.
+
+        The first finds the module, the second the place in it; on a busy machine a fork may take longer
+        than what it saves, and is left out.
+        """
+        for number in range(8):
+            restart, _ = self.edit("one", f"text {number}")
+            assert restart["line"] <= LINE or is_there(restart["line"])
+            if is_there(restart["line"]):
+                return
+        raise AssertionError("no checkpoint there")
+
 
 @contextlib.contextmanager
 def served(kind: Kind, folder: Path, elsewhere: str) -> Iterator[Served]:
@@ -363,13 +376,11 @@ def test_edit_behind_a_barrier_restarts_from_directly_before_it(
         assert event["reason"].startswith(kind.reason)
         assert f"middle.py, line {LINE}: {event['reason']} allows no checkpoint" in server.log
         # What was not known to be a barrier at first is known from now on.
-        restart, _ = project.edit("one", "two")
-        assert restart["line"] <= LINE
-        for text in ("three", "four"):
-            restart, executed = project.edit("one", text)
-            assert (restart["path"], restart["line"]) == (str(tmp_path / "middle.py"), LINE)
-            assert executed == {"behind"}
-        restart, executed = project.edit("two", "four")
+        project.edit_until(lambda line: line == LINE)
+        restart, executed = project.edit("one", "last")
+        assert (restart["path"], restart["line"]) == (str(tmp_path / "middle.py"), LINE)
+        assert executed == {"behind"}
+        restart, executed = project.edit("two", "last")
         assert restart["line"] < LINE
         assert executed == {"early", "before", "behind"}
         assert len(server.events("barrier")) == 1
@@ -381,13 +392,11 @@ def test_edit_behind_what_is_no_barrier_restarts_from_there(
 ) -> None:
     with served(kind, tmp_path, elsewhere) as project:
         project.check("one", "one")
-        for text in ("two", "three"):  # first the module is found, then the place in it
-            project.edit("one", text)
-        for text in ("four", "five"):
-            restart, executed = project.edit("one", text)
-            assert restart["line"] > LINE
-            assert executed == set()
-        _, executed = project.edit("two", "five")
+        project.edit_until(lambda line: line > LINE)
+        restart, executed = project.edit("one", "last")
+        assert restart["line"] > LINE
+        assert executed == set()
+        _, executed = project.edit("two", "last")
         assert executed == {"early", "before", "behind"}
         assert not project.server.events("barrier")
 
@@ -402,10 +411,11 @@ def test_a_barrier_that_goes_is_none(tmp_path: Path) -> None:
     path.write_text(text.format(**closed, late="one"))
     with DevServer("app:app", "--reload", cwd=tmp_path) as server:
         server.serving()
-        for late in ("two", "three", "four"):
-            save(path, text.format(**closed, late=late))
-            restart = server.restarted()
-        assert restart["line"] > LINE + 1
+        lines = [0]
+        while lines[-1] <= LINE + 1:
+            assert len(lines) < 8
+            save(path, text.format(**closed, late=str(len(lines))))
+            lines.append(server.restarted()["line"])
         assert not server.events("barrier")
 
 
@@ -454,19 +464,18 @@ def test_tutorial_that_opens_sqlite_at_import_does_not_import_the_framework_agai
         server.ask("POST", "/heroes/Deadpond")
         first = json.loads(server.get("/").text)
         assert first["heroes"] == ["one Deadpond"]
-        for before, text in (("one", "two"), ("two", "three")):
-            save(main, main.read_text().replace(f'"{before} ', f'"{text} '))
+        said, lines = first, [0]
+        while lines[-2:] != [7, 7]:
+            assert len(lines) < 8
+            before, name = said, f"{len(lines)}"
+            save(main, TUTORIAL.replace('"one ', f'"{name} '))
             restart = server.restarted()
+            lines.append(restart["line"] if restart["path"] == str(tmp_path / "database.py") else 0)
             said = json.loads(server.get("/").text)
-            assert said["heroes"] == [f"{text} Deadpond"]
+            assert said["heroes"] == [f"{name} Deadpond"]
             assert restart["kind"] == "warm"
-        assert (restart["path"], restart["line"]) == (str(tmp_path / "database.py"), 7)
-        assert len({first["ran"]["database"], said["ran"]["database"], said["ran"]["fastapi"]}) == 3
-        save(main, main.read_text().replace('"three ', '"four '))
-        server.restarted()
-        again = json.loads(server.get("/").text)
-        assert again["ran"]["fastapi"] == said["ran"]["fastapi"]
-        assert again["ran"]["database"] != said["ran"]["database"]
+        assert said["ran"]["fastapi"] == before["ran"]["fastapi"]
+        assert said["ran"]["database"] != before["ran"]["database"]
 
 
 PRINTS = """
@@ -507,8 +516,7 @@ def test_log_file_that_was_moved_is_opened_anew(tmp_path: Path) -> None:
     """A process that waits still has the old one; a fresh one would make a new one."""
     kind = KINDS["log file"]
     with served(kind, tmp_path, "") as project:
-        for text in ("two", "three", "four"):
-            project.edit("one", text)
+        project.edit_until(lambda line: line > LINE)
         before = (tmp_path / "app.log").read_text()
         log = tmp_path / "app.log"
         log.rename(tmp_path / "app.log.1")
@@ -530,6 +538,4 @@ THREAD = Kind(
 def test_thread_that_has_not_been_started_can_be_started_in_each_copy(tmp_path: Path) -> None:
     with served(THREAD, tmp_path, "") as project:
         project.check("one", "one")
-        for text in ("two", "three", "four"):
-            restart, _ = project.edit("one", text)
-        assert restart["line"] > LINE
+        project.edit_until(lambda line: line > LINE)
