@@ -8,13 +8,15 @@ IDEs and tests wait for these lines instead of asking ports or sleeping. Each ha
     loaded     generation, pid       the application is imported; `generation` counts starts from 1
     serving    generation, pid, seconds
                                      requests are answered; seconds since the start or the change
-    change     files                 these files changed, and it matters
+    change     files, line           these files changed, and it matters; the first one at this line, 0
+                                     if that is not known
     restart    kind, reason, generation
                                      a restart begins: from nothing ("cold") or from a checkpoint
                                      ("warm"), and why, as in the terminal
                tick, path, line      if it is warm: how many things had been read before, and the
                                      statement that comes next, or is being executed; "" and 0
                                      before any
+    barrier    path, line, reason    behind this statement no checkpoint could be made
     checkpoints  count, memory       after a start: how many wait, and their bytes (PSS)
     failed     generation, phase, error, traceback
                                      it failed in "load", "lifespan" or "serve", in what is done

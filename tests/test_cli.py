@@ -64,7 +64,7 @@ def test_nothing_given_is_all_defaults(run: Run) -> None:
     config = run()
     assert set(config.sources.values()) == {"default"}
     assert config.origin is not None
-    assert config.origin.command_line == {}
+    assert config.origin.given == {}
 
 
 def test_only_what_was_given_comes_from_the_command_line(run: Run) -> None:

@@ -60,7 +60,7 @@ def take(fds: list[int]) -> list[str]:
 def frame(message: Message, count: int = 0) -> bytes:
     """A message on the wire, put together by hand."""
     body = json.dumps(message).encode()
-    return struct.pack("!IB", len(body), count) + body
+    return struct.pack("!IIB", len(body), 0, count) + body
 
 
 def gather(channel: Channel, count: int) -> list[Message]:
@@ -95,6 +95,17 @@ def test_a_message_arrives_as_it_was_sent(pair: Pair) -> None:
     assert theirs.receive() == [(message, [])]
     theirs.send({})
     assert ours.receive() == [({}, [])]
+
+
+def test_bytes_travel_as_they_are(pair: Pair) -> None:
+    ours, theirs = pair
+    data = bytes(range(256)) * 100
+    ours.send({"say": "connection", "data": data})
+    ours.send({"say": "loaded", "data": b""})
+    found: list[tuple[Message, list[int]]] = []
+    while len(found) < 2:
+        found += theirs.receive()
+    assert found == [({"say": "connection", "data": data}, []), ({"say": "loaded"}, [])]
 
 
 def test_many_messages_in_one_segment(pair: Pair) -> None:

@@ -808,12 +808,34 @@ def test_a_timeline_begins_like_another(folder: Folder) -> None:
     assert again.names(paths) == ["a.py"]
     assert again.timeline.tick == 2
     again.ask(Kind.FILE, "b.py")
+    again.ask(Kind.FILE, "c.py")
+    # What is read again was read then for the first time: earlier checkpoints stand behind that.
     assert [(os.path.basename(entry.path), entry.tick) for entry in again.timeline] == [
         ("a.py", 0),
-        ("b.py", 2),
+        ("b.py", 1),
+        ("c.py", 2),
     ]
     folder.write("a.py", "new")
     assert again.changes("a.py") == ["a.py"]
+
+
+def test_files_that_were_only_touched_are_told_with_their_stamps_of_now(tmp_path: Path) -> None:
+    folder = Folder(tmp_path, late=True)
+    for name in ("a.txt", "b.txt", "c.txt", "d.txt"):
+        folder.write(name, "old")
+        folder.ask(Kind.FILE, name)
+    assert folder.changes("a.txt", "b.txt", "c.txt", "d.txt") == []
+    assert folder.timeline.touched(4, ()) == []
+    folder.write("b.txt", "new")
+    for name in ("a.txt", "c.txt"):
+        os.utime(folder.path(name), (0, 0))
+    assert folder.changes("a.txt", "b.txt", "c.txt", "d.txt") == ["b.txt"]
+    again = Folder(tmp_path)
+    again.timeline.begin_like(folder.timeline, 4, ())
+    for each in (folder, again):
+        assert folder.names(entry.path for entry in each.timeline.touched(4, ())) == ["a.txt", "c.txt"]
+        assert folder.names(entry.path for entry in each.timeline.touched(2, ())) == ["a.txt"]
+        assert each.timeline.touched(4, ())[0].fingerprint == fingerprint_at(folder.path("a.txt"))
 
 
 def test_what_is_noticed_late_counts_as_read_before_everything(folder: Folder) -> None:

@@ -1,8 +1,9 @@
 """Framed messages between a supervisor and its child, with descriptors beside them.
 
-A message is one JSON object behind a header: its length (4 bytes) and the number of descriptors
-that belong to it (1 byte), both big-endian. JSON and not pickle: a channel must not be a way to run
-code. Descriptors travel by SCM_RIGHTS with the first byte of their message: they may arrive before
+A message is one JSON object behind a header: its length (4 bytes), that of the bytes behind it (4 bytes)
+and the number of descriptors that belong to it (1 byte), all big-endian. JSON and not pickle: a channel
+must not be a way to run code. What is bytes, and may be much, is the message's `data`, and travels
+as it is. Descriptors travel by SCM_RIGHTS with the first byte of their message: they may arrive before
 its last byte, never after it, and in the order of the messages. So a queue of bytes and a queue of
 descriptors put them together again, wherever the kernel has cut the stream.
 
@@ -23,7 +24,7 @@ from devserver.process.limits import raised
 
 Message = dict[str, Any]
 
-_HEADER = struct.Struct("!IB")
+_HEADER = struct.Struct("!IIB")
 _BLOCK = 65536
 
 MAX_FDS = 253
@@ -54,7 +55,8 @@ class Channel:
         """Write one message; the descriptors are duplicated into the other process.
 
         Args:
-            message: what JSON can hold; lone surrogates, as in file names, survive.
+            message: what JSON can hold; lone surrogates, as in file names, survive. The key `data` is for
+                bytes; without any it is left out.
             fds: at most MAX_FDS.
 
         Raises:
@@ -132,17 +134,20 @@ class Channel:
 
     def _messages(self) -> Iterator[tuple[Message, list[int]]]:
         while self._missing() <= 0:
-            length, count = _HEADER.unpack_from(self._data)
-            end = _HEADER.size + length
-            message = json.loads(self._data[_HEADER.size : end])
-            del self._data[:end]
+            length, more, count = _HEADER.unpack_from(self._data)
+            middle = _HEADER.size + length
+            message = json.loads(self._data[_HEADER.size : middle])
+            if more:
+                message["data"] = bytes(self._data[middle : middle + more])
+            del self._data[: middle + more]
             yield message, [self._fds.popleft() for _ in range(count)]
 
     def _missing(self) -> int:
         """How many bytes to read next, so as not to read beyond the first message; 0 or less: none."""
         if len(self._data) < _HEADER.size:
             return _HEADER.size - len(self._data)
-        return int(_HEADER.size + _HEADER.unpack_from(self._data)[0] - len(self._data))
+        length, more, _ = _HEADER.unpack_from(self._data)
+        return int(_HEADER.size + length + more - len(self._data))
 
     def close(self) -> None:
         """Close this end, and descriptors that nobody has taken."""
@@ -201,8 +206,10 @@ class QueueingChannel(Channel):
 def _framed(message: Message, fds: Sequence[int]) -> bytes:
     if len(fds) > MAX_FDS:
         raise ValueError(f"{len(fds)} descriptors in one message; the kernel takes {MAX_FDS}")
-    body = json.dumps(message, separators=(",", ":")).encode("ascii")
-    return _HEADER.pack(len(body), len(fds)) + body
+    data: bytes = message.get("data", b"")
+    rest = {key: value for key, value in message.items() if key != "data"}
+    body = json.dumps(rest, separators=(",", ":")).encode("ascii")
+    return b"".join((_HEADER.pack(len(body), len(data), len(fds)), body, data))
 
 
 def _receive(sock: socket.socket, most: int) -> tuple[bytes, list[int], bool]:

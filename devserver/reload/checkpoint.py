@@ -43,7 +43,7 @@ from typing import Any
 from devserver.process.control import Channel, Closed
 from devserver.process.ending import fileno, flush
 from devserver.process.forks import fork
-from devserver.reload.answers import Fingerprint, fingerprint_of, identity_at
+from devserver.reload.answers import Entry, Fingerprint, fingerprint_of, identity_at
 from devserver.reload.child import Child
 from devserver.reload.loader import Recorder
 from devserver.reload.modules import Stepping
@@ -93,6 +93,7 @@ class Checkpoints:
         self._barriers = Barriers([this.channel.fileno()])
         self._seeds = Seeds()
         self._reread: list[tuple[str, Fingerprint, bytes]] = []
+        self._touched: list[Entry] = []
         self._last = time.perf_counter()
         self._seconds = 0.0
         self._pace = PACE
@@ -185,7 +186,9 @@ class Checkpoints:
         self._recorder.forked()
         for module in self._reread:
             self._recorder.again(*module)
-        self._reread = []
+        for entry in self._touched:
+            self._recorder.restate(entry)
+        self._reread, self._touched = [], []
         self._last = time.perf_counter()
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
@@ -220,6 +223,7 @@ class Checkpoints:
         except BaseException:
             os._exit(1)
         theirs.close()
+        this.pid = os.getpid()
         # By the same number, which is known to be ours.
         fd = this.channel.socket.detach()
         os.dup2(ours.fileno(), fd, inheritable=False)
@@ -238,6 +242,7 @@ class Checkpoints:
                 os._exit(0)
             if message["do"] == "resume":
                 marks = [(path, number) for path, number in message["marks"]]
+                self._touched = [Entry.from_json(entry) for entry in message["touched"]]
                 copied = self._fork("resumed", partial(self._renew, marks))
                 if copied:
                     return
@@ -257,8 +262,8 @@ class Checkpoints:
                 reread.append((execution, fingerprint, data))
                 if data == old:
                     continue
-                if old is None or self._recorder.was_read(execution.path):
-                    return False  # a module may look at its own text, beyond what was executed
+                if old is None or not self._recorder.was_executed_once(execution.path):
+                    return False
                 text, before = Text(data, execution.path), Text(old, execution.path)
                 executed = execution.index + (execution is not self.ticker.stack[-1])
                 if not can_go_on(before, text, executed):
@@ -289,7 +294,7 @@ def _last_statement(stack: list[Execution]) -> tuple[str, int] | None:
 
 def _logs_elsewhere() -> bool:
     """Whether log files were renamed or removed: a fresh process would write into new ones."""
-    for reference in list(logging._handlerList):  # type: ignore[attr-defined] # there is no other way
+    for reference in list(vars(logging)["_handlerList"]):
         handler = reference()
         path, fd = getattr(handler, "baseFilename", None), fileno(getattr(handler, "stream", None))
         if path is not None and fd >= 0:

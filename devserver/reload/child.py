@@ -69,10 +69,8 @@ _ORPHANED = 0.5
 _SLACK = 0.15
 """Seconds between the end of a grace and the end of the process: for cancelled tasks to unwind."""
 
-
 _FAREWELL = 1.0
 """Seconds in which a debugger ends the threads of its own."""
-
 
 OnMessage = Callable[[Message, list[int]], None]
 
@@ -118,20 +116,21 @@ class Child:
 
     Attributes:
         channel: to the supervisor.
+        pid: of this process.
         phase: what the process is at: "load", "lifespan" or "serve"; "end" if it never came to these.
     """
 
     def __init__(self, channel: Channel, graceful: float) -> None:
         """Args: graceful: seconds that the lifespan's shutdown may take."""
         self.channel = channel
+        self.pid = os.getpid()
         self.phase = "load"
         self._graceful = graceful
         self._send_lock = threading.Lock()
         self._retire_lock = threading.Lock()
         self._service: Service | None = None
         self._on_message: OnMessage = _nothing
-        self._retiring = self._unfit = False
-        self._restart = False
+        self._retiring = self._unfit = self._restart = False
         self._closing = threading.Event()
         self._ended = threading.Event()
         self._prompt = Prompt(lambda reading: self.say("stdin", reading=reading))
@@ -158,16 +157,18 @@ class Child:
         return load()
 
     def _interrupt(self, signum: int, frame: FrameType | None) -> None:
+        if os.getpid() != self.pid:  # a process that the application has forked, and that is to end
+            signal.signal(signum, signal.SIG_DFL)
+            signal.raise_signal(signum)
         if self.phase == "load":
             if self._prompt.where() or in_debugger(frame):
                 self._start(self._interrupt_later, "devserver-signal")
                 return
             self.phase = "end"
             raise Retired
-        if self.phase == "end":
-            return
-        # In a thread: the locks on the way may be held by the very code that this interrupts.
-        self._start(lambda: self.retire(0.0, GOING_AWAY, restart=False), "devserver-signal")
+        if self.phase != "end":
+            # In a thread: the locks on the way may be held by the very code that this interrupts.
+            self._start(lambda: self.retire(0.0, GOING_AWAY, restart=False), "devserver-signal")
 
     def _interrupt_later(self) -> None:
         """The main thread is in a debugger's own code, which would swallow an exception, or at a prompt."""
@@ -280,12 +281,12 @@ class Child:
 
     def hand_over(self, fd: int, data: bytes) -> None:
         """Give a connection to whoever serves next."""
-        self.say("connection", [fd], data=data.decode("latin-1"))
+        self.say("connection", [fd], data=data)
 
     def adopt(self, serving: Adopter, message: Message, fds: list[int]) -> None:
         """Take a connection over from a predecessor. One that comes too late stays the supervisor's."""
         connection = socket.socket(fileno=fds[0])
-        if serving.adopt(connection, message["data"].encode("latin-1")):
+        if serving.adopt(connection, message.get("data", b"")):
             self.say("received")
         else:
             connection.close()

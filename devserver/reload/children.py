@@ -164,7 +164,7 @@ class Children:
     def _take(self, spawned: Spawned, message: Message, fds: list[int]) -> None:
         what = message["say"]
         if what == "connection":
-            self._transit.take(fds[0], message["data"])
+            self._transit.take(fds[0], message.get("data", b""))
             self.pass_on()
         elif what == "checkpoint":
             self._left(spawned, message, self._adopt(spawned, message["pid"], fds[0]))

@@ -70,6 +70,7 @@ class Recorder:
         self._written: set[str] = set()
         self._examined: set[str] = set()
         self._executed: set[str] = set()
+        self._repeated: set[str] = set()
         self._as_data: set[str] = set()
         self._young: list[tuple[str, Fingerprint, str]] = []
         self._found: dict[str, Entry] = {}
@@ -149,9 +150,13 @@ class Recorder:
         """Whether a question has not been asked before."""
         return (kind, path) not in self._seen
 
-    def was_read(self, path: str) -> bool:
-        """Whether the application has read a file, as data."""
-        return path in self._as_data
+    def was_executed_once(self, path: str) -> bool:
+        """Whether nothing has come of a module's text but what its one execution has done so far.
+
+        A module may look at its own text, beyond what was executed; one that is executed again, or within
+        itself, has already done what comes in its text later.
+        """
+        return path not in self._as_data and path not in self._repeated
 
     def file(self, path: str) -> None:
         """A file is about to be read, wherever it is."""
@@ -178,6 +183,8 @@ class Recorder:
             entry.names = found.answer
         elif found is not None:  # its text was read before, as data
             self.record(found)
+        if path in self._executed:
+            self._repeated.add(path)
         self._executed.add(path)
         if path in self._written:
             self._written.discard(path)
@@ -227,7 +234,11 @@ class Recorder:
     def again(self, path: str, fingerprint: Fingerprint, data: bytes) -> None:
         """A module goes on with a newer text."""
         self._seen.discard((Kind.FILE, path))
-        self.module(path, fingerprint, data)
+        self.record(Entry(Kind.FILE, path, digest_of(data), fingerprint))
+
+    def restate(self, entry: Entry) -> None:
+        """What was read is known better by now."""
+        self._report(entry)
 
     def note_loaded(self, *, late: bool = False) -> None:
         """Note the modules that came by ways of their own since this was called last."""

@@ -24,7 +24,7 @@ class Report:
     """
 
     def __init__(self, events: Events) -> None:
-        self.reason = ""
+        self.reason = self._told = ""
         self.since = time.monotonic()
         self._events = events
         self._shown = self._barred = ""
@@ -32,16 +32,17 @@ class Report:
         self._how = ""
         self.cold = 0.0
 
-    def because(self, reason: str) -> None:
-        """Note why the next generation is wanted."""
-        self.reason, self.since = reason, time.monotonic()
+    def because(self, reason: str, told: str = "") -> None:
+        """Note why the next generation is wanted; and how that is told in the terminal, if otherwise."""
+        self.reason, self._told, self.since = reason, told or reason, time.monotonic()
 
-    def changed(self, paths: Sequence[str]) -> None:
-        """Files changed that matter."""
+    def changed(self, paths: Sequence[str], line: int = 0) -> None:
+        """Files changed that matter; the first at a line, if that is known."""
         files = [self._short(path) for path in paths]
-        self._events.emit("change", files=files)
+        self._events.emit("change", files=files, line=line)
         more = f" and {len(files) - 1} more" if len(files) > 1 else ""
-        self.because(f"{files[0]} changed{more}")
+        at = f" at line {line}" if line else ""
+        self.because(f"{files[0]} changed{more}", f"{files[0]} changed{at}{more}")
 
     def _short(self, path: str) -> str:
         """A path as it is seen from where the terminal is."""
@@ -61,7 +62,7 @@ class Report:
             fields = {"kind": "warm", "tick": checkpoint.tick, "path": path, "line": line}
             self._how = f"resumed at line {line} of {self._short(path)}" if path else "resumed at the start"
         self._events.emit("restart", **fields, reason=self.reason, generation=generation)
-        logger.debug("%s: restarting", self.reason)
+        logger.debug("%s: restarting", self._told)
 
     def checkpoints(self, count: int, size: int) -> None:
         """How many checkpoints wait, and their proportional size in bytes."""
@@ -90,7 +91,7 @@ class Report:
         self._events.emit("serving", generation=generation, pid=pid, seconds=round(seconds, 4))
         if generation > 1:
             cold = f" (cold: {self.cold:.1f} s)" if self._resumed else ""
-            logger.info("%s: %s, %.2f s%s", self.reason, self._how, seconds, cold)
+            logger.info("%s: %s, %.2f s%s", self._told, self._how, seconds, cold)
 
     def failed(self, generation: int, failure: Message) -> bool:
         """There is nothing to serve. Returns whether that is news: the same failure is shown once."""

@@ -211,7 +211,7 @@ class Supervisor:
         # The gate of a child and our own watcher notice the same save: one of them is enough.
         self._timers.pop(Event.CHANGED, None)
         if self._state not in (State.STOPPING, State.STOPPED) and (Event.CHANGED, None) not in self._pending:
-            self._report.changed(paths)
+            self._report.changed(paths, self._warm.line(paths[0]))
             self._raise(Event.CHANGED)
         self._warm.changed(paths)
 

@@ -81,6 +81,7 @@ class Timeline:
         self._own: set[str] = set()
         self._accepted: set[str] = set()
         self._expected: set[str] = set()
+        self._touched, self._awaited = set[str](), dict[str, int]()
         self._suspects: list[Entry] = []
         self._undigested: list[Entry] = []
 
@@ -158,8 +159,9 @@ class Timeline:
 
     def _append(self, entry: Entry) -> None:
         if entry.late:
-            self._first -= 1
-            entry.tick = self._first
+            entry.tick = self._first = self._first - 1
+        elif entry.kind is Kind.FILE and entry.path in self._awaited:
+            entry.tick = self._awaited.pop(entry.path)
         else:
             entry.tick, self._next = self._next, self._next + 1
         self._entries[entry.kind, entry.path] = entry
@@ -246,19 +248,30 @@ class Timeline:
         """Take over what another timeline had before a tick. Returns the paths to be watched.
 
         Args:
-            without: files that are read again.
+            without: files that are read again; each keeps its tick, at which it was read first.
         """
         paths, doubted = [], other._suspects
-        for entry in other:
-            if entry.tick < tick and not (entry.kind is Kind.FILE and entry.path in without):
+        for entry in (each for each in other if each.tick < tick):
+            if entry.kind is Kind.FILE and entry.path in without:
+                self._awaited[entry.path] = entry.tick
+            else:
                 self._next = entry.tick
                 self._append(entry)
                 paths += _watched_for(entry)
         # What was held against the file system once is watched since then.
         self._suspects = [entry for entry in doubted if self._entries.get((entry.kind, entry.path)) is entry]
-        self._next = tick
+        self._next, self._touched = tick, set(other._touched)
         self._expected = {path for path in other._expected if (Kind.FILE, path) in self._entries}
         return paths
+
+    def touched(self, tick: int, without: Container[str]) -> list[Entry]:
+        """The files, read before a tick, that have other stamps since, and the same bytes.
+
+        Args:
+            without: files that are read again, for their bytes may be others by now.
+        """
+        before = (each for each in self if each.kind is Kind.FILE and each.tick < tick)
+        return [each for each in before if each.path in self._touched and each.path not in without]
 
     def _always(self, path: str) -> bool:
         """Whether a file that nobody read counts nevertheless."""
@@ -336,6 +349,7 @@ class Timeline:
         self.digest(entry, fresh)  # it is taken by who watches, not by who reads
         if fresh.answer != entry.answer:
             return True
+        self._touched |= {entry.path} if entry.fingerprint != fresh.fingerprint else set()
         entry.fingerprint = fresh.fingerprint
         return False
 

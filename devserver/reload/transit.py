@@ -18,14 +18,14 @@ class Transit:
     """The connections that belong to nobody at the moment."""
 
     def __init__(self) -> None:
-        self._waiting: deque[tuple[int, str]] = deque()
-        self._lent: dict[Spawned, deque[tuple[int, str]]] = {}
+        self._waiting: deque[tuple[int, bytes]] = deque()
+        self._lent: dict[Spawned, deque[tuple[int, bytes]]] = {}
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def take(self, fd: int, data: str) -> None:
-        """Keep a connection, with the bytes read of it (as latin-1)."""
+    def take(self, fd: int, data: bytes) -> None:
+        """Keep a connection, with the bytes read of it."""
         self._waiting.append((fd, data))
 
     def pass_on(self, receiver: Spawned) -> None:

@@ -11,13 +11,16 @@ import logging
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
 
-from devserver.config import Config
+from devserver.config import Bind, Config
 from devserver.process.control import Message
 from devserver.reload.chain import Chain, Checkpoint, Mark
 from devserver.reload.children import Children
 from devserver.reload.launcher import Spawned
+from devserver.reload.lines import Lines
 from devserver.reload.prompt import debugged
+from devserver.reload.timeline import Kind
 from devserver.reload.watchset import WatchSet
 
 logger = logging.getLogger("devserver")
@@ -43,6 +46,7 @@ class Warm:
         self.chain = Chain()
         self._children = children
         self._watched = watched
+        self._lines = Lines()
         self._changed: list[str] = []
         self._edited: list[tuple[str, int]] = []
         self._barred: list[tuple[str, int]] = []
@@ -53,6 +57,10 @@ class Warm:
     def changed(self, paths: Iterable[str]) -> None:
         """Files have changed that matter."""
         self._changed += (path for path in paths if path not in self._changed)
+
+    def line(self, path: str) -> int:
+        """At which line a file was changed; 0 if that is not known."""
+        return self._lines.changed(path)
 
     def go_cold(self, why: str) -> None:
         """The next restart executes everything."""
@@ -72,14 +80,18 @@ class Warm:
     def resume(self, generation: int, before: Config, config: Config) -> Checkpoint | None:
         """Have a child go on from the latest checkpoint that nothing has changed before. None: from none."""
         changed = self._changed
+        _tell_of_listeners(before, config)
         why = self._cold or self._obstacle(before, config)
         if why:
             logger.debug("from nothing: %s", why)
             return None
         outdated = self._watched.timeline.outdated(changed)
         self._edited = [*self._edited, *((path, -1) for path in changed if path.endswith(".py"))][-MARKS:]
-        message = {"marks": self._marks()}
+        marks = self._marks()
         for checkpoint in self.chain.candidates(outdated):
+            # It does not know digests, so that a file that was only touched would be a change to it.
+            touched = self._watched.timeline.touched(checkpoint.tick, checkpoint.unfinished)
+            message = {"marks": marks, "touched": [entry.to_json() for entry in touched]}
             if self._children.resume(checkpoint.spawned, generation, message):
                 break
         else:
@@ -141,12 +153,15 @@ class Warm:
         checkpoint.spawned.child.kill()
 
     def bound(self, most: int, factor: float) -> tuple[int, int]:
-        """Forget checkpoints until the memory of all is bounded. Returns how many are left, and their bytes.
+        """When there is time: forget checkpoints until the memory of all is bounded.
+
+        Returns how many are left, and their bytes.
 
         Args:
             most: of them that are kept.
             factor: of what a serving process and a spare need without checkpoints.
         """
+        self._lines.note(entry.path for entry in self._watched.timeline if entry.kind is Kind.FILE)
         current, used = self._children.current, dict[Checkpoint, int]()
         if current is None or not self.chain:
             return len(self.chain), 0
@@ -166,6 +181,20 @@ class Warm:
             del used[least]
             self._forget(least)
         return len(self.chain), sum(used.values())
+
+
+def _tell_of_listeners(before: Config, config: Config) -> None:
+    """Say which options mean nothing to a server that runs."""
+    names = [field.name for field in fields(Bind) if _other(before.bind, config.bind, field.name)]
+    if names:
+        logger.warning(
+            "%s: listeners stay as they are; stop devserver and start it by hand to change them",
+            ", ".join(names),
+        )
+
+
+def _other(before: Bind, now: Bind, name: str) -> bool:
+    return bool(getattr(before, name) != getattr(now, name))
 
 
 def _sizes(process: int | str) -> dict[str, int]:

@@ -67,7 +67,7 @@ LATE = []
 
 def state():
     import statedump
-    LATE[:] = LATE or [statedump.failure(lazily)]
+    LATE[:] = LATE or [contextvars.copy_context().run(statedump.failure, lazily)]  # not only of this request
     pids, registry.PIDS[:] = list(registry.PIDS), []
     found = {"late": LATE, **statedump.dump()}
     registry.PIDS[:] = pids
@@ -287,6 +287,7 @@ def _frames(s: Statements) -> str:
     return (
         f"s{s.fresh()} = [(f.f_code.co_filename, f.f_lineno, f.f_code.co_name)\n"
         "    for f, _ in traceback.walk_stack(sys._getframe())\n    if f.f_code.co_filename.startswith(HERE)]\n"
+        f"s{s._number} = list(itertools.takewhile(lambda f: f[2] != 'lazily', s{s._number}))\n"
         f"g{s._number} = sys._getframe(0).f_globals is globals(), sys._getframe().f_locals is globals()"
     )
 
@@ -364,12 +365,12 @@ KINDS: list[Make] = [
     _reads_source, _again, _stands_in_the_way,
 ]  # fmt: skip
 
-NOT_LATE = (_lists, _asks, _plugins, _asks_for_a_module, _frames, _depth)
+NOT_LATE = (_lists, _asks, _plugins, _asks_for_a_module, _frames, _depth, _again)
 """In a module that is imported by a request its questions go unnoticed, and who calls is another."""
 
 NEEDED = (
     "import abc, atexit, collections, contextlib, contextvars, dataclasses, enum, functools, glob, importlib, importlib.util",
-    "import inspect, json, linecache, logging, os, pathlib, pkgutil, random, runpy, sys, threading, time\nimport traceback, typing, warnings, zlib",
+    "import inspect, itertools, json, linecache, logging, os, pathlib, pkgutil, random, runpy, sys, threading, time\nimport traceback, typing, warnings, zlib",
     "import registry\nfrom registry import named, note, register",
     "HERE = os.path.join(os.path.dirname(registry.__file__), '')",
 )

@@ -138,15 +138,17 @@ class Comparison:
 
 def differences(cold: Any, warm: Any, place: str = "") -> Iterator[str]:
     """Where two states differ, each with its place and both values."""
-    if isinstance(cold, dict) and isinstance(warm, dict) and list(cold) == list(warm):
+    if isinstance(cold, dict) and isinstance(warm, dict):
+        if list(cold) != list(warm):
+            only = [[key for key in one if key not in other] for one, other in ((cold, warm), (warm, cold))]
+            yield f"{place}: only cold {only[0]}, only warm {only[1]}, or in another order"
         for key in cold:
-            yield from differences(cold[key], warm[key], f"{place}.{key}")
+            if key in warm:
+                yield from differences(cold[key], warm[key], f"{place}.{key}")
     elif isinstance(cold, list) and isinstance(warm, list) and len(cold) == len(warm):
         for number, (one, other) in enumerate(zip(cold, warm, strict=True)):
             yield from differences(one, other, f"{place}[{number}]")
     elif cold != warm:
-        if isinstance(cold, dict) and isinstance(warm, dict):
-            cold, warm = list(cold), list(warm)
         yield f"{place}: cold {cold!r}, warm {warm!r}"[:2000]
 
 
@@ -173,6 +175,73 @@ def compare(seeds: Iterable[int], edits: int, folder: Path) -> None:
 
 def test_state_after_a_warm_restart_is_that_of_a_fresh_process(tmp_path: Path) -> None:
     compare(range(1, 6), 8, tmp_path)
+
+
+# Differences that were found, each by its cause
+
+APP = """
+def state():
+    return repr(log.SAID)
+
+
+async def app(scope, receive, send):
+    if scope["type"] == "http":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": state().encode()})
+"""
+
+
+def same_after(folder: Path, files: dict[str, str], *edits: dict[str, str]) -> list[list[str]]:
+    """Serve files that say things to `log`, edit them, and compare each time. Returns what was changed."""
+    write_all(folder, {"log.py": "SAID = []\nsay = SAID.append\n", **files})
+    restarts = []
+    with DevServer("main:app", "--reload", cwd=folder, env=ENVIRON) as server, Cold(folder) as cold:
+        server.listening()
+        assert server.get("/").text == cold.state()
+        for edit in edits:
+            server.forget()
+            write_all(folder, edit)
+            assert server.get("/").text == cold.state(), server.log
+            restarts.append([event["kind"] for event in server.events("restart")])
+    return restarts
+
+
+def write_all(folder: Path, files: dict[str, str]) -> None:
+    """Save files."""
+    for name, text in files.items():
+        (folder / name).write_text(text.lstrip("\n"))
+
+
+SLOW = "import time; time.sleep(0.06)\n"
+"""A checkpoint stands behind it."""
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        "importlib.reload(one)",
+        "del sys.modules['one']; import one as other",
+        "runpy.run_module('one')",
+        "s = importlib.util.find_spec('one'); s.loader.exec_module(importlib.util.module_from_spec(s))",
+    ],
+)
+def test_module_that_is_executed_again_does_not_go_on_within(again: str, tmp_path: Path) -> None:
+    """The first time it has done already what was edited."""
+    one = f"import log\nlog.say('one')\n{SLOW}log.say('old')\n"
+    main = f"import importlib.util, log, one, runpy, sys\n{again}\nlog.say('main')\n{APP}"
+    edits = ({"one.py": one.replace("old", text)} for text in ("new", "newer", "old"))
+    same_after(tmp_path, {"main.py": main, "one.py": one}, *edits)
+
+
+def test_module_within_which_it_was_gone_on_is_known_to_earlier_checkpoints(tmp_path: Path) -> None:
+    """It went on within the second execution; the first was before a checkpoint all the same."""
+    one = f"import log\nlog.say('one')\n{SLOW}log.say('old')\n"
+    two = f"import importlib, log, one\n{SLOW}log.say('two')\nimportlib.reload(one)\n{SLOW}log.say('end')\n"
+    files = {"main.py": f"import one, two, log\n{APP}", "one.py": one, "two.py": two}
+    same_after(
+        tmp_path, files, {"two.py": two.replace("end", "END")}, {"main.py": files["main.py"] + "1\n"},
+        {"two.py": two}, {"one.py": one.replace("old", "new")}, {"one.py": one},
+    )  # fmt: skip
 
 
 @pytest.mark.soak

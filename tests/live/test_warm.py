@@ -1,0 +1,434 @@
+"""A warm restart is a restart: with a way out, with the options of now, with what a fresh process has."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import signal
+import site
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.live.process import DevServer, save
+from tests.live.projects import PROJECTS, answer
+from tests.live.terminal import OnTerminal
+
+pytestmark = [
+    pytest.mark.live,
+    pytest.mark.skipif(sys.platform != "linux", reason="there are no warm restarts"),
+]
+
+APP = """
+import json
+import page
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        print("shutdown", flush=True)
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": json.dumps(page.state()).encode()})
+"""
+
+
+def write(folder: Path, early: str, late: str, text: str, state: str = "TEXT") -> None:
+    """A page of which what is early stands before a checkpoint, in the long run."""
+    (folder / "app.py").write_text(APP)
+    page = [
+        "import os, time",
+        early,
+        "time.sleep(0.06)",
+        f"TEXT = {text!r}",
+        late,
+        f"def state(): return {state}",
+    ]
+    save(folder / "page.py", "\n".join(page))
+
+
+def ask(server: DevServer) -> Any:
+    return json.loads(server.get("/").text)
+
+
+def warmed(server: DevServer, folder: Path, early: str, late: str = "", state: str = "TEXT") -> None:
+    """Restart until the early part is not executed again."""
+    for number in range(5):
+        write(folder, early, late, f"warming {number}", state)
+        restart = server.restarted()
+        if (restart["path"], restart["line"] > 2) == (str(folder / "page.py"), True):
+            return
+    raise AssertionError(f"no checkpoint within the page\n{server.log}")
+
+
+@pytest.fixture
+def beside(tmp_path: Path) -> Path:
+    """A folder outside the project: what is read there is no reason to execute anything again."""
+    folder = tmp_path.with_name(f"{tmp_path.name}-beside")
+    folder.mkdir()
+    return folder
+
+
+def counted(beside: Path) -> tuple[str, str]:
+    """Statements that count executions of what is early, and of what is late."""
+    return (
+        f"EARLY = os.open({str(beside / 'early')!r}, os.O_CREAT | os.O_APPEND | os.O_WRONLY); "
+        "os.write(EARLY, b'x'); os.close(EARLY)",
+        f"LATE = os.open({str(beside / 'late')!r}, os.O_CREAT | os.O_APPEND | os.O_WRONLY); "
+        "os.write(LATE, b'x'); os.close(LATE)",
+    )
+
+
+STRAYS = {
+    "dies": ("os.kill(os.getpid(), 9)", "the warm start was ended by SIGKILL: starting cold"),
+    "exits": ("os._exit(3)", "the warm start exited with code 3: starting cold"),
+    "hangs": ("time.sleep(1000)", "the warm start takes too long: starting cold"),
+}
+
+
+@pytest.mark.parametrize("how", STRAYS)
+def test_a_warm_start_that_leads_nowhere_is_a_cold_one_at_once(
+    how: str, tmp_path: Path, beside: Path
+) -> None:
+    """It would not have done so as a cold one; nobody has to press a key."""
+    statement, told = STRAYS[how]
+    early, late = counted(beside)
+    trap = f"{late}\nif os.path.getsize({str(beside / 'early')!r}) < {{}}: {statement}"
+    write(tmp_path, early, late, "one")
+    with DevServer("app:app", "--reload", cwd=tmp_path) as server:
+        server.serving()
+        warmed(server, tmp_path, early, late)
+        starts = (beside / "early").stat().st_size
+        write(tmp_path, early, trap.format(starts + 1), "two")
+        assert server.restarted()["kind"] == "warm"
+        assert ask(server) == "two"
+        assert (beside / "early").stat().st_size == starts + 1
+        assert server.log.count("starting cold") == 1
+        assert told in server.log
+        assert not server.events("failed")
+        warmed(server, tmp_path, early, late)  # and from then on as before
+
+
+def test_a_warm_start_that_raises_shows_its_error_at_once(tmp_path: Path, beside: Path) -> None:
+    early, late = counted(beside)
+    write(tmp_path, early, late, "one")
+    with DevServer("app:app", "--reload", cwd=tmp_path) as server:
+        server.serving()
+        warmed(server, tmp_path, early, late)
+        starts = (beside / "early").stat().st_size
+        write(tmp_path, early, f"{late}\nraise LookupError('no such thing')", "two")
+        assert "no such thing" in server.failed()["error"]
+        assert "LookupError: no such thing" in server.get("/").text
+        write(tmp_path, early, late, "three")
+        while server.wait("serving", "restart")["event"] != "serving":
+            pass
+        assert ask(server) == "three"
+        assert (beside / "early").stat().st_size == starts, "what is early was executed again"
+        assert "starting cold" not in server.log
+
+
+def test_r_restarts_warm_and_a_capital_one_cold(tmp_path: Path) -> None:
+    PROJECTS["wsgi"].make(tmp_path)
+    with OnTerminal("app:application", "--reload", cwd=tmp_path) as server:
+        server.serving()
+        for key, kind in (("r", "warm"), ("R", "cold"), ("r", "warm")):
+            server.types(f"{key}\n")
+            restart = server.restarted()
+            assert (restart["kind"], restart["reason"]) == (kind, f"{key} was pressed")
+            assert server.get("/").text == "one"
+
+
+@pytest.mark.parametrize(("option", "kind"), [("auto", "warm"), ("warm", "warm"), ("cold", "cold")])
+def test_option_restart(option: str, kind: str, tmp_path: Path) -> None:
+    path = PROJECTS["wsgi"].make(tmp_path)
+    with DevServer("app:application", "--reload", "--restart", option, cwd=tmp_path) as server:
+        server.serving()
+        save(path, answer("two"))
+        assert server.restarted()["kind"] == kind
+        assert server.get("/").text == "two"
+        told = re.search(r"answer\.py changed[^:]*: (\w+)", server.log)
+        assert told is not None
+        assert told[1] == ("resumed" if kind == "warm" else "restarted")
+
+
+# what a warm process must not meet
+
+
+def test_changed_environment_file_is_met_by_fresh_processes_only(tmp_path: Path) -> None:
+    """And by one for each of the changes, however fast they come."""
+    path = tmp_path / ".env"
+    path.write_text("GREETING=one\n")
+    (tmp_path / "local.env").write_text("")
+    write(tmp_path, "GREETING = os.environ['GREETING']", "", "text", "GREETING")
+    with DevServer("app:app", "--reload", "--env-file", ".env", cwd=tmp_path) as server:
+        server.serving()
+        assert ask(server) == "one"
+        for greeting in ("two", "three"):
+            path.write_text(f"GREETING={greeting}\n")
+            assert server.restarted()["kind"] == "cold"
+            assert ask(server) == greeting
+        write(tmp_path, "GREETING = os.environ['GREETING']", "", "other", "GREETING + TEXT")
+        assert server.restarted()["kind"] == "warm"
+        assert ask(server) == "threeother"
+        # Both at a time.
+        path.write_text("GREETING=four\n")
+        write(tmp_path, "GREETING = os.environ['GREETING']", "", "text", "GREETING + TEXT")
+        while (said := ask(server)) != "fourtext":
+            assert said == "fourother"  # in between
+            server.restarted()
+
+
+def test_changed_options_are_met_by_a_fresh_process(tmp_path: Path) -> None:
+    path = PROJECTS["wsgi"].make(tmp_path)
+    options = tmp_path / "pyproject.toml"
+    options.write_text("[tool.devserver]\n")
+    with DevServer("app:application", "--reload", cwd=tmp_path) as server:
+        server.serving()
+        options.write_text('[tool.devserver]\nheader = ["X-Name: value"]\n')
+        assert server.restarted()["kind"] == "cold"
+        assert server.get("/").headers["x-name"] == "value"
+        save(path, answer("two"))
+        assert server.restarted()["kind"] == "warm"
+        assert server.get("/").headers["x-name"] == "value"
+        assert "by hand" not in server.log
+
+
+def test_a_listener_that_would_be_another_is_told_once_to_be_started_by_hand(tmp_path: Path) -> None:
+    PROJECTS["wsgi"].make(tmp_path)
+    options = tmp_path / "pyproject.toml"
+    options.write_text("[tool.devserver]\n")
+    with DevServer("app:application", "--reload", cwd=tmp_path) as server:
+        server.serving()
+        options.write_text('[tool.devserver]\nhost = "0.0.0.0"\nbacklog = 5\n')
+        server.restarted()
+        assert server.get("/").text == "one"
+        options.write_text('[tool.devserver]\nhost = "0.0.0.0"\nbacklog = 5\ndate-header = false\n')
+        server.restarted()
+        told = "host, backlog: listeners stay as they are; stop devserver and start it by hand to change them"
+        assert server.log.count(told) == 1, server.log
+
+
+def test_changed_packages_are_met_by_a_fresh_process(tmp_path: Path, beside: Path) -> None:
+    path = PROJECTS["wsgi"].make(tmp_path)
+    place = site.getusersitepackages().removeprefix(str(site.getuserbase()))
+    packages = Path(f"{beside}{place}")
+    packages.mkdir(parents=True)
+    env = {"PYTHONUSERBASE": str(beside)}
+    with DevServer("app:application", "--reload", cwd=tmp_path, env=env) as server:
+        server.serving()
+        for kind, text in (("warm", "two"), ("cold", "three"), ("warm", "four")):
+            if kind == "cold":
+                (packages / "new_package.py").write_text("")
+            save(path, answer(text))
+            assert server.restarted()["kind"] == kind
+            assert server.get("/").text == text
+
+
+# what it says
+
+
+def test_says_what_changed_where_it_resumed_and_how_long_it_took(tmp_path: Path) -> None:
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    (folder / "views.py").write_text("\n" * 39 + "TEXT = 'one'\nOTHER = 'one'\n")
+    (folder / "urls.py").write_text("import time\ntime.sleep(0.06)\n\nfrom shop import views\n")
+    write(tmp_path, "from shop import urls", "", "text", "urls.views.OTHER")
+    with DevServer("app:app", "--reload", "--checkpoint-memory", "9", cwd=tmp_path) as server:
+        server.serving()
+        assert ask(server) == "one"
+        restarts = []
+        for text in ("two", "three", "four"):
+            server.wait("checkpoints")  # by then the lines are known, too
+            save(folder / "views.py", "\n" * 39 + f"TEXT = 'one'\nOTHER = {text!r}\n")
+            assert server.wait("change")["line"] == 41
+            restarts.append(server.restarted())
+            assert ask(server) == text
+        server.wait("checkpoints")
+        resumed = re.findall(
+            r"^devserver: shop/views\.py changed at line 41: resumed at line (\d+) of (\S+), "
+            r"\d\.\d\d s \(cold: \d\.\d s\)$",
+            server.log,
+            re.MULTILINE,
+        )
+        assert resumed[-1][1].startswith("shop/")
+        named = [
+            (str(event["line"]), os.path.relpath(event["path"], tmp_path))
+            for event in restarts
+            if event["path"]
+        ]
+        assert resumed == named
+        assert restarts[-1]["tick"] > 0
+        assert all(event["seconds"] > 0 for event in server.events("serving"))
+        checkpoints = server.events("checkpoints")
+        assert all(1 <= event["count"] <= 4 and event["memory"] > 2**20 for event in checkpoints)
+
+
+# what a process has
+
+STATES = {
+    "drawn at import": ("import random; random.seed(7); DRAWN = random.random()", "DRAWN"),
+    "drawn later": ("", "random.random()"),
+    "drawn after a draw": ("DRAWN = random.random()", "[DRAWN, random.random()]"),
+    "handler of SIGTERM": (
+        "import signal; signal.signal(signal.SIGTERM, lambda *a: None)",
+        "getattr(signal.getsignal(signal.SIGTERM), '__qualname__', '')",
+    ),
+    "handler of SIGUSR1": (
+        "USED = []; signal.signal(signal.SIGUSR1, lambda *a: USED.append(1))",
+        "[signal.raise_signal(signal.SIGUSR1), len(USED)]",
+    ),
+    "handlers": ("", "[str(signal.getsignal(n)).partition(' at ')[0] for n in signal.valid_signals()]"),
+    "blocked signals": (
+        "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])",
+        "sorted(signal.pthread_sigmask(signal.SIG_BLOCK, []))",
+    ),
+    "context variable": (
+        "import contextvars; VARIABLE = contextvars.ContextVar('v', default='none'); VARIABLE.set('import')",
+        "VARIABLE.get()",
+    ),
+    "decimal": ("import decimal; decimal.getcontext().prec = 5", "decimal.getcontext().prec"),
+    "threads": (
+        "import threading; MAIN = threading.main_thread(); LOCAL = threading.local(); LOCAL.x = 1",
+        "[threading.main_thread() is MAIN, MAIN.ident == threading.get_ident(), LOCAL.x, "
+        "MAIN.native_id == os.getpid(), sorted(t.name for t in threading.enumerate())]",
+    ),
+    "umask": ("os.umask(0o027)", "[os.umask(0o022), os.umask(0o027)][0]"),
+    "collector": ("import gc", "[gc.isenabled(), gc.get_threshold()]"),
+    "seeds": ("from random import seed, Random; OWN = Random(5)", "[OWN.random(), seed.__module__]"),
+}
+
+NUMPY = {
+    # Its native threads are tried by a fork, too.
+    "ends of children": (
+        "import signal; ENDED = []; signal.signal(signal.SIGCHLD, lambda *a: ENDED.append(1))",
+        "len(ENDED)",
+    ),
+    "numpy": ("import numpy; numpy.random.seed(3)", "numpy.random.random()"),
+    "numpy's generator": ("GENERATOR = numpy.random.default_rng(3)", "GENERATOR.random()"),
+}
+
+CHILDREN = {
+    "ignored": (
+        "import signal, subprocess; signal.signal(signal.SIGCHLD, signal.SIG_IGN)",
+        "[str(signal.getsignal(signal.SIGCHLD)), subprocess.run(['true']).returncode]",
+    ),
+    "handled": (
+        "import signal, subprocess; ENDED = []; signal.signal(signal.SIGCHLD, lambda *a: ENDED.append(1))",
+        "[len(ENDED), subprocess.run(['true']).returncode, len(ENDED)]",
+    ),
+}
+
+
+def states(rows: dict[str, tuple[str, str]], mode: str, folder: Path) -> list[Any]:
+    """The states of four generations."""
+    folder = folder / mode
+    folder.mkdir()
+    early = "\n".join(early for early, _ in rows.values())
+    state = "{" + ", ".join(f"{name!r}: {expression}" for name, (_, expression) in rows.items()) + "}"
+    found = []
+    write(folder, early, "", "one", state)
+    with DevServer("app:app", "--reload", "--restart", mode, cwd=folder) as server:
+        server.serving()
+        found.append(ask(server))
+        for text in ("two", "three", "four"):
+            write(folder, early, "", text, state)
+            assert server.restarted()["kind"] == mode
+            found.append(ask(server))
+        if mode == "warm":
+            assert server.events("restart")[-1]["line"] > early.count("\n")
+        assert not server.events("barrier")
+    return found
+
+
+@pytest.mark.parametrize("rows", [STATES, CHILDREN["ignored"], CHILDREN["handled"], NUMPY])
+def test_what_a_process_has_is_as_after_a_cold_start(rows: Any, tmp_path: Path) -> None:
+    if rows is NUMPY and importlib.util.find_spec("numpy") is None:
+        pytest.skip("numpy is not installed")
+    rows = rows if isinstance(rows, dict) else {"children": rows}
+    cold, warm = states(rows, "cold", tmp_path), states(rows, "warm", tmp_path)
+    assert cold[1:] == cold[:-1], "the trap is not set"
+    for generation in warm:
+        assert generation == cold[0]
+
+
+UNSEEDED = {
+    "random": ("import random", "random.random()"),
+    "numpy": ("import numpy", "numpy.random.random()"),
+}
+
+
+@pytest.mark.parametrize("module", UNSEEDED)
+def test_what_nobody_seeded_differs_from_generation_to_generation(module: str, tmp_path: Path) -> None:
+    if importlib.util.find_spec(module) is None:
+        pytest.skip(f"{module} is not installed")
+    found = states({"drawn": UNSEEDED[module]}, "warm", tmp_path)
+    assert len({each["drawn"] for each in found}) == len(found)
+
+
+# people and their signals
+
+ENDS = {
+    "Ctrl-C": lambda server: server.interrupt(),
+    "SIGINT": lambda server: server.process.send_signal(signal.SIGINT),
+    "SIGTERM": lambda server: server.process.send_signal(signal.SIGTERM),
+}
+
+
+@pytest.mark.parametrize("mode", ["warm", "cold"])
+@pytest.mark.parametrize("end", ENDS)
+def test_ends_after_a_restart(end: str, mode: str, tmp_path: Path) -> None:
+    write(tmp_path, "", "", "one")
+    with DevServer("app:app", "--reload", "--restart", mode, cwd=tmp_path, new_session=True) as server:
+        server.serving()
+        for text in ("two", "three"):
+            write(tmp_path, "", "", text)
+            assert server.restarted()["kind"] == mode
+        server.process.send_signal(signal.SIGHUP)
+        restart = server.restarted()
+        assert (restart["kind"], restart["reason"]) == (mode, "SIGHUP")
+        assert ask(server) == "three"
+        below = server.processes()
+        assert len(below) >= 2
+        ENDS[end](server)
+        assert server.ended() == 0
+        assert server.log.count("shutdown") == 4
+        assert "Traceback" not in server.log
+        assert not [pid for pid in below if os.path.exists(f"/proc/{pid}")]
+
+
+def test_breakpoint_after_a_warm_restart(tmp_path: Path) -> None:
+    path = PROJECTS["asgi"].make(tmp_path)
+    with OnTerminal("app:app", "--reload", cwd=tmp_path) as server:
+        server.serving()
+        save(path, answer("two", ask="secret = 6 * 7; breakpoint()"))
+        assert server.restarted()["kind"] == "warm"
+        with server.asking() as answered:
+            server.reads("(Pdb) ")
+            server.types("p secret\n")
+            assert "42" in server.reads("(Pdb) ")
+            server.types("c\n")
+            assert answered().text == "two"
+        save(path, answer("three"))
+        server.restarted()
+        assert server.get("/").text == "three"
+        assert server.echoes
+
+
+def test_breakpoint_while_a_warm_start_loads(tmp_path: Path) -> None:
+    path = PROJECTS["asgi"].make(tmp_path)
+    with OnTerminal("app:app", "--reload", cwd=tmp_path) as server:
+        server.serving()
+        save(path, "secret = 6 * 7\nbreakpoint()\n" + answer("two"))
+        server.reads("(Pdb) ")
+        server.types("p secret\n")
+        assert "42" in server.reads("(Pdb) ")
+        server.types("c\n")
+        server.restarted()
+        assert server.get("/").text == "two"

@@ -1,0 +1,316 @@
+"""The processes of a warm server: whichever is killed, the rest goes on or is gone; they do not grow."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.live.process import DEADLINE, DevServer, descendants, gone, save, tell
+from tests.live.test_leftovers import LIMIT, MARK, nothing_is_left
+
+pytestmark = [
+    pytest.mark.live,
+    pytest.mark.skipif(sys.platform != "linux", reason="there are no warm restarts"),
+]
+
+APP = """
+import page
+
+async def app(scope, receive, send):
+    assert scope["type"] == "http"
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": f"{page.EARLY} {page.LATE}".encode()})
+"""
+
+PAGE = """
+import time
+EARLY = "{early}"
+time.sleep(0.06)
+MIDDLE = "{middle}"
+time.sleep(0.06)
+LATE = "{late}"
+"""
+
+
+class Page:
+    """A project, and what its processes are.
+
+    Attributes:
+        server: for it.
+        guardian: see `devserver.process.kin`.
+    """
+
+    def __init__(self, folder: Path, server: DevServer) -> None:
+        self._path = folder / "page.py"
+        self._texts = {"early": "one", "middle": "one", "late": "one"}
+        self.server = server
+        self.guardian = 0
+
+    def edit(self, **texts: str) -> None:
+        self._texts.update(texts)
+        save(self._path, PAGE.format(**self._texts))
+
+    def check(self) -> None:
+        """It serves what was saved last, with nothing done by anybody."""
+        assert self.server.answered().text == f"{self._texts['early']} {self._texts['late']}"
+
+    def find_guardian(self) -> None:
+        """It has closed everything but the end of a pipe."""
+        [self.guardian] = [pid for pid in self._children() if len(os.listdir(f"/proc/{pid}/fd")) <= 4]
+
+    def checkpoints(self) -> list[int]:
+        """The processes that wait, in the order in which they began."""
+        others = {self.server.child, self.guardian}
+        return sorted((pid for pid in self._children() if pid not in others), key=_began)
+
+    def _children(self) -> list[int]:
+        return [pid for pid in descendants(self.server.supervisor) if _state(pid) not in ("Z", "X", "")]
+
+    def is_clean(self) -> None:
+        """Within `LIMIT` there is no zombie and no orphan: all are children of the supervisor, and live."""
+        end = time.monotonic() + LIMIT
+        while any(_state(pid) in ("Z", "X") for pid in descendants(self.server.supervisor)):
+            assert time.monotonic() < end, "a zombie"
+            self.server.get("/")
+        for pid in descendants(self.server.supervisor):
+            assert _field(pid, 4) == str(self.server.supervisor)
+
+
+def _field(pid: int, number: int) -> str:
+    """A field of proc(5)'s `stat`; "" when the process is gone."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ""
+    return [str(pid), "", *text.rpartition(")")[2].split()][number - 1]
+
+
+def _state(pid: int) -> str:
+    return _field(pid, 3)
+
+
+def _began(pid: int) -> tuple[int, int]:
+    return int(_field(pid, 22) or 0), pid
+
+
+@contextlib.contextmanager
+def served(folder: Path, *options: str, mark: str = "") -> Iterator[Page]:
+    """A server that has restarted warm, and has three checkpoints."""
+    (folder / "app.py").write_text(APP)
+    arguments = ["app:app", "--reload", "--no-access-log", "--checkpoint-memory", "9", *options]
+    with DevServer(*arguments, cwd=folder, env={MARK: mark}) as server:
+        page = Page(folder, server)
+        page.edit()
+        server.serving()
+        page.find_guardian()
+        page.check()
+        for number in range(12):
+            page.edit(**{"middle" if number % 4 == 0 else "late": str(number)})
+            assert server.restarted()["kind"] == "warm"
+            page.check()
+            server.wait("checkpoints")
+            if number > 2 and len(page.checkpoints()) >= 3:
+                break
+        assert len(page.checkpoints()) >= 3
+        yield page
+
+
+VICTIMS: dict[str, Callable[[Page], list[int]]] = {
+    "first checkpoint": lambda page: page.checkpoints()[:1],
+    "middle checkpoint": lambda page: page.checkpoints()[1:2],
+    "last checkpoint": lambda page: page.checkpoints()[-1:],
+    "all checkpoints": lambda page: page.checkpoints(),
+    "serving process": lambda page: [page.server.child],
+    "serving process and last checkpoint": lambda page: [page.server.child, *page.checkpoints()[-1:]],
+    "all but the supervisor": lambda page: [page.server.child, *page.checkpoints()],
+}
+
+
+@pytest.mark.parametrize("victim", VICTIMS)
+def test_killed_process_is_not_missed(victim: str, tmp_path: Path) -> None:
+    """It serves, at once or again, and a change is answered by the new code, wherever it is."""
+    with served(tmp_path) as page:
+        server = page.server
+        victims, served_by = VICTIMS[victim](page), server.child
+        for pid in victims:
+            os.kill(pid, signal.SIGKILL)
+        for pid in victims:
+            gone(pid, LIMIT)
+        if served_by in victims:
+            assert "SIGKILL" in server.restarted()["reason"]
+        page.check()
+        page.is_clean()
+        assert not {*victims} & {*descendants(server.supervisor)}
+        assert (server.child == served_by) == (served_by not in victims)
+        for change in ({"late": "six"}, {"early": "six"}, {"late": "seven"}):
+            page.edit(**change)
+            server.restarted()
+            page.check()
+        page.is_clean()
+        assert not server.events("failed")
+        assert server.stop() == 0
+
+
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGSTOP])
+def test_checkpoint_that_does_not_answer_is_passed_over(signum: int, tmp_path: Path) -> None:
+    """Killed or stopped when it is asked: an earlier one answers for it."""
+    with served(tmp_path) as page:
+        last = page.checkpoints()[-1]
+        os.kill(last, signum)
+        page.edit(late="six")
+        page.check()
+        gone(last, LIMIT)
+        page.is_clean()
+        assert page.server.stop() == 0
+
+
+def test_killed_while_it_loads(tmp_path: Path) -> None:
+    """The half that goes on after a checkpoint, and is killed: what waits is left, and is not in the way."""
+    with served(tmp_path) as page:
+        server = page.server
+        for _ in range(5):
+            page.edit(early=secrets.token_hex(4))
+            server.wait("restart")
+            loading = [pid for pid in descendants(server.supervisor) if pid not in page.checkpoints()]
+            newest = max(loading, key=_began)
+            if newest not in (page.guardian, server.child):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(newest, signal.SIGKILL)
+            page.check()
+        page.is_clean()
+        assert server.stop() == 0
+
+
+@pytest.mark.parametrize("ends", [[signal.SIGKILL], [signal.SIGTERM], ["guardian", signal.SIGKILL]])
+def test_nothing_is_left_of_a_chain(ends: list[int | str], tmp_path: Path) -> None:
+    mark = secrets.token_hex(8)
+    with served(tmp_path, mark=mark) as page:
+        victims = [
+            (page.guardian, signal.SIGKILL) if end == "guardian" else (page.server.supervisor, int(end))
+            for end in ends
+        ]
+        with nothing_is_left(page.server, mark) as before:
+            assert len(before) >= 6
+            for pid, signum in victims:
+                os.kill(pid, signum)
+
+
+def test_processes_of_a_failed_restart_are_gone(tmp_path: Path) -> None:
+    """Of each broken save, and of a chain that goes cold, nothing is left."""
+    with served(tmp_path) as page:
+        server = page.server
+        before = len(descendants(server.supervisor))
+        for number in range(3):
+            save(tmp_path / "page.py", f"EARLY = {number} +")
+            assert server.get("/").status == 500
+            page.edit(late=str(number))
+            page.check()
+        page.is_clean()
+        server.wait("checkpoints")
+        assert len(descendants(server.supervisor)) <= before + 1
+        assert server.stop() == 0
+
+
+# memory
+
+LOAD = """
+import time
+DATA = [f"{{n}}" for n in range(200_000)]
+time.sleep(0.06)
+TOUCHED = sum(map(len, DATA))
+time.sleep(0.06)
+TOUCHED = sum(map(len, DATA))
+time.sleep(0.06)
+TOUCHED = sum(map(len, DATA))
+time.sleep(0.06)
+LATE = EARLY = "{late}"
+"""
+
+
+def pss(server: DevServer) -> int:
+    """The proportional size of the tree, in KiB."""
+    size = 0
+    for pid in [server.supervisor, *descendants(server.supervisor)]:
+        with contextlib.suppress(OSError):
+            found = re.search(r"^Pss:\s+(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
+            size += int(found[1]) if found else 0
+    return size
+
+
+def settled(server: DevServer) -> tuple[int, int]:
+    """PSS and processes when nothing changes any more."""
+    last, since = 0, 0
+    deadline = time.monotonic() + DEADLINE
+    while since < 30:
+        assert time.monotonic() < deadline
+        server.get("/")
+        now = len(server.processes())
+        since = since + 1 if now == last else 0
+        last = now
+    return pss(server), last
+
+
+def needed(folder: Path, *options: str) -> tuple[int, int]:
+    """PSS after some restarts, and how many checkpoints there are."""
+    (folder / "app.py").write_text(APP)
+    with DevServer("app:app", "--reload", "--no-access-log", *options, cwd=folder) as server:
+        (folder / "page.py").write_text(LOAD.format(late="one"))
+        server.serving()
+        for late in ("two", "three", "four"):
+            save(folder / "page.py", LOAD.format(late=late))
+            server.restarted()
+            assert server.get("/").text == f"{late} {late}"
+        if "cold" not in options:
+            server.wait("checkpoints")
+        size, _ = settled(server)
+        counts = [event["count"] for event in server.events("checkpoints")]
+        return size, counts[-1] if counts else 0
+
+
+def test_memory_is_bounded_by_the_option(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("cold", "tight", "default", "plenty")]
+    for folder in folders:
+        folder.mkdir()
+    cold, _ = needed(folders[0], "--restart", "cold")
+    tight, few = needed(folders[1], "--checkpoint-memory", "1")
+    default, some = needed(folders[2])
+    plenty, many = needed(folders[3], "--checkpoint-memory", "9")
+    tell(f"KiB and checkpoints: cold {cold}, 1: {tight}, {few}; 1.5: {default}, {some}; 9: {plenty}, {many}")
+    assert tight <= 1.25 * cold
+    assert default <= 1.5 * cold
+    assert few <= some <= many
+    assert few < many
+    assert few >= 1
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+def test_a_thousand_warm_restarts_keep_memory_and_processes_flat(tmp_path: Path) -> None:
+    with served(tmp_path) as page:
+        server = page.server
+        first = 0, 0
+        began = time.monotonic()
+        for number in range(1020):
+            page.edit(late=str(number)) if number % 10 else page.edit(early=str(number))
+            server.restarted()
+            page.check()
+            server.forget()
+            if number == 20:
+                first = settled(server)
+        last = settled(server)
+        seconds = time.monotonic() - began
+        page.is_clean()
+        assert server.stop() == 0
+    tell(f"1,000 warm restarts, {seconds / 1020:.3f} s each: PSS {first[0]} -> {last[0]} KiB, "
+         f"processes {first[1]} -> {last[1]}")  # fmt: skip
+    assert last[0] <= 1.1 * first[0]
+    assert last[1] <= first[1]
