@@ -403,6 +403,9 @@ READS = {
     ),
     "a namespace package": ("import folder", {("name", "folder")}),
     "a module while serving": ("serving(); import main", {("file", "main.py")}),
+    "the text of a module": ("import inspect, main; inspect.getsource(main)", {("path", "main.py")}),
+    "lines": ("import linecache; linecache.getlines(root + '/data.txt')", {("file", "data.txt")}),
+    "a text by its encoding": ("import tokenize; tokenize.open(root + '/data.txt')", {("file", "data.txt")}),
     "a template while serving": ("serving(); open(root + '/data.txt')", {("file", "data.txt")}),
     "threads": (
         """
@@ -441,7 +444,13 @@ def test_what_others_took_from_os_before_is_wrapped_too(shop: Project) -> None:
 
 
 NOT_READ = {
-    "tracebacks": "import traceback, main; import linecache; linecache.getlines(root + '/data.txt')",
+    "tracebacks": """
+        import traceback, inspect
+        try:
+            exec(compile('1 / 0', root + '/data.txt', 'exec'))
+        except ZeroDivisionError as error:
+            traceback.format_exc(), inspect.getinnerframes(error.__traceback__)
+        """,
     "inspect": "import inspect; inspect.getsourcefile(compile('', root + '/data.txt', 'exec'))",
     "metadata": "import importlib.metadata; list(importlib.metadata.distributions(path=[root + '/folder']))",
     "a descriptor": "os.stat(0); os.fstat(0)",

@@ -40,7 +40,7 @@ OWN = "own"
 SUFFIXES = (".py", *EXTENSION_SUFFIXES)
 """Of files that are modules."""
 
-_stat, _lstat, _listdir = os.stat, os.lstat, os.listdir
+_stat, _lstat, _listdir, _readlink = os.stat, os.lstat, os.listdir, os.readlink
 
 
 class Kind(Enum):
@@ -63,8 +63,8 @@ class Entry:
         answer: FILE: digest in hex, "" if it cannot be read, None if it has not been taken (then
             what is in the file as long as its fingerprint is the same); LIST: the names, each
             behind a slash, or a digest of them behind "#", "" if it is no folder; PATH: "file",
-            "folder" or ""; NAME: the names that would be taken for the module, with spaces; TREE: a
-            pattern of the rules.
+            "folder" or "", and where it leads to if it is a link; NAME: the names that would be taken
+            for the module, with spaces; TREE: a pattern of the rules.
         fingerprint: of a FILE when it was read, of a LIST when it was listed, of a PATH when it was asked
             for in full, which matters to a process that goes on from a checkpoint.
         names: of a FILE that was imported, the answer to NAME for it: two questions in one message.
@@ -194,7 +194,11 @@ def tree_entry(folder: str, pattern: str) -> Entry:
 def path_entry(path: str) -> Entry:
     """The answer for what is at a path."""
     mode = mode_of(path)
-    return Entry(Kind.PATH, path, "folder" if stat.S_ISDIR(mode) else "file" if mode else "")
+    try:
+        link = f" -> {_readlink(path)}"
+    except (OSError, ValueError):
+        link = ""
+    return Entry(Kind.PATH, path, ("folder" if stat.S_ISDIR(mode) else "file" if mode else "") + link)
 
 
 def name_entry(folder: str, name: str) -> Entry:

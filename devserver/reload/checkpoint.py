@@ -25,7 +25,6 @@ Linux. Knows neither the machine nor which files have changed.
 from __future__ import annotations
 
 import ctypes
-import gc
 import importlib
 import linecache
 import logging
@@ -43,6 +42,7 @@ from typing import Any
 from devserver.process.control import Channel, Closed
 from devserver.process.ending import fileno, flush
 from devserver.process.forks import fork
+from devserver.reload import frozen
 from devserver.reload.answers import Entry, Fingerprint, fingerprint_of, identity_at
 from devserver.reload.child import Child
 from devserver.reload.loader import Recorder
@@ -174,7 +174,7 @@ class Checkpoints:
         stack = [(e.path, e.line) for e in self.ticker.stack]
         at = [(e.path, e.index) for e in self.ticker.stack[-1:]]
         self._seeds.keep()
-        gc.freeze()
+        frozen.freeze()
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         copied = self._fork("checkpoint", stack=stack, at=at, seconds=self._seconds, marked=marked)
         if copied:
@@ -215,6 +215,7 @@ class Checkpoints:
                 this.say("unfit")
                 os._exit(0)
             ours, theirs = socket.socketpair()
+            hold, release = os.pipe()
             pid = fork()
             if pid:
                 # Said before this half ends: an orphan that nobody has announced would be killed.
@@ -224,6 +225,9 @@ class Checkpoints:
             os._exit(1)
         theirs.close()
         this.pid = os.getpid()
+        os.close(release)
+        os.read(hold, 1)  # until that half has ended: what comes of this copy is announced later than it
+        os.close(hold)
         # By the same number, which is known to be ours.
         fd = this.channel.socket.detach()
         os.dup2(ours.fileno(), fd, inheritable=False)

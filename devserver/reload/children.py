@@ -299,8 +299,11 @@ class Children:
 
     def _ours(self) -> set[int]:
         """Our own children that are meant to live, with those that have been announced just now."""
-        for spawned in self._living():
-            if spawned.child.channel in self._reactor:
-                self._heard(spawned)
+        heard = set[Spawned]()
+        while unheard := [spawned for spawned in self._living() if spawned not in heard]:
+            for spawned in unheard:  # of whom others may be heard that have more to announce
+                heard.add(spawned)
+                if spawned.child.channel in self._reactor:
+                    self._heard(spawned)
         spare = self._launcher.spare
         return {spawned.child.pid for spawned in (*self._living(), *([spare] if spare is not None else []))}

@@ -1,10 +1,10 @@
 """Records what loading the application reads, and runs no module from a .pyc of an older text.
 
-Three instruments. A finder that stands directly before `PathFinder` (so a user's `time.py` does not
-replace the built-in) notes each name that was looked for: found or not, a file that appears later
-may be taken instead. `SourceFileLoader.get_code` is replaced, so that each user module is noted
-before it is executed, whoever made its loader (an editable install, `runpy`, a plug-in system);
-modules keep the loader that they would have without us. `Reads` notes the rest.
+Three instruments. A `Finder` that stands directly before `PathFinder` (so a user's `time.py` does not
+replace the built-in) notes each name that was looked for. `SourceFileLoader.get_code` is replaced, so
+that each user module is noted before it is executed, whoever made its loader (an editable install,
+`runpy`, a plug-in system); modules keep the loader that they would have without us. `Reads` notes the
+rest.
 
 An entry is reported *before* the module is executed: whoever watches knows what a process was about
 to read even if it then hangs or dies. Knows no processes; entries leave through a callable, and none
@@ -17,15 +17,14 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
-from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from importlib.machinery import PathFinder, SourceFileLoader
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, cast
 
 from devserver.reload.answers import (
     OWN,
-    SUFFIXES,
     Entry,
     Fingerprint,
     Kind,
@@ -36,13 +35,13 @@ from devserver.reload.answers import (
     list_entry,
     mode_of,
     module_place,
-    name_entry,
     path_entry,
     read_entry,
 )
 from devserver.reload.bytecode import is_believable, keep, read_source
+from devserver.reload.finder import Finder
 from devserver.reload.project import Project
-from devserver.reload.reads import Reads, disguise
+from devserver.reload.reads import Reads, disguise, is_curious
 
 HALF_WRITTEN = 0.1
 """Seconds for which a file may be one that is still being written."""
@@ -272,90 +271,6 @@ class Recorder:
         return [module for _, module in reversed(new)]
 
 
-class Finder:
-    """Finds what `PathFinder` finds, and notes where it looked.
-
-    Not an `importlib.abc.MetaPathFinder`, whose module costs a millisecond: the protocol is enough.
-    """
-
-    def __init__(self, recorder: Recorder) -> None:
-        self._recorder = recorder
-        self._folders: dict[str, str] = {}
-
-    def find_spec(
-        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        """See `importlib.abc.MetaPathFinder.find_spec`."""
-        spec = PathFinder.find_spec(name, path, target)
-        origin = spec.origin if spec is not None and spec.has_location else None
-        self._note(name.rpartition(".")[2], sys.path if path is None else path, origin)
-        if spec is not None and origin is not None and type(spec.loader) is not SourceFileLoader:
-            self._note_other(spec, origin)
-        if spec is not None and name == "_sqlite3":
-            _run_after(spec, self._recorder.sqlite)
-        return spec
-
-    def _note(self, name: str, path: Iterable[Any], origin: str | None) -> None:
-        """Note the user's folders that were looked into, up to the one where the module was found."""
-        found = (os.path.dirname(origin), os.path.dirname(os.path.dirname(origin))) if origin else ()
-        for entry in list(path):
-            if not isinstance(entry, str):
-                continue  # `PathFinder` passes over it, too
-            folder = self._folders.get(entry)
-            if folder is None:
-                folder = self._folder(entry)
-            here = (entry or folder) in found
-            if folder and self._recorder.is_new(Kind.NAME, os.path.join(folder, name)):
-                answer = _looked_up(entry, folder, name)
-                if here and origin is not None:
-                    self._recorder.found(origin, answer)
-                else:
-                    self._recorder.record(answer)
-            if here:
-                return
-
-    def _folder(self, entry: str) -> str:
-        """The absolute form of an entry of a search path if it is a folder of the user's, else ""."""
-        try:
-            folder = os.path.abspath(entry)
-        except OSError:
-            return ""  # relative to a working directory that is gone
-        if not self._recorder.project.is_users(folder) or stat.S_ISREG(mode_of(folder)):
-            folder = ""
-        if os.path.isabs(entry):
-            self._folders[entry] = folder
-        return folder
-
-    def _note_other(self, spec: ModuleSpec, origin: str) -> None:
-        """A module that is no source file: compiled, or in an archive."""
-        path = os.path.abspath(getattr(spec.loader, "archive", None) or origin)
-        fingerprint = fingerprint_at(path)
-        if fingerprint is not None and self._recorder.project.is_users(path):
-            self._recorder.module(path, fingerprint)
-
-
-def _looked_up(entry: str, folder: str, name: str) -> Entry:
-    """The answer for a module's name; by the names that the import system has seen, if it has."""
-    seen = getattr(sys.path_importer_cache.get(entry or folder), "_path_cache", None)
-    if not seen or name in seen:
-        return name_entry(folder, name)
-    found = [name + suffix for suffix in SUFFIXES if name + suffix in seen]
-    return Entry(Kind.NAME, os.path.join(folder, name), " ".join(found))
-
-
-def _run_after(spec: ModuleSpec, then: Callable[[], None]) -> None:
-    """Have something done as soon as a module is executed."""
-    loader = cast("Any", spec.loader)
-    execute = loader.exec_module
-
-    def exec_module(module: ModuleType) -> None:
-        execute(module)
-        del loader.exec_module
-        then()
-
-    loader.exec_module = disguise(cast("FunctionType", exec_module))
-
-
 def _get_code_for(recorder: Recorder, original: Callable[[Any, str], Any]) -> FunctionType:
     """What stands for `SourceFileLoader.get_code`."""
     is_users = recorder.project.is_users
@@ -390,13 +305,14 @@ def _get_code_for(recorder: Recorder, original: Callable[[Any, str], Any]) -> Fu
 
 
 def _get_data_for(recorder: Recorder, original: Callable[[Any, str], bytes]) -> FunctionType:
-    """What stands for `SourceFileLoader.get_data`: `pkgutil.get_data` reads by it."""
+    """What stands for `SourceFileLoader.get_data`: `pkgutil.get_data` and `get_source` read by it."""
 
     def get_data(self: SourceFileLoader, path: str) -> bytes:
-        if not path.endswith((".py", ".pyc")):
-            place = recorder.project.place(path)
-            if place is not None:
-                recorder.read(place)
+        frame = sys._getframe(1)
+        reader = frame.f_back if frame.f_code.co_name == "get_source" else frame
+        place = None if path.endswith(".pyc") else recorder.project.place(path)
+        if place is not None and (is_curious(reader) or not path.endswith(".py")):
+            recorder.read(place)
         return original(self, path)
 
     return disguise(cast("FunctionType", get_data), "<frozen importlib._bootstrap_external>")

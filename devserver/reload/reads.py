@@ -11,8 +11,8 @@ as attributes of a class. Their frames bear the name by which Python strips its 
 from tracebacks.
 
 Who asks matters: what imports, tracebacks and debuggers read says nothing about the application;
-what `pathlib` or `glob` reads, they read for their caller. Knows no timeline; what is noted leaves
-by the five methods of a `Sink`.
+what `pathlib` or `glob` reads, they read for their caller, and so do `linecache` and `inspect`. Knows no
+timeline; what is noted leaves by the five methods of a `Sink`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ F = TypeVar("F", bound=FunctionType)
 # They look for modules or show tracebacks. By the first part of the module's name.
 _INCURIOUS = frozenset(
     ("importlib", "_frozen_importlib", "_frozen_importlib_external", "zipimport", "pkg_resources",
-     "importlib_metadata", "linecache", "traceback", "inspect", "site", "sysconfig", "py_compile", "warnings",
+     "importlib_metadata", "traceback", "site", "sysconfig", "py_compile", "warnings",
      "pdb", "bdb", "debugpy", "pydevd", "_pydevd_bundle", "pydevd_file_utils", "coverage", "devserver")
 )  # fmt: skip
 # They ask on behalf of their callers. Likewise.
@@ -162,12 +162,13 @@ class Reads:
             self._wrap(os, name, self._listed)
         for name in ("stat", "lstat"):
             self._wrap(os, name, self._examined)
-        self._wrap(os, "access", self._asked)
+        for name in ("access", "readlink"):
+            self._wrap(os, name, self._asked)
         for name in ("mkdir", "rmdir", "remove", "unlink", "truncate", "mkfifo"):
             self._wrap(os, name, self._changed)
         for name in ("rename", "replace", "link", "symlink"):
             self._wrap(os, name, self._moved)
-        self._replace_captured()
+        self._replace_captured(opened)
         self.wrap_sqlite()
 
     def quieten(self) -> None:
@@ -198,8 +199,11 @@ class Reads:
         self._replaced.append((owner, name, vars(owner)[name], wrapper))
         setattr(owner, name, wrapper)
 
-    def _replace_captured(self) -> None:
-        """What `pathlib` has taken from `os` for its globbing (from Python 3.13 on)."""
+    def _replace_captured(self, opened: Wrapper) -> None:
+        """What others have taken: `tokenize`, and `pathlib` for its globbing (from Python 3.13 on)."""
+        tokenize = sys.modules.get("tokenize")
+        if tokenize is not None and vars(tokenize).get("_builtin_open") == opened:
+            self._replace(tokenize, "_builtin_open", opened)
         module = sys.modules.get("glob")
         for owner in list(vars(module).values()) if module is not None else ():
             for name in ("lstat", "scandir"):
@@ -314,10 +318,16 @@ def is_curious(frame: FrameType | None, behalf: tuple[str, ...] = _READING_DATA)
     Args:
         behalf: how names of modules begin that ask for their callers, though their package does not.
     """
+    lines = False
     while frame is not None:
         name = frame.f_globals.get("__name__") or ""
         first = name.partition(".")[0]
-        if first in _INCURIOUS:
+        if first == "linecache":
+            lines = True
+        elif first == "inspect":
+            if not lines or frame.f_code.co_name == "getframeinfo":
+                return False  # where a text is, or the lines around a call, as in a traceback
+        elif first in _INCURIOUS:
             if name.startswith(_READING_FOR_THE_APPLICATION):
                 return True
             if name != __name__ and not name.startswith(behalf):

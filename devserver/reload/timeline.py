@@ -75,8 +75,7 @@ class Timeline:
         self._lists: dict[str, Entry] = {}
         self._folders: dict[str, list[Entry]] = {}
         self._identities: dict[str, tuple[int, int] | None] = {}
-        self._next = 0
-        self._first = 0
+        self._next = self._first = 0
         self._examined: dict[str, Entry] = {}
         self._own: set[str] = set()
         self._accepted: set[str] = set()

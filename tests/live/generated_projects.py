@@ -7,10 +7,12 @@ both decides when, and how files are saved.
 from __future__ import annotations
 
 import copy
+import io
 import json
 import os
 import random
 import re
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +28,7 @@ class Module:
         head: a docstring and imports from `__future__`, if any.
         body: its statements.
         tail: what always stands at its end.
+        cut: how much of it is there: half a save, or a slip of the hand.
     """
 
     name: str
@@ -36,6 +39,7 @@ class Module:
     newline: str = "\n"
     coding: str = "utf-8"
     ends: bool = True
+    cut: float = 1.0
 
     @property
     def path(self) -> str:
@@ -47,7 +51,8 @@ class Module:
         cookie = [] if self.coding.startswith("utf-8") else [f"# -*- coding: {self.coding} -*-"]
         text = "\n".join([*cookie, *self.head, *self.body, *([self.tail] if self.tail else [])])
         text = (text + "\n" if self.ends else text).replace("\n", self._newline())
-        return text.encode(self.coding, "backslashreplace")
+        data = text.encode(self.coding, "backslashreplace")
+        return data[: int(len(data) * self.cut)]
 
     def _newline(self) -> str:
         # `tokenize` finds no cookie in a file of which it takes all for the first line.
@@ -60,13 +65,14 @@ class Project:
     Attributes:
         modules: by name.
         data: other files, by path.
-        broken: what it was before it was broken.
+        past: what it was before each of the last edits.
     """
 
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
         self.statements = Statements(self.rng)
         self.modules: dict[str, Module] = {}
+        self.past: list[Snapshot] = []
         self.data = {
             "data/a.txt": b"a", "data/b.json": b'{"b": 1}', "data/sub/c.txt": b"c",
             "plugs/__init__.py": b"", "plugs/p1.py": b"import registry\nregistry.note('plug', 1)\n",
@@ -121,7 +127,7 @@ class Project:
         made = self.statements
         before = list(self.modules)
         before = before[: before.index(module.name)] if module.name in before else before
-        made.others = before
+        made.name, made.others, made.every = module.name, before, list(self.modules) or [module.name]
         made.late = module.name == "late"
         made.is_package, made.parent = module.is_package, module.name.rpartition(".")[0]
         return made.one()
@@ -142,14 +148,15 @@ class Project:
         if self.rng.random() < 0.15:
             names = [self.edit() for _ in range(self.rng.randint(2, 3))]
             return " + ".join(names)
+        self.past = [*self.past[-9:], self.snapshot()]
         edit = self.rng.choice(EDITS)
         return f"{edit.__name__.strip('_')} {edit(self)}"
 
-    def snapshot(self) -> tuple[dict[str, Module], dict[str, bytes]]:
+    def snapshot(self) -> Snapshot:
         """What `restore` takes."""
         return copy.deepcopy(self.modules), dict(self.data)
 
-    def restore(self, snapshot: tuple[dict[str, Module], dict[str, bytes]]) -> None:
+    def restore(self, snapshot: Snapshot) -> None:
         """Be as it was."""
         self.modules, self.data = copy.deepcopy(snapshot[0]), dict(snapshot[1])
 
@@ -158,6 +165,9 @@ class Project:
         main = self.modules["main"]
         return self.rng.choice([*self.modules.values(), main, main])
 
+
+Snapshot = tuple[dict[str, Module], dict[str, bytes]]
+"""The modules and the other files, copied."""
 
 DUMP = Path(__file__).with_name("state_dump.py")
 
@@ -334,9 +344,10 @@ def _package(p: Project) -> str:
 def _rename(p: Project) -> str:
     module = p.some()
     last = module.name.rpartition(".")[2]
-    if not last.startswith("m") or last == "main":
+    kind = last.rstrip("0123456789")
+    if kind not in ("m", "pkg"):
         return "nothing"
-    new = f"m{p.statements.fresh() + 100}"
+    new = f"{kind}{p.statements.fresh() + 100}"
     old_name, new_name = module.name, module.name[: -len(last)] + new
     renamed: dict[str, Module] = {}
     for name, each in p.modules.items():
@@ -351,9 +362,52 @@ def _same(p: Project) -> str:
     return "nothing"
 
 
+def _undo(p: Project) -> str:
+    """As version control does: many files at once are what they were."""
+    p.restore(p.rng.choice(p.past))
+    return "some edits"
+
+
+def _move(p: Project) -> str:
+    """A statement from one module to another."""
+    module, other = p.some(), p.some()
+    place = p._place(module)
+    if (
+        place < len(module.body)
+        and other.name != "late"
+        and not re.search(r"lazily|from \.", module.body[place])
+    ):
+        other.body.insert(p._place(other), module.body.pop(place))
+    return f"{module.path} -> {other.path}"
+
+
+def _beside(p: Project) -> str:
+    """In a folder or an archive that may be on the path, or is part of a package without a text."""
+    name = p.rng.choice((*OPTIONAL, *SHADOWING, "m1")).replace(".", "/") + ".py"
+    path = p.rng.choice((f"lib/{name}", f"lib/{name}", "lib.zip"))
+    if p.data.pop(path, None) is None:
+        text = f"import registry\nVALUE = {p.rng.randrange(10)}\nregistry.note(__name__, 'lib')\n"
+        p.data[path] = _archive(name, text) if path == "lib.zip" else text.encode()
+    return path
+
+
+def _archive(name: str, text: str) -> bytes:
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as file:
+        file.writestr(zipfile.ZipInfo(name), text)
+    return data.getvalue()
+
+
+def _link(p: Project) -> str:
+    """A link that leads elsewhere, or is no link any more."""
+    p.data["data/link"] = p.rng.choice((b"-> a.txt", b"-> b.json", b"-> sub", b"-> gone", b"a link no more"))
+    return "data/link"
+
+
 EDITS: list[Callable[[Project], str]] = [
     *[_insert, _append, _replace, _delete, _change_a_number] * 3, *[_edit_a_function, _comment, _data] * 2,
     _swap, _comment_behind, _join_else, _head, _form, _optional, _plug, _shadow, _package, _rename, _same,
+    _undo, _move, _beside, _link,
 ]  # fmt: skip
 
 BREAKS = (
@@ -366,8 +420,11 @@ BREAKS = (
 
 
 def break_something(p: Project) -> str:
-    """Have some module fail."""
+    """Have some module fail, most often."""
     module, how = p.some(), p.rng.choice(BREAKS)
+    if p.rng.random() < 0.2:
+        module.cut = p.rng.choice((0.0, p.rng.random()))
+        return f"cut {module.path}"
     module.body.insert(p._place(module), how)
     return f"break {module.path} by {how!r}"
 
@@ -385,14 +442,30 @@ def write(folder: Path, before: dict[str, bytes], after: dict[str, bytes], rng: 
         _make_room(place, folder)
         _save(place, after[path], rng)
     if rng.random() < 0.15:
-        path = rng.choice(list(after))
+        path = rng.choice([path for path in after if path != "data/link"])
         os.utime(folder / path) if rng.random() < 0.5 else _save(folder / path, after[path], rng)
 
 
 def _save(place: Path, data: bytes, rng: random.Random) -> None:
-    manner = rng.randrange(4)
+    if place.name == "link":
+        place.unlink(missing_ok=True)
+        if data.startswith(b"-> "):
+            place.symlink_to(data[3:].decode())
+            return
+    manner, beside = rng.randrange(7), place.with_name(place.name + "~")
+    if manner == 4 and place.exists():
+        place.unlink()
+    if manner == 5 and place.exists():
+        place.rename(beside)
+        place.write_bytes(data)
+        beside.unlink()
+        return
+    if manner == 6:
+        with place.open("wb", buffering=0) as file:
+            file.write(data[: len(data) // 2])
+            file.write(data[len(data) // 2 :])
+        return
     if manner == 0:
-        beside = place.with_name(place.name + "~")
         beside.write_bytes(data)
         beside.rename(place)
         return

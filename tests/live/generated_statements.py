@@ -9,9 +9,13 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
+from tests.live.generated_oddities import ODD_WHEN_LATE, ODDITIES
+
 Make = Callable[["Statements"], str]
 
 REGISTRY = '''"""What the other modules register with, and what they have done, in order."""
+import functools
+import itertools
 import os
 import warnings
 
@@ -19,6 +23,7 @@ JOURNAL = []
 NAMED = {}
 PIDS = []
 WARNED = []
+COUNT = itertools.count()
 
 
 def note(*what):
@@ -46,6 +51,15 @@ class Plugin:
         super().__init_subclass__()
         cls.kinds.append((cls, sorted(named.items())))
         note("plugin", cls.__module__, cls.__qualname__, cls.__subclasses__())
+
+
+class Loose:
+    pass
+
+
+@functools.singledispatch
+def handle(each):
+    return type(each).__name__
 
 
 def warned(message, category, filename, lineno, file=None, line=None):
@@ -98,7 +112,9 @@ class Statements:
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
         self._number = 0
+        self.name = ""
         self.others: list[str] = []
+        self.every: list[str] = []
         self.is_package = self.late = False
         self.parent = ""
 
@@ -206,7 +222,7 @@ def _lists(s: Statements) -> str:
         ("sorted(os.listdir({0!r}))", "sorted(glob.glob({0!r} + '/*.txt'))", "len([n for n in os.listdir({0!r}) if n[0] != '_'])",
          "sorted(map(str, pathlib.Path({0!r}).iterdir()))", "sorted(map(str, pathlib.Path({0!r}).rglob('*')))",
          "sorted(e.name for e in os.scandir({0!r}) if e.is_file())",
-         "sorted(sorted(x[2]) for x in os.walk({0!r}))")
+         "sorted(sorted(x[2]) for x in os.walk({0!r}))", "os.chdir({0!r}), sorted(os.listdir('.')), os.chdir(HERE)")
     )  # fmt: skip
     return f"try:\n    l{n} = {how.format(path)}\nexcept OSError:\n    l{n} = None"
 
@@ -336,7 +352,7 @@ def _odd(s: Statements) -> str:
          f"try:\n    z{n} = inspect.getsource(state_of)\nexcept (OSError, NameError):\n    z{n} = None",
          "__doc__ = 'another'", f"z{n} = collections.namedtuple('z{n}', 'a b')", f"z{n} = enum.Enum('z{n}', 'A B')",
          f"class z{n}(typing.NamedTuple):\n    a: int = {n}", f"z{n} = typing.TypeVar('z{n}')",
-         f"if typing.TYPE_CHECKING:\n    import nowhere{n}", f"os.chdir('data'); z{n} = sorted(os.listdir('.')); os.chdir(HERE)",
+         f"if typing.TYPE_CHECKING:\n    import nowhere{n}",
          f"z{n} = threading.current_thread() is threading.main_thread()", f"import os.path as z{n}, json.decoder as y{n}",
          f"z{n} = isinstance(registry.Plugin.kinds, list) and registry.Plugin.kinds[-1:]", f"__all__ = ['NAME', 'v{n}']; v{n} = 1", f"z{n}: int; z{n} = 1",
          f"z{n} = '\\N{{BULLET}} ü'", f"if 1: z{n} = 1", f"class z{n}: pass", f"def z{n}(): pass", f"z{n} = ();",
@@ -362,15 +378,15 @@ KINDS: list[Make] = [
     *[_plain, _noted, _function, _class, _imports, _odd, _odd, _compound] * 3,
     *[_annotated, _decorated, _reads, _lists, _asks, _optional, _warns, _blank] * 2,
     _annotated_inside, _tabbed, _boom, _dataclass, _enum, _asks_for_a_module, _plugins, _frames, _depth,
-    _reads_source, _again, _stands_in_the_way,
+    _reads_source, _again, _stands_in_the_way, *ODDITIES,
 ]  # fmt: skip
 
-NOT_LATE = (_lists, _asks, _plugins, _asks_for_a_module, _frames, _depth, _again)
+NOT_LATE = (_lists, _asks, _plugins, _asks_for_a_module, _frames, _depth, _again, *ODD_WHEN_LATE)
 """In a module that is imported by a request its questions go unnoticed, and who calls is another."""
 
 NEEDED = (
-    "import abc, atexit, collections, contextlib, contextvars, dataclasses, enum, functools, glob, importlib, importlib.util",
-    "import inspect, itertools, json, linecache, logging, os, pathlib, pkgutil, random, runpy, sys, threading, time\nimport traceback, typing, warnings, zlib",
+    "import abc, ast, asyncio, atexit, builtins, collections, contextlib, contextvars, copyreg, dataclasses, decimal, enum, functools, gc, glob, importlib, importlib.resources, importlib.util",
+    "import inspect, itertools, json, linecache, logging, mimetypes, os, pathlib, pkgutil, random, re, runpy, signal, socket, sys, threading, time\nimport tokenize, traceback, types, typing, warnings, weakref, zlib",
     "import registry\nfrom registry import named, note, register",
     "HERE = os.path.join(os.path.dirname(registry.__file__), '')",
 )

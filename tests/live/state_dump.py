@@ -9,20 +9,27 @@ from __future__ import annotations
 
 import collections
 import contextvars
+import copyreg
 import dataclasses
+import decimal
 import enum
 import functools
+import gc
 import inspect
 import itertools
 import linecache
 import logging
+import mimetypes
 import os
 import random
 import re
+import signal
+import socket
 import sys
 import traceback
 import types
 import warnings
+import weakref
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -59,6 +66,7 @@ class Dump:
 
     def all(self) -> dict[str, Any]:
         """The state, as JSON can hold it."""
+        gc.collect()  # when it happens by itself is nobody's promise
         modules = {name: self.module(module) for name, module in self.modules.items()}
         objects = {}
         for number, each in enumerate(self.met):  # it grows meanwhile
@@ -78,6 +86,7 @@ class Dump:
         same = spec.loader is names.get("__loader__")
         return {
             "names": [[k, self.ref(v)] for k, v in module.__dict__.items() if k not in OMITTED],
+            "kind": [cls.__name__ for cls in type(module).__mro__],
             "spec": [spec.name, spec.origin, type(spec.loader).__name__, same, cached, spec.has_location,
                      spec.submodule_search_locations and list(spec.submodule_search_locations),
                      getattr(spec, "_initializing", False), os.path.basename(names.get("__cached__") or "")],
@@ -139,6 +148,17 @@ class Dump:
             case BaseException():
                 lines = [(f.filename, f.lineno, f.name) for f in traceback.extract_tb(each.__traceback__)]
                 return [kind, self.refs(each.args), [line for line in lines if line[0].startswith(HERE)]]
+            case types.GeneratorType():
+                frame = each.gi_frame
+                return [
+                    kind,
+                    each.__qualname__,
+                    frame and [frame.f_lineno, *self.pairs(frame.f_locals.items())],
+                ]
+            case weakref.ref():
+                return [kind, self.ref(each())]
+            case weakref.WeakValueDictionary():
+                return [kind, self.pairs(each.items())]
             case random.Random():
                 return [kind, summed(each.getstate())]
         if hasattr(each, "cache_info"):
@@ -196,6 +216,27 @@ class Dump:
             "path": sys.path,
             "environ": environ,
             "filters": [scrubbed(each) for each in warnings.filters],
+            "once": sorted(map(str, warnings.onceregistry)),
+            "limits": [
+                sys.getrecursionlimit(),
+                sys.getswitchinterval(),
+                gc.isenabled(),
+                gc.get_threshold(),
+                socket.getdefaulttimeout(),
+                decimal.getcontext().prec,
+                len(mimetypes.types_map),
+            ],
+            "hooks": [
+                scrubbed(sys.excepthook),
+                scrubbed(signal.getsignal(signal.SIGUSR1)),
+                scrubbed(sys.path_hooks),
+            ],
+            "finders": [
+                each.__module__ for each in sys.meta_path if self.is_users(getattr(each, "__module__", ""))
+            ],
+            "pickled": sorted(
+                each.__qualname__ for each in copyreg.dispatch_table if self.is_users(each.__module__)
+            ),
             "handlers": scrubbed(root.handlers),
             "level": root.level,
             "folder": os.getcwd(),

@@ -11,7 +11,8 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -191,7 +192,11 @@ async def app(scope, receive, send):
 """
 
 
-def same_after(folder: Path, files: dict[str, str], *edits: dict[str, str]) -> list[list[str]]:
+Edit = dict[str, str] | Callable[[], object]
+"""Files to be written, or what is to be called."""
+
+
+def same_after(folder: Path, files: dict[str, str], *edits: Edit) -> list[list[str]]:
     """Serve files that say things to `log`, edit them, and compare each time. Returns what was changed."""
     write_all(folder, {"log.py": "SAID = []\nsay = SAID.append\n", **files})
     restarts = []
@@ -200,7 +205,10 @@ def same_after(folder: Path, files: dict[str, str], *edits: dict[str, str]) -> l
         assert server.get("/").text == cold.state()
         for edit in edits:
             server.forget()
-            write_all(folder, edit)
+            if callable(edit):
+                edit()
+            else:
+                write_all(folder, edit)
             assert server.get("/").text == cold.state(), server.log
             restarts.append([event["kind"] for event in server.events("restart")])
     return restarts
@@ -222,13 +230,16 @@ SLOW = "import time; time.sleep(0.06)\n"
         "importlib.reload(one)",
         "del sys.modules['one']; import one as other",
         "runpy.run_module('one')",
-        "s = importlib.util.find_spec('one'); s.loader.exec_module(importlib.util.module_from_spec(s))",
+        "spec = find_spec('one'); spec.loader.exec_module(module_from_spec(spec))",
     ],
 )
 def test_module_that_is_executed_again_does_not_go_on_within(again: str, tmp_path: Path) -> None:
     """The first time it has done already what was edited."""
     one = f"import log\nlog.say('one')\n{SLOW}log.say('old')\n"
-    main = f"import importlib.util, log, one, runpy, sys\n{again}\nlog.say('main')\n{APP}"
+    main = (
+        "import importlib, log, one, runpy, sys\nfrom importlib.util import find_spec, module_from_spec\n"
+        f"{again}\nlog.say('main')\n{APP}"
+    )
     edits = ({"one.py": one.replace("old", text)} for text in ("new", "newer", "old"))
     same_after(tmp_path, {"main.py": main, "one.py": one}, *edits)
 
@@ -242,6 +253,92 @@ def test_module_within_which_it_was_gone_on_is_known_to_earlier_checkpoints(tmp_
         tmp_path, files, {"two.py": two.replace("end", "END")}, {"main.py": files["main.py"] + "1\n"},
         {"two.py": two}, {"one.py": one.replace("old", "new")}, {"one.py": one},
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        "open(__file__).read()",
+        "tokenize.open(__file__).read()",
+        "linecache.getlines(__file__)",
+        "inspect.getsource(sys.modules[__name__])",
+        "__loader__.get_source(__name__)",
+        "__loader__.get_data(__file__)",
+        "pkgutil.get_data(__name__, 'main.py')",
+        "os.path.getsize(__file__)",
+    ],
+)
+def test_module_that_has_looked_at_its_own_text_does_not_go_on_within(way: str, tmp_path: Path) -> None:
+    """It has seen what stands behind, too."""
+    main = f"""
+import inspect, linecache, log, os, pkgutil, sys, tokenize
+log.say({way})
+{SLOW}log.say('a')
+{APP}"""
+    edits = ({"main.py": main.replace("'a'", text)} for text in ("'ab'", "'abc'", "'abcd'"))
+    same_after(tmp_path, {"main.py": main}, *edits)
+
+
+def test_archive_that_comes_and_goes_counts(tmp_path: Path) -> None:
+    main = f"""
+import log, sys
+sys.path.append('lib.zip')
+try:
+    import one
+except ImportError as error:
+    log.say(str(error))
+else:
+    log.say(one.VALUE)
+{SLOW}log.say('a')
+{APP}"""
+
+    def pack(value: int) -> None:
+        with zipfile.ZipFile(tmp_path / "lib.zip", "w") as file:
+            file.writestr("one.py", f"VALUE = {value}\n")
+
+    archive = tmp_path / "lib.zip"
+    same_after(tmp_path, {"main.py": main}, lambda: pack(1), lambda: pack(2), archive.unlink, lambda: pack(3))
+
+
+def test_links_that_lead_elsewhere_count(tmp_path: Path) -> None:
+    main = f"""
+import log, os
+log.say([os.path.islink('link'), os.path.basename(os.path.realpath('link'))])
+try:
+    log.say(os.readlink('link'))
+except OSError:
+    log.say('no link')
+{SLOW}log.say('a')
+{APP}"""
+    link = tmp_path / "link"
+    for name in ("one", "two"):
+        (tmp_path / name).write_text("the same")
+    link.symlink_to("one")
+
+    def retarget(name: str) -> None:
+        (tmp_path / "new").symlink_to(name)
+        (tmp_path / "new").rename(link)
+
+    same_after(tmp_path, {"main.py": main}, lambda: retarget("two"), lambda: link.unlink())
+
+
+def test_collections_find_what_was_made_before_a_checkpoint(tmp_path: Path) -> None:
+    """It is frozen when a process is forked."""
+    main = f"""
+import gc, log, weakref
+class Base: pass
+class Made(Base): pass
+made, one = weakref.ref(Made), Base()
+del Made
+{SLOW}
+log.say(sum(type(each) is Base for each in gc.get_objects()))
+{SLOW}
+log.say([each["one"] is one for each in gc.get_referrers(one) if "one" in each])
+gc.collect()
+log.say([made(), Base.__subclasses__(), repr(gc.collect)])
+log.say('old')
+{APP}"""
+    same_after(tmp_path, {"main.py": main}, {"main.py": main.replace("old", "new")}, {"main.py": main})
 
 
 @pytest.mark.soak

@@ -1,0 +1,110 @@
+"""Finds modules as Python does, and notes where it looked.
+
+Each name that was looked for, found or not: a file that appears later may be taken instead. Stands
+directly before `PathFinder` and asks it, so modules keep the loader that they would have without us. What
+is noted goes to a `Recorder`.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from types import FunctionType, ModuleType
+from typing import TYPE_CHECKING, Any, cast
+
+from devserver.reload.answers import SUFFIXES, Entry, Kind, fingerprint_at, mode_of, name_entry
+from devserver.reload.reads import disguise
+
+if TYPE_CHECKING:
+    from devserver.reload.loader import Recorder
+
+
+class Finder:
+    """Finds what `PathFinder` finds, and notes where it looked.
+
+    Not an `importlib.abc.MetaPathFinder`, whose module costs a millisecond: the protocol is enough.
+    """
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._folders: dict[str, str] = {}
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """See `importlib.abc.MetaPathFinder.find_spec`."""
+        spec = PathFinder.find_spec(name, path, target)
+        origin = spec.origin if spec is not None and spec.has_location else None
+        self._note(name.rpartition(".")[2], sys.path if path is None else path, origin)
+        if spec is not None and origin is not None and type(spec.loader) is not SourceFileLoader:
+            self._note_other(spec, origin)
+        if spec is not None and name == "_sqlite3":
+            _run_after(spec, self._recorder.sqlite)
+        return spec
+
+    def _note(self, name: str, path: Iterable[Any], origin: str | None) -> None:
+        """Note the user's folders that were looked into, up to the one where the module was found."""
+        found = (os.path.dirname(origin), os.path.dirname(os.path.dirname(origin))) if origin else ()
+        for entry in list(path):
+            if not isinstance(entry, str):
+                continue  # `PathFinder` passes over it, too
+            folder = self._folders.get(entry)
+            if folder is None:
+                folder = self._folder(entry)
+            here = (entry or folder) in found
+            if folder and self._recorder.is_new(Kind.NAME, os.path.join(folder, name)):
+                answer = _looked_up(entry, folder, name)
+                if here and origin is not None:
+                    self._recorder.found(origin, answer)
+                else:
+                    self._recorder.record(answer)
+            if here:
+                return
+
+    def _folder(self, entry: str) -> str:
+        """The absolute form of an entry of a search path if it is a folder of the user's, else ""."""
+        try:
+            folder = os.path.abspath(entry)
+        except OSError:
+            return ""  # relative to a working directory that is gone
+        mode = mode_of(folder)
+        if not self._recorder.project.is_users(folder):
+            folder = ""
+        elif not stat.S_ISDIR(mode):
+            self._recorder.file(folder)  # an archive, or what may become one
+            folder = "" if mode else folder
+        if os.path.isabs(entry):
+            self._folders[entry] = folder
+        return folder
+
+    def _note_other(self, spec: ModuleSpec, origin: str) -> None:
+        """A module that is no source file: compiled, or in an archive."""
+        path = os.path.abspath(getattr(spec.loader, "archive", None) or origin)
+        fingerprint = fingerprint_at(path)
+        if fingerprint is not None and self._recorder.project.is_users(path):
+            self._recorder.module(path, fingerprint)
+
+
+def _looked_up(entry: str, folder: str, name: str) -> Entry:
+    """The answer for a module's name; by the names that the import system has seen, if it has."""
+    seen = getattr(sys.path_importer_cache.get(entry or folder), "_path_cache", None)
+    if not seen or name in seen:
+        return name_entry(folder, name)
+    found = [name + suffix for suffix in SUFFIXES if name + suffix in seen]
+    return Entry(Kind.NAME, os.path.join(folder, name), " ".join(found))
+
+
+def _run_after(spec: ModuleSpec, then: Callable[[], None]) -> None:
+    """Have something done as soon as a module is executed."""
+    loader = cast("Any", spec.loader)
+    execute = loader.exec_module
+
+    def exec_module(module: ModuleType) -> None:
+        execute(module)
+        del loader.exec_module
+        then()
+
+    loader.exec_module = disguise(cast("FunctionType", exec_module))
