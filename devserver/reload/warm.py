@@ -143,6 +143,10 @@ class Warm:
             if checkpoint.spawned is spawned:
                 self.chain.remove(checkpoint)
 
+    def first(self) -> Spawned | None:
+        """The process of the first checkpoint, if there is one."""
+        return next((checkpoint.spawned for checkpoint in self.chain), None)
+
     def clear(self) -> None:
         """Forget all checkpoints."""
         for checkpoint in self.chain:
