@@ -14,7 +14,7 @@ import hashlib
 import io
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from importlib.machinery import EXTENSION_SUFFIXES
@@ -242,3 +242,21 @@ ASK: dict[Kind, Callable[[str], Entry]] = {
     Kind.PATH: path_entry,
     Kind.NAME: lambda path: name_entry(*os.path.split(path)),
 }
+
+
+def places(entry: Entry) -> Iterator[str]:
+    """The paths whose hint means an entry."""
+    yield entry.path
+    if entry.kind is Kind.NAME:
+        for suffix in SUFFIXES:
+            yield entry.path + suffix
+            yield os.path.join(entry.path, "__init__" + suffix)
+
+
+def culprit(entry: Entry, now: str) -> str:
+    """What to name as changed: for a module the file that came or went."""
+    if entry.kind is not Kind.NAME:
+        return entry.path
+    names = sorted((set((entry.answer or "").split(" ")) ^ set(now.split(" "))) - {""})
+    folder, _ = os.path.split(entry.path)
+    return os.path.join(folder, names[0].rstrip("/")) if names else entry.path

@@ -31,6 +31,7 @@ from devserver.reload.answers import (
     SUFFIXES,
     Entry,
     Kind,
+    culprit,
     file_entry,
     fingerprint_at,
     identity_at,
@@ -39,6 +40,7 @@ from devserver.reload.answers import (
     list_entry,
     mode_of,
     module_place,
+    places,
     read_entry,
     tree_entry,
 )
@@ -167,7 +169,7 @@ class Timeline:
         self._doubt(entry)
         if entry.kind is Kind.PATH and entry.fingerprint is not None:
             self._examined[entry.path] = entry
-        for path in _places(entry):
+        for path in places(entry):
             self._by_path.setdefault(path, []).append(entry)
         if entry.kind is Kind.LIST:
             self._lists[entry.path] = entry
@@ -311,7 +313,7 @@ class Timeline:
             path = entry.path if self._file_differs(entry, named) else ""
         else:
             now = ASK[entry.kind](entry.path).answer
-            path = _culprit(entry, now or "") if now != entry.answer else ""
+            path = culprit(entry, now or "") if now != entry.answer else ""
         return path if path and self._rules.verdict(path).kind is not Verdict.NEVER else ""
 
     def _list_change(self, entry: Entry) -> str:
@@ -385,21 +387,3 @@ def _watched_for(entry: Entry) -> list[str]:
     # What is a folder already may become a package, or be none any more.
     is_folder = bool(entry.answer) and not (entry.answer or "").endswith(SUFFIXES)
     return [folder, entry.path] if is_folder else [folder]
-
-
-def _places(entry: Entry) -> Iterator[str]:
-    """The paths whose hint means an entry."""
-    yield entry.path
-    if entry.kind is Kind.NAME:
-        for suffix in SUFFIXES:
-            yield entry.path + suffix
-            yield os.path.join(entry.path, "__init__" + suffix)
-
-
-def _culprit(entry: Entry, now: str) -> str:
-    """What to name as changed: for a module the file that came or went."""
-    if entry.kind is not Kind.NAME:
-        return entry.path
-    names = sorted((set((entry.answer or "").split(" ")) ^ set(now.split(" "))) - {""})
-    folder, _ = os.path.split(entry.path)
-    return os.path.join(folder, names[0].rstrip("/")) if names else entry.path
