@@ -251,7 +251,7 @@ class Timeline:
         Args:
             without: files that are read again; each keeps its tick, at which it was read first.
         """
-        paths, doubted = [], other._suspects
+        paths = []
         for entry in (each for each in other if each.tick < tick):
             if entry.kind is Kind.FILE and entry.path in without:
                 self._awaited[entry.path] = entry.tick
@@ -259,8 +259,6 @@ class Timeline:
                 self._next = entry.tick
                 self._append(entry)
                 paths += _watched_for(entry)
-        # What was held against the file system once is watched since then.
-        self._suspects = [entry for entry in doubted if self._entries.get((entry.kind, entry.path)) is entry]
         self._next, self._touched = tick, set(other._touched)
         self._expected = {path for path in other._expected if (Kind.FILE, path) in self._entries}
         return paths
