@@ -19,7 +19,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from devserver import console
 from devserver.alone import run_loop
@@ -218,7 +218,7 @@ def _serve_application(
         gate.add(entry)
 
     recorder = Recorder(report, roots_of(config))
-    warm = _checkpoints(this, recorder, boot)
+    warm = _checkpoints(this, recorder, boot, sockets)
 
     def serve(application: Application) -> int:
         if warm is not None:
@@ -323,11 +323,17 @@ def _serve_until_told(this: Child, stage: Stage, application: Application, gate:
     return this.ended()
 
 
-def _checkpoints(this: Child, recorder: Recorder, boot: Message) -> Stepwise | None:
+def _checkpoints(
+    this: Child, recorder: Recorder, boot: Message, sockets: list[socket.socket]
+) -> Stepwise | None:
     if sys.platform == "linux" and boot.get("warm"):
+        from devserver.process.ending import leave
         from devserver.reload.checkpoint import Checkpoints
 
-        return Checkpoints(this, recorder, [(path, number) for path, number in boot["marks"]])
+        def turn(message: Message) -> NoReturn:
+            leave(_serve_page(this, Config.from_json(message["config"]), sockets, message))
+
+        return Checkpoints(this, recorder, [(path, number) for path, number in boot["marks"]], turn)
     return None
 
 

@@ -261,3 +261,12 @@ ASK: dict[Kind, Callable[[str], Entry]] = {
     Kind.PATH: path_entry,
     Kind.NAME: lambda path: name_entry(*os.path.split(path)),
 }
+
+
+def culprit(entry: Entry, now: str) -> str:
+    """What to name as changed: for a module the file that came or went."""
+    if entry.kind is not Kind.NAME:
+        return entry.path
+    names = sorted((set((entry.answer or "").split(" ")) ^ set(now.split(" "))) - {""})
+    folder, _ = os.path.split(entry.path)
+    return os.path.join(folder, names[0].rstrip("/")) if names else entry.path

@@ -33,6 +33,7 @@ class Checkpoint:
         seconds: of loading, that it stands after.
         unfinished: the modules that it had begun to execute, the innermost last: for each its path, and
             the line of the statement that is executed next, or being executed.
+        marked: the module for whose edit it was left; "" for none.
         likely: how many of the latest edits were made directly behind it; many more for a place from which
             everything goes on that comes later, since there is no other behind it.
     """
@@ -41,6 +42,7 @@ class Checkpoint:
     tick: int
     seconds: float
     unfinished: dict[str, int]
+    marked: str = ""
     likely: int = 0
 
 

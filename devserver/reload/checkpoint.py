@@ -16,6 +16,8 @@ What a waiting half and a copy say, on the channel of the half that was forked:
                  and the new half's pid and channel
     barrier     none can be made, since a statement: why, which, and the tick before it
     resumed     the copy's pid;  unfit: what was executed has changed
+    page        the pid of a copy that shows why nothing is served; of the first checkpoint, which
+                holds nothing of the user's
 
 It is told `resume`, with the statements before which checkpoints are wanted.
 
@@ -37,9 +39,9 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
-from devserver.process.control import Channel, Closed
+from devserver.process.control import Channel, Closed, Message
 from devserver.process.ending import fileno, flush
 from devserver.process.forks import fork
 from devserver.reload import frozen
@@ -54,7 +56,7 @@ assert sys.platform == "linux"  # a type checker reads no further elsewhere
 PACE = 0.05
 """Seconds of loading that are worth a checkpoint, at least."""
 
-COST = 25
+COST = 40
 """So many times what the last one took, too: a fork of a large process takes tens of milliseconds, and
 pages that are written to afterwards some more. A first start is to be 5 % slower at most."""
 
@@ -76,12 +78,14 @@ class Checkpoints:
         this: Child,
         recorder: Recorder,
         marks: Iterable[Mark],
+        turn: Callable[[Message], NoReturn],
     ) -> None:
         """
         Args:
             this: whose channel is replaced in each new half.
             recorder: goes on in each new half.
             marks: statements before which a checkpoint is wanted.
+            turn: is the page's process from now on, as a message says.
         """
         from devserver.reload.barriers import Barriers  # a module that is there on Linux only
 
@@ -90,6 +94,7 @@ class Checkpoints:
         self._recorder = recorder
         self._stepping = Stepping(recorder, self.ticker)
         self._marks = set(marks)
+        self._turn = turn
         self._barriers = Barriers([this.channel.fileno()])
         self._seeds = Seeds()
         self._reread: list[tuple[str, Fingerprint, bytes]] = []
@@ -97,7 +102,7 @@ class Checkpoints:
         self._last = time.perf_counter()
         self._seconds = 0.0
         self._pace = PACE
-        self._on = False
+        self._on = self._pristine = False
         self._passed: Mark = "", 0
         self._obstacle = ""
         self._raised: tuple[Mark, tuple[str, int] | None] = self._passed, None
@@ -109,8 +114,9 @@ class Checkpoints:
         self._seeds.start()
         self.ticker.install()
         self._stepping.start()
-        self._on = True
+        self._on = self._pristine = True
         self._leave()
+        self._pristine = False
 
     def stop(self) -> None:
         """Make one last checkpoint, if it is worth it, and no more."""
@@ -252,6 +258,20 @@ class Checkpoints:
                     return
                 if copied is None:
                     self._this.say("unfit")
+            elif message["do"] == "page":
+                copied = self._fork("page") if self._pristine else None
+                if copied:
+                    self._show(message)
+                if copied is None:
+                    self._this.say("unfit")
+
+    def _show(self, message: Message) -> NoReturn:
+        """Put everything back, and show why nothing is served."""
+        self._on = False
+        self.stop()
+        self._recorder.stop()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
+        self._turn(message)
 
     def _renew(self, marks: list[Mark]) -> bool:
         """Whether what was executed stands in the newest texts; if so go on with these."""

@@ -19,7 +19,7 @@ from devserver.config import Config
 from devserver.process import Kin
 from devserver.process.control import Closed, Message, QueueingChannel
 from devserver.process.reactor import Reactor
-from devserver.reload.launcher import APP, Launcher, Spawned
+from devserver.reload.launcher import APP, PAGE, Launcher, Spawned
 from devserver.reload.prompt import debugged
 from devserver.reload.transit import Transit
 
@@ -110,20 +110,37 @@ class Children:
 
         Waits for the answer: the process does nothing but wait for this question.
         """
-        waiting.tell({"do": "resume", **message})
+        copy = self._copy(waiting, {"do": "resume", **message})
+        if copy is None:
+            return False
+        self._prepare_at, self.current = None, copy
+        copy.generation, copy.began, copy.resumed = generation, time.monotonic(), True
+        return True
+
+    def put_up(self, waiting: Spawned | None, generation: int, failure: Message) -> None:
+        """Start the page: a copy of a child that waits and holds no user code, or a process of its own."""
+        more = {"failure": failure}
+        message = {"do": "page", "config": self.config.to_json(), **more}
+        copy = self._copy(waiting, message) if waiting is not None and self._launcher.is_clean else None
+        if copy is None:
+            self.launch(PAGE, generation, more)
+        else:
+            self.page = copy
+            copy.role, copy.generation, copy.began = PAGE, generation, time.monotonic()
+
+    def _copy(self, waiting: Spawned, message: Message) -> Spawned | None:
+        """Have a child that waits make a copy of itself. None: it cannot."""
+        waiting.tell(message)
         if not select.select([waiting.child.channel], [], [], ASKED)[0]:
             waiting.child.kill()
-            return False
+            return None
         try:
             for said, fds in waiting.child.channel.receive():
-                if said["say"] == "resumed":
-                    self._prepare_at = None
-                    self.current = copy = self._adopt(waiting, said["pid"], fds[0])
-                    copy.generation, copy.began, copy.resumed = generation, time.monotonic(), True
-                    return True
+                if said["say"] in ("resumed", "page"):
+                    return self._adopt(waiting, said["pid"], fds[0])
         except Closed:
             pass  # its exit is reported by its own descriptor
-        return False
+        return None
 
     def _adopt(self, maker: Spawned, pid: int, fd: int) -> Spawned:
         if sys.platform == "linux":

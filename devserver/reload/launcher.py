@@ -119,6 +119,7 @@ class Launcher:
 
     Attributes:
         spare: the one that waits for its role, if there is one.
+        is_clean: a child runs none of the user's code before it is told its role.
     """
 
     def __init__(self, argv: list[str], page_argv: list[str], *, spare: bool) -> None:
@@ -131,7 +132,7 @@ class Launcher:
         """
         self._argv = argv
         self._page_argv = page_argv
-        self._wants_spare = spare
+        self.is_clean = spare
         self.spare: Spawned | None = None
         self._packages: object = None
 
@@ -153,7 +154,7 @@ class Launcher:
 
     def prepare(self) -> None:
         """Have a spare ready, unless there is one."""
-        if self._wants_spare and self.spare is None:
+        if self.is_clean and self.spare is None:
             self._packages = _installed()
             self.spare = self._start(self._argv)
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 
 from devserver.process.control import Message
 from devserver.reload.children import Children
-from devserver.reload.launcher import PAGE
+from devserver.reload.launcher import Spawned
 from devserver.reload.machine import Attempts
 from devserver.reload.report import slow
 
@@ -23,8 +24,10 @@ AGAIN = (3, 10.0)
 class Page:
     """See the module."""
 
-    def __init__(self, children: Children) -> None:
+    def __init__(self, children: Children, waiting: Callable[[], Spawned | None]) -> None:
+        """Args: waiting: gives the process of the first checkpoint, if there is one."""
         self._children = children
+        self._waiting = waiting
         self._says: Message = {}
         self._attempts = Attempts(*AGAIN)
 
@@ -54,6 +57,6 @@ class Page:
     def _put_up(self, generation: int, says: Message) -> None:
         self._says = says
         if self._children.page is None:
-            self._children.launch(PAGE, generation, {"failure": says})
+            self._children.put_up(self._waiting(), generation, says)
         else:
             self._children.page.tell({"do": "show", "failure": says})

@@ -91,7 +91,7 @@ class Supervisor:
         self._failure: Message = {}
         self._heal = Attempts(*HEAL)
         self._retry = Attempts(*RETRY)
-        self._page = Page(self._children)
+        self._page = Page(self._children, self._warm.first)
         self._finished = False
         self._actions: dict[Action, Callable[[], object]] = {
             Action.SPAWN: self._spawn,

@@ -30,6 +30,7 @@ from devserver.reload.answers import (
     OWN,
     Entry,
     Kind,
+    culprit,
     file_entry,
     fingerprint_at,
     identity_at,
@@ -250,7 +251,7 @@ class Timeline:
         Args:
             without: files that are read again; each keeps its tick, at which it was read first.
         """
-        paths, doubted = [], other._suspects
+        paths = []
         for entry in (each for each in other if each.tick < tick):
             if entry.kind is Kind.FILE and entry.path in without:
                 self._awaited[entry.path] = entry.tick
@@ -258,8 +259,6 @@ class Timeline:
                 self._next = entry.tick
                 self._append(entry)
                 paths += watched_for(entry)
-        # What was held against the file system once is watched since then.
-        self._suspects = [entry for entry in doubted if self._entries.get((entry.kind, entry.path)) is entry]
         self._next, self._touched = tick, set(other._touched)
         self._expected = {path for path in other._expected if (Kind.FILE, path) in self._entries}
         return paths
@@ -312,7 +311,7 @@ class Timeline:
             path = entry.path if self._file_differs(entry, named) else ""
         else:
             now = ASK[entry.kind](entry.path).answer
-            path = _culprit(entry, now or "") if now != entry.answer else ""
+            path = culprit(entry, now or "") if now != entry.answer else ""
         return path if path and self._rules.verdict(path).kind is not Verdict.NEVER else ""
 
     def _list_change(self, entry: Entry) -> str:
@@ -376,12 +375,3 @@ def _lists_otherwise(listing: Entry, path: str) -> bool:
     if passing(name[1:]):
         return False
     return (answer.endswith(name) or name + "/" in answer) != is_there(path)
-
-
-def _culprit(entry: Entry, now: str) -> str:
-    """What to name as changed: for a module the file that came or went."""
-    if entry.kind is not Kind.NAME:
-        return entry.path
-    names = sorted((set((entry.answer or "").split(" ")) ^ set(now.split(" "))) - {""})
-    folder, _ = os.path.split(entry.path)
-    return os.path.join(folder, names[0].rstrip("/")) if names else entry.path

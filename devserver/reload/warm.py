@@ -90,6 +90,7 @@ class Warm:
             return None
         outdated = self._watched.timeline.outdated(changed)
         self._edited = [*self._edited, *((path, -1) for path in changed if path.endswith(".py"))][-MARKS:]
+        self._expect()
         marks = self._marks()
         for checkpoint in self.chain.candidates(outdated):
             # It does not know digests, so that a file that was only touched would be a change to it.
@@ -132,10 +133,18 @@ class Warm:
         # What will be read behind the newest is not known yet, so one of the others is forgotten for it.
         while len(self.chain) >= max(2, most) and (least := self.chain.dispensable(tick)) is not None:
             self._forget(least)
-        likely = [path for path, _ in self._edited].count(said["marked"])
+        checkpoint = Checkpoint(spawned, tick, said["seconds"], dict(said["stack"]), said["marked"])
         if any((path, number) in self._barred for path, number in said["at"]):
-            likely = BARRED
-        self.chain.add(Checkpoint(spawned, tick, said["seconds"], dict(said["stack"]), likely))
+            checkpoint.likely = BARRED
+        self.chain.add(checkpoint)
+        self._expect()
+
+    def _expect(self) -> None:
+        """Note where the next edit is likely: where the latest were."""
+        edited = [path for path, _ in self._edited]
+        for checkpoint in self.chain:
+            if checkpoint.likely != BARRED:
+                checkpoint.likely = edited.count(checkpoint.marked)
 
     def barrier(self, mark: Mark) -> None:
         """A child can make no checkpoint where it wanted to; at this mark it could, last."""
@@ -146,6 +155,10 @@ class Warm:
         for checkpoint in self.chain:
             if checkpoint.spawned is spawned:
                 self.chain.remove(checkpoint)
+
+    def first(self) -> Spawned | None:
+        """The process of the first checkpoint, if there is one."""
+        return next((checkpoint.spawned for checkpoint in self.chain), None)
 
     def clear(self) -> None:
         """Forget all checkpoints."""

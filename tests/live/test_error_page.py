@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -206,3 +207,18 @@ def test_failure_after_the_response_has_begun_cuts_the_connection(tmp_path: Path
         assert b"RuntimeError" not in data
         assert server.stop() == 0
         assert "out of cheese" in server.log
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there are no warm restarts")
+def test_the_page_of_a_warm_server_waits_for_no_interpreter(tmp_path: Path) -> None:
+    """It is a copy of the process that waits before all user code."""
+    path = PROJECTS["asgi"].make(tmp_path)
+    with DevServer("app:app", "--reload", cwd=tmp_path) as server:
+        server.serving()
+        path.write_text("TEXT = (")
+        server.failed()
+        assert "SyntaxError" in server.get("/").text
+        lines = [Path(f"/proc/{pid}/cmdline").read_text() for pid in server.processes()]
+        assert not any("devserver.__main__ import main" in line for line in lines)
+        path.write_text(answer("mended"))
+        assert server.answered().text == "mended"
