@@ -18,6 +18,7 @@ IDEs and tests wait for these lines instead of asking ports or sleeping. Each ha
                                      before any
                obstacle              if it is cold: what stood in the way of a warm one, or ""
     barrier    path, line, reason    behind this statement no checkpoint could be made
+    strayed    generation, reason    a warm start led nowhere; a cold one begins
     checkpoints  count, memory       after a start: how many wait, and their bytes (PSS)
     failed     generation, phase, error, traceback
                                      it failed in "load", "lifespan" or "serve", in what is done

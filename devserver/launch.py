@@ -214,7 +214,7 @@ def _serve_application(
     gate = Gate(config)
 
     def report(entry: Entry) -> None:
-        this.say("read", entries=[entry.to_json()])
+        this.say("read", entries=[entry.to_json()], place=warm and warm.place())
         gate.add(entry)
 
     recorder = Recorder(report, roots_of(config))

@@ -130,6 +130,14 @@ class Checkpoints:
         self._stepping.stop()
         self.ticker.uninstall()
 
+    def place(self) -> Mark | None:
+        """The statement that is being executed; None if it is none of those that are followed."""
+        return (
+            (self.ticker.stack[-1].path, self.ticker.stack[-1].index)
+            if self._on and self.ticker.stack
+            else None
+        )
+
     def _at(self, execution: Execution) -> None:
         if not self._on:
             return

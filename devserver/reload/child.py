@@ -88,7 +88,6 @@ class Service(Protocol):
 
     def stop(self, grace: float, code: int) -> None:
         """Drain for at most `grace` seconds; any thread."""
-        ...
 
 
 class Adopter(Protocol):
@@ -96,7 +95,6 @@ class Adopter(Protocol):
 
     def adopt(self, connection: socket.socket, data: bytes) -> bool:
         """Serve a connection; False if it is too late."""
-        ...
 
 
 class Stepwise(Protocol):
@@ -104,11 +102,12 @@ class Stepwise(Protocol):
 
     def start(self) -> None:
         """Nothing of the user's has been executed yet."""
-        ...
 
     def stop(self) -> None:
         """Everything has been."""
-        ...
+
+    def place(self) -> tuple[str, int] | None:
+        """The statement that is being executed: a module's path and a number; None if it is not known."""
 
 
 class Child:

@@ -31,7 +31,7 @@ class Report:
         self._events = events
         self._shown = self._barred = ""
         self._resumed = False
-        self._how = self._announced = ""
+        self._how = ""
         self._fields: Message = {}
         self._cold: float | None = None  # seconds that the last load took that was one from nothing
         self._startup: float | None = None  # and the startup after it
@@ -71,17 +71,13 @@ class Report:
         if generation == 1:
             self._events.emit("starting", target=target)
         else:
-            self._emit_restart(generation)
+            self._events.emit("restart", **self._fields, reason=self.reason, generation=generation)
+            logger.debug("%s: restarting", self._told)
 
-    def respawned(self, generation: int) -> None:
-        """It is another try; one of another kind is news."""
-        if generation > 1 and self._fields["kind"] != self._announced:
-            self._emit_restart(generation)
-
-    def _emit_restart(self, generation: int) -> None:
-        self._announced = self._fields["kind"]
-        self._events.emit("restart", **self._fields, reason=self.reason, generation=generation)
-        logger.debug("%s: restarting", self._told)
+    def strayed(self, generation: int, how: str) -> None:
+        """A load, or a startup, that went on from a checkpoint leads nowhere."""
+        self._events.emit("strayed", generation=generation, reason=how)
+        logger.warning("the warm start %s: starting cold", how)
 
     def starts(self) -> None:
         """What is loaded begins its startup."""

@@ -12,7 +12,6 @@ import logging
 import socket
 import time
 from collections.abc import Callable
-from typing import Any
 
 from devserver.config import Config
 from devserver.errors import DevserverError
@@ -95,7 +94,7 @@ class Supervisor:
         self._finished = False
         self._actions: dict[Action, Callable[[], object]] = {
             Action.SPAWN: self._spawn,
-            Action.RESPAWN: self._respawn,
+            Action.RESPAWN: lambda: self._begin(self._config),
             Action.SERVE: self._serve,
             Action.RETIRE: self._retire,
             Action.RETIRE_PAGE: self._children.retire_page,
@@ -228,7 +227,7 @@ class Supervisor:
         elif spawned is not current:
             pass  # what it says comes too late
         elif what == "read":
-            self._note_reads(spawned, message["entries"])
+            self._note_reads(spawned, message)
         elif what == "barrier":
             self._warm.barrier(message["mark"])
             self._report.barrier(message["reason"], message["statement"])
@@ -258,10 +257,11 @@ class Supervisor:
             self._report.because("a request came while the start had failed")
             self._raise(Event.ASKED)
 
-    def _note_reads(self, spawned: Spawned, entries: list[list[Any]]) -> None:
-        for data in entries:
+    def _note_reads(self, spawned: Spawned, message: Message) -> None:
+        for data in message["entries"]:
             entry = Entry.from_json(data)
             self._watched.add(entry)
+            self._warm.read(entry.path, message.get("place"))
             spawned.at = entry.path
         # Answers given before the paths were watched may be outdated by now.
         self._look()
@@ -304,7 +304,7 @@ class Supervisor:
 
     def _stray(self, how: str) -> Event:
         """A child that goes on from a checkpoint does not get there."""
-        logger.warning("the warm start %s: starting cold", how)
+        self._report.strayed(self._generation, how)
         self._warm.go_cold("the last start strayed")
         return Event.STRAYED
 
@@ -329,10 +329,6 @@ class Supervisor:
         self._generation += 1
         self._begin(before)
         self._report.spawned(self._generation, str(self._config.app.target))
-
-    def _respawn(self) -> None:
-        self._begin(self._config)
-        self._report.respawned(self._generation)
 
     def _begin(self, before: Config) -> None:  # before: the options of the last load
         """Have a child load, from a checkpoint or from nothing."""

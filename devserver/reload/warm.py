@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
+from typing import Any
 
 from devserver.config import Bind, Config
 from devserver.process.control import Message
@@ -54,6 +55,7 @@ class Warm:
         self._changed: list[str] = []
         self._edited: list[tuple[str, int]] = []
         self._barred: list[tuple[str, int]] = []
+        self._readers: dict[str, tuple[str, int]] = {}
         self._cold = self.obstacle = ""
 
     # what the next restart must know
@@ -61,6 +63,11 @@ class Warm:
     def changed(self, paths: Iterable[str]) -> None:
         """Files have changed that matter."""
         self._changed += (path for path in paths if path not in self._changed)
+
+    def read(self, path: str, place: Sequence[Any] | None) -> None:
+        """What is no module was read by this statement, a module's path and a number; None: by none known."""
+        if place is not None and not path.endswith(".py"):
+            self._readers[path] = (place[0], place[1])
 
     def line(self, path: str) -> int:
         """At which line a file was changed; 0 if that is not known."""
@@ -89,7 +96,8 @@ class Warm:
         if self.obstacle:
             return None
         outdated = self._watched.timeline.outdated(changed)
-        self._edited = [*self._edited, *((path, -1) for path in changed if path.endswith(".py"))][-MARKS:]
+        places = (self._readers.get(path, (path, -1)) for path in changed)
+        self._edited = [*self._edited, *(each for each in places if each[0].endswith(".py"))][-MARKS:]
         self._expect()
         marks = self._marks()
         for checkpoint in self.chain.candidates(outdated):
