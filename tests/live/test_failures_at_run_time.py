@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -87,14 +88,23 @@ def test_page_that_is_killed_comes_back(tmp_path: Path) -> None:
 
 
 def pages(server: DevServer) -> list[int]:
-    """The processes that hold a listener and no user code."""
-    found = []
-    for pid in server.processes():
-        arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        if b"-c" in arguments:
-            found.append(pid)
+    """The processes that answer a request."""
+    with server.connect() as connection:
+        connection.request("GET", "/")
+        connection.getresponse().read()
+        local = connection.sock.getsockname()[1]
+        rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        sockets = {f"socket:[{row[9]}]" for row in rows if int(row[2].rpartition(":")[2], 16) == local}
+        found = [pid for pid in server.processes() if sockets & set(descriptors(pid))]
     assert found
     return found
+
+
+def descriptors(pid: int) -> Iterator[str]:
+    """What a process has open."""
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):  # closed meanwhile
+            yield str(fd.readlink())
 
 
 def until_answered(server: DevServer) -> Answer:
