@@ -68,7 +68,7 @@ class Kind:
         statement: itself.
         sound: asked once in each generation: whether it works as it would in a fresh process.
         reason: why it is a barrier; "" if it is none.
-        needs: the package that it is about.
+        needs: the packages that it is about.
     """
 
     before: str
@@ -254,7 +254,7 @@ KINDS = {
         "F = pandas.DataFrame({'x': range(1000)})",
         "pc.sum(pa.array(F.x)).as_py() == F.x.sum() and pa.Table.from_pandas(F).num_rows == 1000",
         "",
-        needs="pyarrow",
+        needs="pandas pyarrow",
     ),
 }  # fmt: skip
 
@@ -355,7 +355,7 @@ def rows(barrier: bool) -> list[Any]:
             kind,
             id=name,
             marks=pytest.mark.skipif(
-                bool(kind.needs) and importlib.util.find_spec(kind.needs) is None,
+                any(importlib.util.find_spec(each) is None for each in kind.needs.split()),
                 reason=f"{kind.needs} is not installed",
             ),
         )

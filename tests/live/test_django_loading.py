@@ -65,4 +65,5 @@ def test_an_edit_executes_only_what_comes_after_it(number: int, tmp_path: Path) 
             assert server.restarted()["kind"] == "warm"
             done = [name for name, _ in loaded(server)[before:]]
             before += len(done)
-        assert done == ORDER[number:]
+        # A fork so soon after another that it is not worth it is left out.
+        assert done in (ORDER[number:], ORDER[number - 1 :])
