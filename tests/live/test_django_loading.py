@@ -65,6 +65,6 @@ def test_an_edit_executes_only_what_comes_after_it(number: int, tmp_path: Path) 
             assert server.restarted()["kind"] == "warm"
             done = [name for name, _ in loaded(server)[before:]]
             before += len(done)
-        # From directly before the edit at best; a fork that is not worth it, so soon after another, is left out.
+        # From directly before the edit at best. A fork so soon after another is not worth it.
         assert done == ORDER[len(ORDER) - len(done) :]
         assert len(done) <= len(ORDER[number:]) + 1
