@@ -892,5 +892,6 @@ def test_a_module_that_came_by_a_way_of_its_own_is_told_late(project: Project) -
         module.__file__ = root + "/script.py"
         serving()
         """
-    [[kind, path, *_, late]] = project.run(code)[1]
-    assert (kind, os.path.basename(path), late) == ("file", "script.py", True)
+    for name in ("script", "__main__"):
+        [[kind, path, *_, late]] = project.run(code.replace('"script"]', f'"{name}"]'))[1]
+        assert (kind, os.path.basename(path), late) == ("file", "script.py", True)

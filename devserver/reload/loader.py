@@ -268,7 +268,9 @@ class Recorder:
             new = list(sys.modules.items())[::-1]
         if new:
             self._newest = new[0][0], id(new[0][1])
-        return [module for _, module in reversed(new)]
+        # What is run as a script takes the place of what was there under that name.
+        script = [sys.modules["__main__"]] if "__main__" in sys.modules else []
+        return [*script, *(module for _, module in reversed(new))]
 
 
 def _get_code_for(recorder: Recorder, original: Callable[[Any, str], Any]) -> FunctionType:

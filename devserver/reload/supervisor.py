@@ -185,6 +185,7 @@ class Supervisor:
     def _look(self) -> None:
         """Ask whether something changed."""
         changed = self._watched.changed()
+        self._warm.changed(changed)  # whoever decides, and whether in time or not
         if changed and not self._judged(changed):
             self._changed(changed)
 
@@ -310,6 +311,8 @@ class Supervisor:
 
     def _lost(self, spawned: Spawned, event: Event, reason: str) -> None:
         """A child that had served does so no more: it is replaced, but not for ever."""
+        if (Event.CHANGED, None) in self._pending:
+            return  # it has said why, a moment ago
         if self._heal.allow(time.monotonic()):
             self._report.healing(self._failure)
             self._report.because(reason)
