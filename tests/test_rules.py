@@ -76,7 +76,7 @@ PATTERNS = [
     ("src/app.json", ["src/app.json"], ["app.json", "deep/src/app.json"]),
     ("./app.json", ["app.json"], ["deep/app.json", "/app.json"]),
     (".", ["app.json", "deep/a"], ["/home/u/other"]),
-    ("../shared", ["/home/u/shared/a"], ["shared/a", "/home/shared/a"]),
+    ("../common", ["/home/u/common/a"], ["common/a", "/home/common/a"]),
     ("../../*.json", ["/home/a.json"], ["a.json", "/home/u/a.json"]),
     ("/etc/app/*.toml", ["/etc/app/a.toml", "etc/app/a.toml"], ["/etc/a.toml"]),
     (f"{ROOT}/data", ["data/a"], ["deep/data/a"]),
@@ -222,7 +222,7 @@ def test_trees() -> None:
     assert rules(include=("*.json",)).trees() == [ROOT]
     assert rules(("src",), ("*.json",)).trees() == [ROOT, f"{ROOT}/src"]
     assert rules(include=("conf/*.ini", "!conf/x.ini")).trees() == [f"{ROOT}/conf"]
-    assert rules(include=("../shared/**/a",)).trees() == ["/home/u/shared"]
+    assert rules(include=("../common/**/a",)).trees() == ["/home/u/common"]
     assert rules(include=("/etc/app.toml",)).trees() == ["/etc/app.toml", f"{ROOT}/etc/app.toml"]
 
 
