@@ -31,7 +31,7 @@ from devserver.process.forks import fork
 assert sys.platform == "linux"  # a type checker reads no further elsewhere
 
 _HARMLESS_AT_EXIT = frozenset(
-    ("logging", "concurrent", "multiprocessing", "weakref", "asyncio", "readline", "rlcompleter")
+    ("logging", "concurrent", "multiprocessing", "weakref", "asyncio", "readline", "rlcompleter", "colorama")
 )
 """Modules, by the first part of their names, whose exit handlers may run once in each copy."""
 

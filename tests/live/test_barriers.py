@@ -123,7 +123,7 @@ KINDS = {
         "an exit handler (posix.remove)",
     ),
     "harmless exit handler": Kind(
-        "import atexit, logging", "atexit.register(logging.shutdown)", "True", ""
+        "import atexit, colorama, logging", "colorama.init(); atexit.register(logging.shutdown)", "True", ""
     ),
     "timer": Kind(
         "import signal",
