@@ -27,6 +27,7 @@ from devserver.config import Config, resolve
 from devserver.events import Events
 from devserver.process import Terminal, adopt, guard, listeners_from
 from devserver.process.control import Channel, Closed, Message
+from devserver.process.signals import Signals, wanted
 
 if TYPE_CHECKING:
     import socket
@@ -69,18 +70,24 @@ def start(config: Config, *, spare: bool = True, program: Program = target) -> i
     listeners = bind(config.bind)
     events = Events.open(config.log.events)
     try:
-        name = str(config.app.target or "the application found")
-        for line in console.banner(_urls(config, listeners), name, config.reload.enabled):
-            logger.info("%s", line)
-        events.emit("listening", url=listeners.urls[0], urls=listeners.urls, pid=os.getpid())
         if config.reload.enabled:
-            return _supervise(config, listeners.sockets, events, spare)
+            with Signals(wanted()) as signals:  # from now on they are heard, if not at once
+                _announce(config, listeners, events)
+                return _supervise(config, listeners.sockets, events, spare, signals)
         from devserver.alone import serve_alone
 
+        _announce(config, listeners, events)
         return serve_alone(config, listeners.sockets, events, program)
     finally:
         listeners.close()
         events.close()
+
+
+def _announce(config: Config, listeners: Listeners, events: Events) -> None:
+    name = str(config.app.target or "the application found")
+    for line in console.banner(_urls(config, listeners), name, config.reload.enabled):
+        logger.info("%s", line)
+    events.emit("listening", url=listeners.urls[0], urls=listeners.urls, pid=os.getpid())
 
 
 def _urls(config: Config, listeners: Listeners) -> list[str]:
@@ -127,14 +134,16 @@ def explain_paths(config: Config, paths: Iterable[str]) -> list[str]:
     return explain(config, _launcher(spare=False), paths)
 
 
-def _supervise(config: Config, sockets: list[socket.socket], events: Events, spare: bool) -> int:
+def _supervise(
+    config: Config, sockets: list[socket.socket], events: Events, spare: bool, signals: Signals
+) -> int:
     terminal = Terminal()
     with guard(lambda: terminal.restore(unless_taken=True)):
         launcher = _launcher(spare)
         launcher.begin()  # its imports take their time, and so do ours
         from devserver.reload.supervisor import Supervisor
 
-        return Supervisor(config, sockets, events, launcher, terminal).run()
+        return Supervisor(config, sockets, events, launcher, terminal).run(signals)
 
 
 def _launcher(spare: bool) -> Launcher:

@@ -854,3 +854,15 @@ def test_what_is_noticed_late_counts_as_read_before_everything(folder: Folder) -
         found = each.timeline.outdated([folder.path("main.py"), folder.path("other.py")])
         assert {os.path.basename(entry.path) for entry in found} == {"main.py", "other.py"}
         assert all(entry.tick < 0 for entry in found)
+
+
+def test_what_never_counts_is_outdated_without_a_hint(tmp_path: Path) -> None:
+    """Its change restarts nothing, but the next restart reads it."""
+    folder = Folder(tmp_path, exclude=("*.dat",))
+    for name in ("a.dat", "b.dat", ".git/HEAD"):
+        folder.write(name, "old")
+        folder.ask(Kind.FILE, name)
+    for name in ("a.dat", ".git/HEAD"):
+        folder.write(name, "new")
+        assert folder.changes(name) == []
+    assert outdated(folder) == [("a.dat", 0), (".git/HEAD", 2)]

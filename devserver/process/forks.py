@@ -2,7 +2,8 @@
 
 From Python 3.12 on `os.fork` warns when a process has threads. Who forks here has looked which threads
 these are; the user could do nothing about it. And `threading` takes all threads for ended in a copy but
-the one that forked, even those that have not been started.
+the one that forked, even those that have not been started. `multiprocessing` lets only the process that made
+a `Process` start it.
 """
 
 from __future__ import annotations
@@ -27,10 +28,19 @@ def fork() -> int:
         pid = os.fork()
         if not pid:
             _mend(threading.current_thread(), unstarted)
+            _take_over()
         return pid
     finally:
         known.update(unstarted)
         warnings.filters = filters
+
+
+def _take_over() -> None:
+    """In a copy: processes that have not been started are this one's to start."""
+    known = sys.modules.get("multiprocessing.process")
+    for process in list(vars(known).get("_dangling", ())) if known is not None else ():
+        if process._popen is None and process._parent_pid == os.getppid():
+            process._parent_pid = os.getpid()
 
 
 def _mend(current: Any, unstarted: list[Any]) -> None:

@@ -177,6 +177,9 @@ class Checkpoints:
         began = time.perf_counter()
         self._seconds += began - self._last
         self._last = began
+        if os.getpid() != self._this.pid:
+            self._on = False  # the application has forked, and this is its child: our channel is not for it
+            return
         if not self._look():
             self._tell()
             return

@@ -200,10 +200,10 @@ class Reads:
         setattr(owner, name, wrapper)
 
     def _replace_captured(self, opened: Wrapper) -> None:
-        """What others have taken: `tokenize`, and `pathlib` for its globbing (from Python 3.13 on)."""
-        tokenize = sys.modules.get("tokenize")
-        if tokenize is not None and vars(tokenize).get("_builtin_open") == opened:
-            self._replace(tokenize, "_builtin_open", opened)
+        """What others have taken: `tokenize`, `bz2`, and `pathlib` for its globbing (from Python 3.13 on)."""
+        for owner in map(sys.modules.get, ("tokenize", "bz2")):
+            if owner is not None and vars(owner).get("_builtin_open") == opened:
+                self._replace(owner, "_builtin_open", opened)
         module = sys.modules.get("glob")
         for owner in list(vars(module).values()) if module is not None else ():
             for name in ("lstat", "scandir"):

@@ -19,7 +19,7 @@ from devserver.events import Events
 from devserver.process import Terminal
 from devserver.process.control import Message
 from devserver.process.reactor import Reactor
-from devserver.process.signals import Signals, wanted
+from devserver.process.signals import Signals
 from devserver.reload.by_hand import ByHand
 from devserver.reload.children import Children
 from devserver.reload.launcher import APP, Launcher, Spawned, describe_exit
@@ -108,22 +108,21 @@ class Supervisor:
             Action.FINISH: self._finish,
         }
 
-    def run(self) -> int:
-        """Supervise until told to stop. Returns the exit code."""
-        with Signals(wanted()) as signals:
-            self._by_hand.attend(signals)
-            fd = self._watched.watcher.fileno()
-            if fd is not None:
-                self._reactor.add(fd, self._look)
-            self._spawn()
-            try:
-                while not self._finished:
-                    self._wait()
-            finally:
-                self._children.close()
-                self._watched.close()
-                self._reactor.close()
-                self._terminal.restore()
+    def run(self, signals: Signals) -> int:
+        """Supervise until told to stop, by one of these signals or otherwise. Returns the exit code."""
+        self._by_hand.attend(signals)
+        fd = self._watched.watcher.fileno()
+        if fd is not None:
+            self._reactor.add(fd, self._look)
+        self._spawn()
+        try:
+            while not self._finished:
+                self._wait()
+        finally:
+            self._children.close()
+            self._watched.close()
+            self._reactor.close()
+            self._terminal.restore()
         return 0
 
     # the one wait

@@ -72,6 +72,8 @@ class Timeline:
         self._lazy = lazy
         self._clock = clock
         self._digests: dict[str, Entry] = before._digests if before is not None else {}
+        same = before is not None and before._rules is rules
+        self._silent: dict[str, bool] = before._silent if before is not None and same else {}
         self._entries: dict[tuple[Kind, str], Entry] = {}
         self._by_path: dict[str, list[Entry]] = {}
         self._lists: dict[str, Entry] = {}
@@ -223,23 +225,32 @@ class Timeline:
 
         Args:
             hints: the paths that have changed. What the application has written itself since, or has
-                dealt with, is not among them, but a fresh process would read that, too.
+                dealt with, is not among them, nor what by the rules never counts, but a fresh process would
+                read that, too.
         """
         asked: dict[int, Entry] = {}
         for hint in (*hints, *self._own, *self._accepted):
             asked.update((entry.tick, entry) for entry in self._by_path.get(hint, ()))
             asked.update((entry.tick, entry) for entry in self._around(hint))
         asked.update((entry.tick, entry) for entry in self._examined.values())
+        asked.update((entry.tick, entry) for entry in self if self._is_silent(entry.path))
         return [entry for _, entry in sorted(asked.items()) if self._is_outdated(entry)]
+
+    def _is_silent(self, path: str) -> bool:
+        """Whether nothing at a path ever counts. Asked of everything, at each restart."""
+        known = self._silent.get(path)
+        if known is None:
+            known = self._silent[path] = self._rules.verdict(path).kind is Verdict.NEVER
+        return known
 
     def _is_outdated(self, entry: Entry) -> bool:
         if entry.answer == OWN or entry.path in self._accepted:
             return True
         if entry.path in self._examined and entry.kind is Kind.PATH:
             return fingerprint_at(entry.path) != entry.fingerprint
-        if entry.kind is Kind.LIST:
-            return list_entry(entry.path).answer != entry.answer
-        return bool(self._change(entry, named=True))
+        if entry.kind is Kind.FILE:
+            return self._file_differs(entry, named=True)
+        return entry.kind in ASK and ASK[entry.kind](entry.path).answer != entry.answer
 
     def knows(self, path: str) -> bool:
         """Whether an answer depends on what is at a path."""

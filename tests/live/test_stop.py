@@ -410,3 +410,16 @@ def test_terminal_that_goes_ends_it(terminal: tuple[int, int], folder: Path) -> 
         for pid in pids:
             gone(pid, 2)
         refused(server)
+
+
+def test_a_signal_that_comes_as_soon_as_it_listens_ends_it_cleanly(tmp_path: Path) -> None:
+    for number in range(10):
+        path = tmp_path / str(number)
+        path.mkdir()
+        project = PROJECTS["wsgi"]
+        project.make(path)
+        with DevServer(project.target, "--reload", cwd=path) as server:
+            server.listening()
+            assert server.stop() == 0
+            assert "Traceback" not in server.log
+            assert "KeyboardInterrupt" not in server.log
