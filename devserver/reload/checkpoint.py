@@ -200,6 +200,7 @@ class Checkpoints:
         elif copied is not None:
             self._wait()
             self._seeds.renew()
+            self._recorder.resumed()
         self._recorder.forked()
         for module in self._reread:
             self._recorder.again(*module)

@@ -230,6 +230,10 @@ class Recorder:
         """This process is a copy of the one that has recorded until now, and goes on with it."""
         self._pid = os.getpid()
 
+    def resumed(self) -> None:
+        """It goes on from a checkpoint: what was read before that, whoever was writing it, has been judged."""
+        self._young.clear()
+
     def again(self, path: str, fingerprint: Fingerprint, data: bytes) -> None:
         """A module goes on with a newer text."""
         self._seen.discard((Kind.FILE, path))

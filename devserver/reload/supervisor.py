@@ -26,7 +26,7 @@ from devserver.reload.launcher import APP, Launcher, Spawned, describe_exit
 from devserver.reload.machine import Action, Attempts, Event, State, step
 from devserver.reload.page import Page
 from devserver.reload.report import Report, crash
-from devserver.reload.timeline import Entry
+from devserver.reload.timeline import Entry, Kind
 from devserver.reload.warm import Warm, is_wanted
 from devserver.reload.watchset import WatchSet
 
@@ -262,7 +262,7 @@ class Supervisor:
             entry = Entry.from_json(data)
             self._watched.add(entry)
             self._warm.read(entry.path, message.get("place"))
-            spawned.at = entry.path
+            spawned.at = entry.path if entry.kind is Kind.FILE else spawned.at
         # Answers given before the paths were watched may be outdated by now.
         self._look()
 
