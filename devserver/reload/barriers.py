@@ -66,7 +66,7 @@ class Barriers:
         self._fork = os.fork
         self._makers = {name: getattr(tempfile, name) for name in ("mkdtemp", "mkstemp")}
         self._temporary: list[str] = []
-        self._calm = self._sign()
+        self._calm, self._found = self._sign(), ""
 
     def start(self) -> None:
         """Begin to note temporary files and folders: what removes them is most often a later statement."""
@@ -93,7 +93,14 @@ class Barriers:
         Some microseconds: to be asked at every tick, so that the statement can be named. What is not
         noticed so is shared memory, and is seen by the next look only.
         """
-        return self._sign() != self._calm
+        sign, calm = self._sign(), self._calm
+        if sign == calm:
+            return False
+        # SQLAlchemy makes a finalizer for each model; a whole look takes a millisecond.
+        if not self._found and (*sign[:2], *sign[4:]) == (*calm[:2], *calm[4:]) and not self._exit_handlers():
+            self._calm = sign
+            return False
+        return True
 
     def _sign(self) -> tuple[object, ...]:
         fd = os.dup(self._any)
@@ -113,7 +120,7 @@ class Barriers:
     def look(self) -> str:
         """What stands in the way of a fork now; "" for nothing. 0.1 to 0.5 ms; a trial takes some more."""
         found = next(filter(None, (check() for check in self._checks())), "")
-        self._calm = self._sign()
+        self._calm, self._found = self._sign(), found
         return found
 
     def _checks(self) -> tuple[Callable[[], str], ...]:

@@ -231,7 +231,7 @@ class Recorder:
         self._pid = os.getpid()
 
     def resumed(self) -> None:
-        """It goes on from a checkpoint: what was read before that, whoever was writing it, has been judged."""
+        """It goes on from a checkpoint: what was read before has been judged."""
         self._young.clear()
 
     def again(self, path: str, fingerprint: Fingerprint, data: bytes) -> None:
