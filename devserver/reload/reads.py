@@ -106,7 +106,7 @@ class Wrapper:
             return self.__wrapped__(*args, **named)
         except BaseException:
             # Error pages of frameworks and test runners leave out frames that say so.
-            __traceback_hide__ = __tracebackhide__ = True  # noqa: F841 # read from the frame
+            __traceback_hide__ = __tracebackhide__ = True  # read from the frame
             raise
 
     def __getattr__(self, name: str) -> Any:
