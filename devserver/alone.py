@@ -62,8 +62,7 @@ def serve_alone(config: Config, sockets: list[socket.socket], events: Events, pr
     def serve(application: Application) -> int:
         events.emit("loaded", **elapsed())
         serving = Serving(config, application, sockets)
-        if threading.current_thread() is threading.main_thread():
-            _stop_on_signals(serving, config.http.graceful)  # else whoever made the thread sees to them
+        stage.in_main(lambda: _stop_on_signals(serving, config.http.graceful))
         stage.outcome.append(0)
         try:
             run_loop(serving, config, ready)
@@ -91,8 +90,11 @@ def serve_alone(config: Config, sockets: list[socket.socket], events: Events, pr
 def _stop_on_signals(serving: Serving, graceful: float) -> None:
     """The first signal drains, the second ends at once.
 
-    Python's own handlers, not the loop's: they run even while a view blocks the loop.
+    Python's own handlers, not the loop's: they run even while a view blocks the loop. In a thread of
+    somebody else's there can be none, and whoever made the thread sees to its end.
     """
+    if threading.current_thread() is not threading.main_thread():
+        return
     came: list[int] = []
 
     def stop(signum: int, frame: FrameType | None) -> None:

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger("devserver")
 
 
+def _call(what: Callable[[], None]) -> None:
+    what()
+
+
 def _all(paths: list[str]) -> list[str]:
     return paths
 
@@ -45,11 +49,13 @@ class Stage:
     Attributes:
         config: of this process.
         sockets: listening, and what will be served on.
-        serve: serves an application until the end; returns the exit code. For the main thread.
+        serve: serves an application until the end; returns the exit code. See `in_main`.
         fail: takes an exception for which what is being served should not be; any thread.
         restart: takes the path because of which a restart is wanted; any thread.
         watch: takes a folder and a pattern like `**/*`: files there count, read or not. Any thread.
         accept: takes a path of which a change has been dealt with; any thread.
+        in_main: set by a program that serves in another thread: has something called in the main thread,
+            the only one that can handle signals.
         on_serving: set by the program; called, in the event loop, when requests are answered.
         on_change: set by the program before `serve`; given changed paths, returns those for which a
             restart is needed. Called in the event loop or in a thread, of which several may run.
@@ -63,6 +69,7 @@ class Stage:
     restart: Callable[[str], None] = _nothing
     watch: Callable[[str, str], None] = _nothing
     accept: Callable[[str], None] = _nothing
+    in_main: Callable[[Callable[[], None]], None] = _call
     on_serving: Callable[[], None] = _nothing
     on_change: Callable[[list[str]], list[str]] = _all
     outcome: list[int] = field(default_factory=list)

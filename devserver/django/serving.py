@@ -133,7 +133,7 @@ class _Alone:
             raise OSError(str(error)) from error
 
     def _beside(self, worker: Worker, config: Any) -> None:
-        """The loop in a thread, and the application in this one."""
+        """The loop in a thread, and the application in this one, which is the one that signals come to."""
         failed: list[BaseException] = []
 
         def serve() -> None:
@@ -151,7 +151,10 @@ class _Alone:
 
     def _program(self, stage: Stage) -> int:
         stage.on_serving = lambda: self._on_bind(port_of(stage)) if self._on_bind is not None else None
-        handler = self._handler if self._worker is None else self._worker.wrap(self._handler)
+        handler = self._handler
+        if self._worker is not None:
+            handler = self._worker.wrap(handler)
+            stage.in_main = self._worker.call
         return stage.serve(application_of(handler))
 
 

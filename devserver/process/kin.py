@@ -155,9 +155,12 @@ def stand_guard(read: int, mark: str, restore: Callable[[], None]) -> NoReturn:
         deadline = time.monotonic() + _GRACE
         while marked(mark) and time.monotonic() < deadline:
             time.sleep(_POLL)
-        for pid in marked(mark):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        deadline += _GRACE  # more than one look: what is killed may have been forking
+        while (left := marked(mark)) and time.monotonic() < deadline:
+            for pid in left:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(_POLL)
         restore()
     finally:
         os._exit(0)

@@ -28,6 +28,10 @@ WARM = 10
 GROWTH = 1024
 """KiB that the supervisor may have more in the end: what an allocator keeps, not what leaks."""
 
+CHECKPOINTS = 2
+"""Checkpoints that the last chain may have more than the first: where they are depends on time. Each is a
+process, and three descriptors of the supervisor. What every restart or broken save leaves would be more."""
+
 CALM = 100
 """So many requests, one after the other, without a change of descriptors and processes."""
 
@@ -84,7 +88,8 @@ def check(count: int, folder: Path) -> None:
         f" descriptors {first[1]} -> {last[1]}, processes {first[2]} -> {last[2]}"
     )
     assert last[0] - first[0] <= GROWTH
-    assert last[1:] == first[1:]
+    assert last[1] - first[1] <= 3 * CHECKPOINTS
+    assert last[2] - first[2] <= CHECKPOINTS
 
 
 def test_restarts_leave_nothing_behind(tmp_path: Path) -> None:
