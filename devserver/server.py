@@ -166,11 +166,11 @@ class Serving:
         startup = loop.create_task(lifespan.startup())
         awaited: list[asyncio.Future[Any]] = [startup, self._stop]
         await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
-        if not startup.done():
+        if not startup.done() and not lifespan.started:
             startup.cancel()
             await lifespan.cancel()
             return
-        startup.result()
+        await startup
         service = self._service = self._make_service(gateway)
         for sock in self._sockets:
             loop.add_reader(sock.fileno(), self._accept, sock, service)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from typing import Any
 
 import pytest
 
 import devserver
+from devserver.app import load
 from devserver.errors import ApplicationError
 from devserver.gateway.lifespan import Lifespan, StartupFailed
+from devserver.listeners import bind
+from devserver.server import Serving
 from tests.raw import DEADLINE, Raw, Signal, serving
 
 UP = {"type": "lifespan.startup.complete"}
@@ -226,6 +230,30 @@ def test_a_hanging_startup_is_ended_by_a_stop() -> None:
     over.wait()
     thread.join(DEADLINE)
     assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_a_stop_amid_startup(turns: int) -> None:
+    """What has said that it is up is shut down, however few turns of the loop lie between."""
+    order: list[str] = []
+    made: list[Serving] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        made[0].stop(DEADLINE)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        order.append("startup")
+        await send(UP)
+        assert await receive() == {"type": "lifespan.shutdown"}
+        order.append("shutdown")
+        await send(DOWN)
+
+    config = devserver.Config(app, host="127.0.0.1", port=0)
+    with contextlib.closing(bind(config.bind)) as listeners:
+        made.append(Serving(config, load(config.app), listeners.sockets))
+        asyncio.run(made[0].run(lambda: None))
+    assert order in ([], ["startup", "shutdown"])
 
 
 def test_a_hanging_shutdown_is_cut_off(caplog: pytest.LogCaptureFixture) -> None:

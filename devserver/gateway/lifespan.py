@@ -49,6 +49,7 @@ class Lifespan:
 
     Attributes:
         state: what the application left in `scope["state"]`.
+        started: whether it has said that it is; stays so when the lifespan has ended.
     """
 
     def __init__(self, application: Application, mode: str) -> None:
@@ -57,7 +58,7 @@ class Lifespan:
         self._application = application
         self._mode = mode
         self._phase = State.STARTING
-        self._started = False  # stays so when the lifespan has ended
+        self.started = False
         self._asked = False
         self._unaware = False  # it takes every scope for a request
         self._messages: asyncio.Queue[str] = asyncio.Queue()
@@ -78,7 +79,7 @@ class Lifespan:
         self._task = asyncio.get_running_loop().create_task(self._run())
         self._messages.put_nowait("lifespan.startup")
         await self._changed.wait()
-        if self._started:
+        if self.started:
             return
         # Starlette gives a whole traceback as the reason, and then raises the exception itself.
         await asyncio.wait([self._task], timeout=_RAISES)
@@ -153,5 +154,5 @@ class Lifespan:
             else:
                 logger.error("lifespan shutdown failed: %s", text)
         self._phase = following
-        self._started = self._started or following is State.STARTED
+        self.started = self.started or following is State.STARTED
         self._changed.set()
