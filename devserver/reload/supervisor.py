@@ -199,6 +199,7 @@ class Supervisor:
 
     def _handled(self, spawned: Spawned, paths: list[str]) -> None:
         self._watched.accept(paths)
+        self._warm.handled(paths)
         if spawned.answered():
             self._timers.pop(Event.CHANGED, None)
 

@@ -64,6 +64,11 @@ class Warm:
         """Files have changed that matter."""
         self._changed += (path for path in paths if path not in self._changed)
 
+    def handled(self, paths: Iterable[str]) -> None:
+        """The application has dealt with changes; its checkpoints have what they had read before."""
+        known = self._watched.timeline.knows
+        self._changed = [path for path in self._changed if path not in paths or known(path)]
+
     def read(self, path: str, place: Sequence[Any] | None) -> None:
         """What is no module was read by this statement, a module's path and a number; None: by none known."""
         if place is not None and not path.endswith(".py"):

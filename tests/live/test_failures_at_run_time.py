@@ -102,9 +102,10 @@ def pages(server: DevServer) -> list[int]:
 
 def descriptors(pid: int) -> Iterator[str]:
     """What a process has open."""
-    for fd in Path(f"/proc/{pid}/fd").iterdir():
-        with contextlib.suppress(OSError):  # closed meanwhile
-            yield str(fd.readlink())
+    with contextlib.suppress(OSError):  # ended meanwhile
+        for fd in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):  # closed meanwhile
+                yield str(fd.readlink())
 
 
 def until_answered(server: DevServer) -> Answer:
