@@ -10,9 +10,12 @@ The parts, in the order in which they act:
     changes       Django's signals about files
     bare          `devserver` with no target, in a folder with a manage.py
 
-To import this package is what begins it all; in any other process it does nothing.
+To import this package is what begins it all; in any other process it does nothing, and costs nothing.
 """
 
-from devserver.django import begin
+import sys
 
-begin.on_import()
+if "django.core.management" in sys.modules:
+    from devserver.django import begin
+
+    begin.on_import()

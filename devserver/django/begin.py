@@ -54,7 +54,7 @@ class Origin(NamedTuple):
 
 def on_import() -> None:
     """Become the supervisor if this process is about to run the command."""
-    if "django.core.management" not in sys.modules or serving.stage() is not None:
+    if serving.stage() is not None:
         return
     argv = command_in(sys._getframe())
     if argv is None or threading.current_thread() is not threading.main_thread():

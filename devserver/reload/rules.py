@@ -25,6 +25,7 @@ This module refuses to know the file system: it is told which folders are virtua
 """
 
 import enum
+import functools
 import itertools
 import posixpath
 import re
@@ -243,9 +244,9 @@ class Rules:
         if path in self._environments:
             return Verdict(Kind.NEVER, f"virtual environment: {path}")
         name = posixpath.basename(path)
-        if _ANY_OUT.fullmatch(name) is None:
+        if _any_of(OUT).fullmatch(name) is None:
             return None
-        text = next(text for text, regex in _OUT.items() if regex.fullmatch(name))
+        text = next(text for text in OUT if _any_of((text,)).fullmatch(name))
         return Verdict(Kind.NEVER, _builtin_rule(text))
 
     def _find_dir(self, path: str) -> Verdict | None:
@@ -271,7 +272,7 @@ class Rules:
 
 def temporary(name: str) -> bool:
     """Say whether an editor (or "write, then rename") makes files of this name and removes them again."""
-    return _ANY_TEMPORARY.fullmatch(name) is not None
+    return _any_of(TEMPORARY).fullmatch(name) is not None
 
 
 def passing(name: str) -> bool:
@@ -342,10 +343,6 @@ def _translate(token: re.Match[str]) -> str:
 _REGEX = {"deep": "(?:[^/]+/)*", "all": ".+", "many": "[^/]*", "one": "[^/]"}
 
 
-def _any_of(patterns: Iterable[str]) -> re.Pattern[str]:
+@functools.cache
+def _any_of(patterns: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile("|".join(_TOKEN.sub(_translate, text) for text in patterns), _FLAGS)
-
-
-_OUT = {text: _any_of([text]) for text in OUT}
-_ANY_OUT = _any_of(OUT)
-_ANY_TEMPORARY = _any_of(TEMPORARY)

@@ -193,7 +193,8 @@ def pycharm(project: Project, env: Mapping[str, str] = SHORT_GRACE) -> Iterator[
         *(sys.executable, str(PYDEVD), "--module", "--multiprocess", "--qt-support=auto"),
         *("--client", "127.0.0.1", "--port", str(editor.port), "--file", fields["module"]),
     ]
-    with DevServer(*fields["parameters"].split(), cwd=project.folder, command=command, env=env) as server:
+    own = {"DEVSERVER_PORT": "0", **env}  # --port is the debugger's above, and 8000 is everybody's
+    with DevServer(*fields["parameters"].split(), cwd=project.folder, command=command, env=own) as server:
         try:
             yield server, editor
         finally:
