@@ -10,6 +10,7 @@ Refuses to know who asked, and what another answer leads to.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import stat
@@ -127,8 +128,6 @@ def is_young(fingerprint: Fingerprint, now: int) -> bool:
 
 def digest_of(data: bytes) -> str:
     """What a file's bytes are known by."""
-    import hashlib  # which brings OpenSSL along; a supervisor may do without until something is saved
-
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 

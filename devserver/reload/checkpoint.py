@@ -6,6 +6,9 @@ what it had executed of each unfinished module stands unchanged in the newest te
 again, and that copy goes on with the files as they are now. What is executed after the word is what a
 fresh process would execute there, over the state that a fresh process would have there.
 
+A fork of a large process takes its time. So where the next edit is likely a copy is made *ready*, ahead of
+the word: it does nothing but wait for it, too, and goes on itself.
+
 Each fork is double, and the half between ends at once: so every process is the supervisor's own child
 (it is their *subreaper*), and none has to wait for another.
 
@@ -15,6 +18,7 @@ What a waiting half and a copy say, on the channel of the half that was forked:
                  the statement before which it stands, the path of the module for whose edit it was made,
                  and the new half's pid and channel
     barrier     none can be made, since a statement: why, which, and the tick before it
+    ready       the pid and channel of a copy that was made ahead
     resumed     the copy's pid;  unfit: what was executed has changed
     page        the pid of a copy that shows why nothing is served; of the first checkpoint, which
                 holds nothing of the user's
@@ -31,7 +35,6 @@ import importlib
 import linecache
 import logging
 import os
-import random
 import signal
 import socket
 import sys
@@ -44,11 +47,12 @@ from typing import Any, NoReturn
 from devserver.process.control import Channel, Closed, Message
 from devserver.process.ending import fileno, flush
 from devserver.process.forks import fork
-from devserver.reload import frozen
+from devserver.reload import frozen, pages
 from devserver.reload.answers import Entry, Fingerprint, fingerprint_of, identity_at
 from devserver.reload.child import Child
 from devserver.reload.loader import Recorder
 from devserver.reload.modules import Stepping
+from devserver.reload.seeds import Seeds
 from devserver.reload.ticks import Execution, Text, Ticker, can_go_on
 
 assert sys.platform == "linux"  # a type checker reads no further elsewhere
@@ -258,24 +262,43 @@ class Checkpoints:
     def _wait(self) -> None:
         """Wait for the word. Returns only in a copy that goes on."""
         while True:
-            try:
-                message, _ = self._this.channel.receive_one()
-            except Closed:
-                os._exit(0)
+            message = self._word()
             if message["do"] == "resume":
-                marks = [(path, number) for path, number in message["marks"]]
-                self._touched = [Entry.from_json(entry) for entry in message["touched"]]
-                copied = self._fork("resumed", partial(self._renew, marks))
+                copied = self._fork("resumed", partial(self._renew, message))
                 if copied:
                     return
                 if copied is None:
                     self._this.say("unfit")
+            elif message["do"] == "ready":
+                if self._fork("ready"):
+                    pages.take_after(message["like"], message["most"])
+                    self._stand_ready()
+                    return
             elif message["do"] == "page":
                 copied = self._fork("page") if self._pristine else None
                 if copied:
                     self._show(message)
                 if copied is None:
                     self._this.say("unfit")
+
+    def _word(self) -> Message:
+        try:
+            return self._this.channel.receive_one()[0]
+        except Closed:
+            os._exit(0)
+
+    def _stand_ready(self) -> None:
+        """In a copy that was made ahead: go on at the word, or end."""
+        message = self._word()
+        while signal.sigtimedwait(signal.valid_signals(), 0):
+            pass  # what was sent to everybody meanwhile was not for the one that it becomes now
+        try:
+            fit = self._renew(message)
+        except BaseException:
+            os._exit(1)
+        self._this.say("resumed" if fit else "unfit", pid=os.getpid())
+        if not fit:
+            os._exit(0)
 
     def _show(self, message: Message) -> NoReturn:
         """Put everything back, and show why nothing is served."""
@@ -285,8 +308,9 @@ class Checkpoints:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
         self._turn(message)
 
-    def _renew(self, marks: list[Mark]) -> bool:
+    def _renew(self, message: Message) -> bool:
         """Whether what was executed stands in the newest texts; if so go on with these."""
+        marks = [(path, number) for path, number in message["marks"]]
         if _logs_elsewhere():
             return False
         reread: list[tuple[Execution, Fingerprint, bytes]] = []
@@ -309,6 +333,7 @@ class Checkpoints:
                 return False
             marks.append((execution.path, text.differs_at(before)))
         self._marks.update(marks)
+        self._touched = [Entry.from_json(entry) for entry in message["touched"]]
         for execution, _, data in reread:
             execution.keep(data)
         self._reread = [(execution.path, fingerprint, data) for execution, fingerprint, data in reread]
@@ -347,49 +372,3 @@ def _write_out() -> None:
         with suppress(Exception):  # whatever a handler may do
             reference().flush()
     ctypes.CDLL(None).fflush(None)
-
-
-class Seeds:
-    """The states of `random`, which CPython seeds anew in a copy, and of `numpy.random`, which is not."""
-
-    def __init__(self) -> None:
-        self._seed, self._setstate = random.seed, random.setstate
-        self._seeded = False
-        self._state = random.getstate()
-
-    def start(self) -> None:
-        """Begin to notice whether the application seeds it."""
-
-        def seed(*args: Any, **named: Any) -> None:
-            self._seeded = (*args, *named.values(), None)[0] is not None
-            self._seed(*args, **named)
-
-        def setstate(state: Any) -> None:
-            self._seeded = True
-            self._setstate(state)
-
-        for stand_in in (seed, setstate):
-            stand_in.__doc__, stand_in.__module__ = getattr(random, stand_in.__name__).__doc__, "random"
-            stand_in.__qualname__ = f"Random.{stand_in.__name__}"
-            setattr(random, stand_in.__name__, stand_in)
-
-    def stop(self) -> None:
-        """Notice nothing any more."""
-        random.seed, random.setstate = self._seed, self._setstate
-
-    def keep(self) -> None:
-        """Before a fork."""
-        self._state = random.getstate()
-
-    def restore(self) -> None:
-        """In the half that goes on at once: it is to know nothing of the fork."""
-        self._setstate(self._state)
-
-    def renew(self) -> None:
-        """In a copy that was resumed: as a fresh process would have it."""
-        if self._seeded:
-            self._setstate(self._state)
-        numpy = sys.modules.get("numpy.random.mtrand")
-        # NumPy forgets where its seed came from when the application sets one.
-        if numpy is not None and getattr(numpy._rand._bit_generator, "_seed_seq", None) is not None:
-            numpy._rand.set_state(numpy.RandomState().get_state())

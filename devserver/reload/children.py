@@ -14,6 +14,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 from devserver.config import Config
 from devserver.process import Kin
@@ -79,6 +80,8 @@ class Children:
         self._ended = ended
         self._retired: list[Spawned] = []
         self._waiting: set[Spawned] = set()
+        self._ready: Spawned | None = None  # a copy made ahead,
+        self._readied: Spawned | None = None  # of this one
         self._prepare_at: float | None = None
         self._then: Callable[[], None] = self.prepare
         self._transit = Transit()
@@ -105,17 +108,50 @@ class Children:
         self._reactor.add(spawned.child.channel, lambda: self._heard(spawned), spawned.child.channel)
         self._reactor.add(spawned.child.fileno(), lambda: self._exited(spawned))
 
+    def make_ready(self, waiting: Spawned, most: int) -> None:
+        """Have a child that waits make a copy ahead of the next `resume`; there is one such at a time.
+
+        Args:
+            most: bytes of memory that the copy may have for itself.
+        """
+        if waiting is not self._readied:
+            self._unready()
+            like = self.current.child.pid if self.current is not None else 0
+            if waiting.tell({"do": "ready", "like": like, "most": most}):
+                self._readied = waiting
+
+    def waiting(self, waiting: Spawned) -> list[int]:
+        """The process ids of a child that waits, and of a copy that was made ahead of it."""
+        ahead = [self._ready] if self._ready is not None and waiting is self._readied else []
+        return [each.child.pid for each in (waiting, *ahead)]
+
+    def _unready(self) -> None:
+        if self._ready is not None:
+            self._ready.child.kill()
+        self._ready = self._readied = None
+
     def resume(self, waiting: Spawned, generation: int, message: Message) -> bool:
         """Have a copy of a child that waits go on as the current child. False: it cannot.
 
         Waits for the answer: the process does nothing but wait for this question.
         """
-        copy = self._copy(waiting, {"do": "resume", **message})
+        message = {"do": "resume", **message}
+        copy, said = None, ""
+        if waiting is self._readied:
+            copy, said = self._go_on(message)
+        if copy is None and said != "unfit":
+            copy = self._copy(waiting, message)
         if copy is None:
             return False
         self._prepare_at, self.current = None, copy
         copy.generation, copy.began, copy.resumed = generation, time.monotonic(), True
         return True
+
+    def dismiss(self, waiting: Spawned) -> None:
+        """End a child that waits, and what was made ahead of it."""
+        waiting.child.kill()
+        if waiting is self._readied:
+            self._unready()
 
     def put_up(self, waiting: Spawned | None, generation: int, failure: Message) -> None:
         """Start the page: a copy of a child that waits and holds no user code, or a process of its own."""
@@ -128,19 +164,51 @@ class Children:
             self.page = copy
             copy.role, copy.generation, copy.began = PAGE, generation, time.monotonic()
 
+    def _go_on(self, message: Message) -> tuple[Spawned | None, str]:
+        """Have the copy made ahead go on. Returns it, unless it cannot or there is none; and its answer."""
+        copy, self._ready, self._readied = self._ready, None, None
+        if copy is None:
+            return None, ""
+        said, _ = self._ask(copy, message)
+        if said != "resumed":
+            copy.child.kill()
+            return None, said
+        self._waiting.discard(copy)
+        return copy, said
+
     def _copy(self, waiting: Spawned, message: Message) -> Spawned | None:
         """Have a child that waits make a copy of itself. None: it cannot."""
+        said, copy = self._ask(waiting, message)
+        return copy if said in ("resumed", "page") else None
+
+    def _ask(self, waiting: Spawned, message: Message) -> tuple[str, Spawned | None]:
+        """Tell a child something that does nothing but wait for it. Returns its answer, and its copy if any.
+
+        One that does not answer is killed; its exit is reported by its own descriptor.
+        """
         waiting.tell(message)
-        if not select.select([waiting.child.channel], [], [], ASKED)[0]:
+        deadline = time.monotonic() + ASKED
+        with suppress(Closed):
+            while select.select([waiting.child.channel], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                try:
+                    said, fds = waiting.child.channel.receive_one()  # what follows is for whoever hears it
+                except BlockingIOError:
+                    continue  # that was not the whole of it
+                copy = self._adopt(waiting, said["pid"], fds[0]) if fds else None
+                if said["say"] != "ready":
+                    return said["say"], copy
+                self._made_ready(waiting, copy)  # it was still at that
             waiting.child.kill()
-            return None
-        try:
-            for said, fds in waiting.child.channel.receive():
-                if said["say"] in ("resumed", "page"):
-                    return self._adopt(waiting, said["pid"], fds[0])
-        except Closed:
-            pass  # its exit is reported by its own descriptor
-        return None
+        return "", None
+
+    def _made_ready(self, waiting: Spawned, copy: Spawned | None) -> None:
+        if copy is None:
+            return
+        self._waiting.add(copy)
+        if waiting is self._readied:
+            self._ready = copy
+        else:  # it took too long
+            copy.child.kill()
 
     def _adopt(self, maker: Spawned, pid: int, fd: int) -> Spawned:
         if sys.platform == "linux":
@@ -186,6 +254,8 @@ class Children:
             self.pass_on()
         elif what == "checkpoint":
             self._left(spawned, message, self._adopt(spawned, message["pid"], fds[0]))
+        elif what == "ready":
+            self._made_ready(spawned, self._adopt(spawned, message["pid"], fds[0]))
         elif what == "received":
             self._transit.received(spawned)
         elif what in ("closing", "stopped", "resumed"):
@@ -313,6 +383,10 @@ class Children:
             self._retired.remove(spawned)
         self._kin.end(self._ours)
         self._waiting.discard(spawned)
+        if spawned is self._ready:
+            self._ready = self._readied = None
+        elif spawned is self._readied:
+            self._unready()
         self._ended(spawned, code, trace)
 
     def _ours(self) -> set[int]:

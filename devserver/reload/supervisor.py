@@ -390,6 +390,7 @@ class Supervisor:
         if is_wanted(self._config):
             section = self._config.reload
             self._report.checkpoints(*self._warm.bound(section.checkpoints, section.checkpoint_memory))
+            self._warm.make_ready()
         if not self._warm.chain:
             self._children.prepare()
 

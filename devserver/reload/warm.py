@@ -56,6 +56,8 @@ class Warm:
         self._edited: list[tuple[str, int]] = []
         self._barred: list[tuple[str, int]] = []
         self._readers: dict[str, tuple[str, int]] = {}
+        self._resumed: Checkpoint | None = None
+        self._room = 0  # bytes that are left of what checkpoints may have
         self._cold = self.obstacle = ""
 
     # what the next restart must know
@@ -114,7 +116,7 @@ class Warm:
         else:
             self.obstacle = "no checkpoint stands before it" if self.chain and is_wanted(config) else ""
             return None
-        self._changed = []
+        self._changed, self._resumed = [], checkpoint
         for later in self.chain.after(checkpoint):
             self._forget(later)
         self._watched.resume(checkpoint.tick, checkpoint.unfinished)  # of these it says what it reads now
@@ -159,6 +161,14 @@ class Warm:
             if checkpoint.likely != BARRED:
                 checkpoint.likely = edited.count(checkpoint.marked)
 
+    def make_ready(self) -> None:
+        """When there is time: have a copy made from which an edit would go on that is like the last one."""
+        checkpoints = list(self.chain)
+        marked = [each for each in checkpoints if self._edited and each.marked == self._edited[-1][0]]
+        if checkpoints:
+            best = self._resumed if not marked and self._resumed in checkpoints else None
+            self._children.make_ready((best or [*checkpoints, *marked][-1]).spawned, self._room)
+
     def barrier(self, mark: Mark) -> None:
         """A child can make no checkpoint where it wanted to; at this mark it could, last."""
         self._barred = [(mark[0], mark[1])]
@@ -180,7 +190,7 @@ class Warm:
 
     def _forget(self, checkpoint: Checkpoint) -> None:
         self.chain.remove(checkpoint)
-        checkpoint.spawned.child.kill()
+        self._children.dismiss(checkpoint.spawned)
 
     def bound(self, most: int, factor: float) -> tuple[int, int]:
         """When there is time: forget checkpoints until the memory of all is bounded.
@@ -199,10 +209,10 @@ class Warm:
         size = _sizes(current.child.pid)
         own, limit = size["Pss"], size["Rss"] - common
         for checkpoint in self.chain:
-            size = _sizes(checkpoint.spawned.child.pid)
-            used[checkpoint] = size["Pss"]
+            sizes = [_sizes(pid) for pid in self._children.waiting(checkpoint.spawned)]
+            used[checkpoint] = sum(size["Pss"] for size in sizes)
             if len(used) == 1:
-                limit += size["Rss"] - common  # it has no more than a spare has
+                limit += sizes[0]["Rss"] - common  # it has no more than a spare has
         tick = self._watched.timeline.tick
         while len(used) > most or own + sum(used.values()) > factor * limit:
             least = self.chain.dispensable(tick, used)
@@ -210,6 +220,7 @@ class Warm:
                 break
             del used[least]
             self._forget(least)
+        self._room = max(0, int(factor * limit) - own - sum(used.values()))
         return len(self.chain), sum(used.values())
 
 

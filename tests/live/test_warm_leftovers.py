@@ -68,7 +68,7 @@ class Page:
         [self.guardian] = [pid for pid in self._children() if len(os.listdir(f"/proc/{pid}/fd")) <= 4]
 
     def checkpoints(self) -> list[int]:
-        """The processes that wait, in the order in which they began."""
+        """The processes that wait, in the order in which they began; a copy made ahead is the last."""
         others = {self.server.child, self.guardian}
         return sorted((pid for pid in self._children() if pid not in others), key=_began)
 
@@ -78,11 +78,14 @@ class Page:
     def is_clean(self) -> None:
         """Within `LIMIT` there is no zombie and no orphan: all are children of the supervisor, and live."""
         end = time.monotonic() + LIMIT
-        while any(_state(pid) in ("Z", "X") for pid in descendants(self.server.supervisor)):
-            assert time.monotonic() < end, "a zombie"
+        above = str(self.server.supervisor)
+        while left := [
+            (pid, _state(pid), _field(pid, 4))
+            for pid in descendants(self.server.supervisor)
+            if _state(pid) in ("Z", "X") or _field(pid, 4) not in (above, "")
+        ]:
+            assert time.monotonic() < end, left
             self.server.get("/")
-        for pid in descendants(self.server.supervisor):
-            assert _field(pid, 4) == str(self.server.supervisor)
 
 
 def _field(pid: int, number: int) -> str:
@@ -142,7 +145,8 @@ def test_killed_process_is_not_missed(victim: str, tmp_path: Path) -> None:
         server = page.server
         victims, served_by = VICTIMS[victim](page), server.child
         for pid in victims:
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # a copy goes with what it is a copy of
+                os.kill(pid, signal.SIGKILL)
         for pid in victims:
             gone(pid, LIMIT)
         if served_by in victims:
@@ -161,14 +165,15 @@ def test_killed_process_is_not_missed(victim: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGSTOP])
-def test_checkpoint_that_does_not_answer_is_passed_over(signum: int, tmp_path: Path) -> None:
-    """Killed or stopped when it is asked: an earlier one answers for it."""
+@pytest.mark.parametrize("victims", [1, 2])
+def test_checkpoint_that_does_not_answer_is_passed_over(victims: int, signum: int, tmp_path: Path) -> None:
+    """Killed or stopped when it is asked: another one answers for it. The last may be a copy made ahead."""
     with served(tmp_path) as page:
-        last = page.checkpoints()[-1]
-        os.kill(last, signum)
+        for pid in page.checkpoints()[-victims:]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signum)
         page.edit(late="six")
         page.check()
-        gone(last, LIMIT)
         page.is_clean()
         assert page.server.stop() == 0
 
