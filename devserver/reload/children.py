@@ -9,17 +9,15 @@ is wanted nor when it must end.
 from __future__ import annotations
 
 import logging
-import select
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 
 from devserver.config import Config
 from devserver.process import Kin
-from devserver.process.control import Closed, Message, QueueingChannel
+from devserver.process.control import Closed, Message
 from devserver.process.reactor import Reactor
+from devserver.reload.copies import Copies
 from devserver.reload.launcher import APP, PAGE, Launcher, Spawned
 from devserver.reload.prompt import debugged
 from devserver.reload.transit import Transit
@@ -31,9 +29,6 @@ SLACK = 0.25
 
 SLACK_DEBUGGED = 2.0
 """The same under a debugger, which is slow to say where it has stopped, and to let a process end."""
-
-ASKED = 1.0
-"""Seconds that a checkpoint has to say whether it can be gone on from; it needs some milliseconds."""
 
 LATER = 0.1
 """Seconds until the first requests have most likely been answered: they need the processor."""
@@ -79,9 +74,7 @@ class Children:
         self._said = said
         self._ended = ended
         self._retired: list[Spawned] = []
-        self._waiting: set[Spawned] = set()
-        self._ready: Spawned | None = None  # a copy made ahead,
-        self._readied: Spawned | None = None  # of this one
+        self._copies = Copies(self._attend)
         self._prepare_at: float | None = None
         self._then: Callable[[], None] = self.prepare
         self._transit = Transit()
@@ -109,38 +102,19 @@ class Children:
         self._reactor.add(spawned.child.fileno(), lambda: self._exited(spawned))
 
     def make_ready(self, waiting: Spawned, most: int) -> None:
-        """Have a child that waits make a copy ahead of the next `resume`; there is one such at a time.
-
-        Args:
-            most: bytes of memory that the copy may have for itself.
-        """
-        if waiting is not self._readied:
-            self._unready()
-            like = self.current.child.pid if self.current is not None else 0
-            if waiting.tell({"do": "ready", "like": like, "most": most}):
-                self._readied = waiting
+        """Have a child that waits make a copy ahead of the next `resume`; see `Copies`."""
+        self._copies.make_ready(waiting, self.current.child.pid if self.current is not None else 0, most)
 
     def waiting(self, waiting: Spawned) -> list[int]:
         """The process ids of a child that waits, and of a copy that was made ahead of it."""
-        ahead = [self._ready] if self._ready is not None and waiting is self._readied else []
-        return [each.child.pid for each in (waiting, *ahead)]
-
-    def _unready(self) -> None:
-        if self._ready is not None:
-            self._ready.child.kill()
-        self._ready = self._readied = None
+        return self._copies.pids(waiting)
 
     def resume(self, waiting: Spawned, generation: int, message: Message) -> bool:
         """Have a copy of a child that waits go on as the current child. False: it cannot.
 
         Waits for the answer: the process does nothing but wait for this question.
         """
-        message = {"do": "resume", **message}
-        copy, said = None, ""
-        if waiting is self._readied:
-            copy, said = self._go_on(message)
-        if copy is None and said != "unfit":
-            copy = self._copy(waiting, message)
+        copy = self._copies.resume(waiting, message)
         if copy is None:
             return False
         self._prepare_at, self.current = None, copy
@@ -149,75 +123,20 @@ class Children:
 
     def dismiss(self, waiting: Spawned) -> None:
         """End a child that waits, and what was made ahead of it."""
-        waiting.child.kill()
-        if waiting is self._readied:
-            self._unready()
+        self._copies.dismiss(waiting)
 
     def put_up(self, waiting: Spawned | None, generation: int, failure: Message) -> None:
         """Start the page: a copy of a child that waits and holds no user code, or a process of its own."""
         more = {"failure": failure}
         message = {"do": "page", "config": self.config.to_json(), **more}
-        copy = self._copy(waiting, message) if waiting is not None and self._launcher.is_clean else None
+        copy = (
+            self._copies.make(waiting, message) if waiting is not None and self._launcher.is_clean else None
+        )
         if copy is None:
             self.launch(PAGE, generation, more)
         else:
             self.page = copy
             copy.role, copy.generation, copy.began = PAGE, generation, time.monotonic()
-
-    def _go_on(self, message: Message) -> tuple[Spawned | None, str]:
-        """Have the copy made ahead go on. Returns it, unless it cannot or there is none; and its answer."""
-        copy, self._ready, self._readied = self._ready, None, None
-        if copy is None:
-            return None, ""
-        said, _ = self._ask(copy, message)
-        if said != "resumed":
-            copy.child.kill()
-            return None, said
-        self._waiting.discard(copy)
-        return copy, said
-
-    def _copy(self, waiting: Spawned, message: Message) -> Spawned | None:
-        """Have a child that waits make a copy of itself. None: it cannot."""
-        said, copy = self._ask(waiting, message)
-        return copy if said in ("resumed", "page") else None
-
-    def _ask(self, waiting: Spawned, message: Message) -> tuple[str, Spawned | None]:
-        """Tell a child something that does nothing but wait for it. Returns its answer, and its copy if any.
-
-        One that does not answer is killed; its exit is reported by its own descriptor.
-        """
-        waiting.tell(message)
-        deadline = time.monotonic() + ASKED
-        with suppress(Closed):
-            while select.select([waiting.child.channel], [], [], max(0.0, deadline - time.monotonic()))[0]:
-                try:
-                    said, fds = waiting.child.channel.receive_one()  # what follows is for whoever hears it
-                except BlockingIOError:
-                    continue  # that was not the whole of it
-                copy = self._adopt(waiting, said["pid"], fds[0]) if fds else None
-                if said["say"] != "ready":
-                    return said["say"], copy
-                self._made_ready(waiting, copy)  # it was still at that
-            waiting.child.kill()
-        return "", None
-
-    def _made_ready(self, waiting: Spawned, copy: Spawned | None) -> None:
-        if copy is None:
-            return
-        self._waiting.add(copy)
-        if waiting is self._readied:
-            self._ready = copy
-        else:  # it took too long
-            copy.child.kill()
-
-    def _adopt(self, maker: Spawned, pid: int, fd: int) -> Spawned:
-        if sys.platform == "linux":
-            from devserver.process.adopted import Adopted
-
-            copy = maker.copied(Adopted(pid, QueueingChannel(socket.socket(fileno=fd))))
-            self._attend(copy)
-            return copy
-        raise AssertionError("checkpoints are left on Linux only")
 
     def outdated(self) -> bool:
         """Whether packages were installed or removed since processes were started."""
@@ -253,9 +172,9 @@ class Children:
             self._transit.take(fds[0], message.get("data", b""))
             self.pass_on()
         elif what == "checkpoint":
-            self._left(spawned, message, self._adopt(spawned, message["pid"], fds[0]))
+            self._left(spawned, message, self._copies.adopt(spawned, message["pid"], fds[0]))
         elif what == "ready":
-            self._made_ready(spawned, self._adopt(spawned, message["pid"], fds[0]))
+            self._copies.made_ready(spawned, message["pid"], fds[0])
         elif what == "received":
             self._transit.received(spawned)
         elif what in ("closing", "stopped", "resumed"):
@@ -269,7 +188,7 @@ class Children:
         if spawned is self.current:
             self.current = copy
             copy.resumed = spawned.resumed
-            self._waiting.add(spawned)
+            self._copies.waiting.add(spawned)
             self._said(spawned, message)
         else:  # it was told to end meanwhile
             self._retired.append(copy)
@@ -362,7 +281,7 @@ class Children:
         self._kin.end()
 
     def _living(self) -> list[Spawned]:
-        ours = [*self._retired, *self._waiting, self.current, self.page]
+        ours = [*self._retired, *self._copies.waiting, self.current, self.page]
         return [spawned for spawned in ours if spawned is not None and not spawned.exited]
 
     def _exited(self, spawned: Spawned) -> None:
@@ -382,11 +301,7 @@ class Children:
         if spawned in self._retired:
             self._retired.remove(spawned)
         self._kin.end(self._ours)
-        self._waiting.discard(spawned)
-        if spawned is self._ready:
-            self._ready = self._readied = None
-        elif spawned is self._readied:
-            self._unready()
+        self._copies.gone(spawned)
         self._ended(spawned, code, trace)
 
     def _ours(self) -> set[int]:

@@ -11,6 +11,7 @@ import os
 import random
 import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -28,7 +29,15 @@ pytestmark = [
 ]
 
 COLD = Path(__file__).with_name("cold_start.py")
-ENVIRON = {"PYTHONHASHSEED": "0", "PYTHONWARNINGS": ""}
+BYTECODE = tempfile.TemporaryDirectory()
+"""Not beside the sources: a listing of a folder does not count when only `__pycache__` is new."""
+
+ENVIRON = {
+    "PYTHONHASHSEED": "0",
+    "PYTHONWARNINGS": "",
+    "PYTHONDONTWRITEBYTECODE": "",
+    "PYTHONPYCACHEPREFIX": BYTECODE.name,
+}
 
 
 class Cold:

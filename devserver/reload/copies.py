@@ -1,0 +1,137 @@
+"""Copies that children make of themselves who wait: at the word, or ahead of it.
+
+A child that has left a checkpoint waits, and does nothing but answer. Asked to resume, it makes a copy that
+goes on. For the likeliest of them the copy is made *ready* ahead, so that nobody waits for a fork.
+
+Knows neither which is the likeliest nor what becomes of a copy; `checkpoint` is the other side. Linux.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from devserver.process.control import Closed, Message, QueueingChannel
+from devserver.reload.launcher import Spawned
+
+ASKED = 1.0
+"""Seconds that a checkpoint has to say whether it can be gone on from; it needs some milliseconds."""
+
+
+class Copies:
+    """See the module.
+
+    Attributes:
+        waiting: the children that wait, and what was made ahead of one of them.
+    """
+
+    def __init__(self, attend: Callable[[Spawned], None]) -> None:
+        """Args: attend: has a copy heard, and its end noticed, from now on."""
+        self.waiting: set[Spawned] = set()
+        self._attend = attend
+        self._ready: Spawned | None = None  # a copy that was made ahead,
+        self._readied: Spawned | None = None  # of this child
+
+    def resume(self, waiting: Spawned, message: Message) -> Spawned | None:
+        """The copy of a child that goes on from now on. None: it cannot."""
+        message = {"do": "resume", **message}
+        copy, said = None, ""
+        if waiting is self._readied:
+            copy, said = self._go_on(message)
+        return self.make(waiting, message) if copy is None and said != "unfit" else copy
+
+    def make(self, waiting: Spawned, message: Message) -> Spawned | None:
+        """The copy that a child makes when it is told something. None: it cannot."""
+        said, copy = self._ask(waiting, message)
+        return copy if said in ("resumed", "page") else None
+
+    def adopt(self, maker: Spawned, pid: int, fd: int) -> Spawned:
+        """Take over a copy that was announced, with the other end of its channel."""
+        if sys.platform == "linux":
+            from devserver.process.adopted import Adopted
+
+            copy = maker.copied(Adopted(pid, QueueingChannel(socket.socket(fileno=fd))))
+            self._attend(copy)
+            return copy
+        raise AssertionError("checkpoints are left on Linux only")
+
+    def make_ready(self, waiting: Spawned, sibling: int, most: int) -> None:
+        """Have a copy made ahead of the next `resume`; there is one such at a time.
+
+        Args:
+            sibling: the process id of a copy that has gone on before; it shows which memory will be needed.
+            most: bytes of memory that may be copied for that.
+        """
+        if waiting is not self._readied:
+            self._drop()
+            if waiting.tell({"do": "ready", "like": sibling, "most": most}):
+                self._readied = waiting
+
+    def made_ready(self, waiting: Spawned, pid: int, fd: int) -> None:
+        """A copy was made ahead."""
+        copy = self.adopt(waiting, pid, fd)
+        self.waiting.add(copy)
+        if waiting is self._readied:
+            self._ready = copy
+        else:  # it took too long
+            copy.child.kill()
+
+    def pids(self, waiting: Spawned) -> list[int]:
+        """The process ids of a child, and of a copy that was made ahead of it."""
+        ahead = [self._ready] if self._ready is not None and waiting is self._readied else []
+        return [each.child.pid for each in (waiting, *ahead)]
+
+    def dismiss(self, waiting: Spawned) -> None:
+        """End a child, and what was made ahead of it."""
+        waiting.child.kill()
+        if waiting is self._readied:
+            self._drop()
+
+    def gone(self, spawned: Spawned) -> None:
+        """A process has ended, whichever it was."""
+        self.waiting.discard(spawned)
+        if spawned is self._ready:
+            self._ready = self._readied = None
+        elif spawned is self._readied:
+            self._drop()
+
+    def _drop(self) -> None:
+        if self._ready is not None:
+            self._ready.child.kill()
+        self._ready = self._readied = None
+
+    def _go_on(self, message: Message) -> tuple[Spawned | None, str]:
+        """Have the copy made ahead go on. Returns it, unless it cannot or there is none; and its answer."""
+        copy, self._ready, self._readied = self._ready, None, None
+        if copy is None:
+            return None, ""
+        said, _ = self._ask(copy, message)
+        if said != "resumed":
+            copy.child.kill()
+            return None, said
+        self.waiting.discard(copy)
+        return copy, said
+
+    def _ask(self, waiting: Spawned, message: Message) -> tuple[str, Spawned | None]:
+        """Tell a child something that does nothing but wait for it. Returns its answer, and its copy if any.
+
+        One that does not answer is killed; its exit is reported by its own descriptor.
+        """
+        waiting.tell(message)
+        deadline = time.monotonic() + ASKED
+        with suppress(Closed):
+            while select.select([waiting.child.channel], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                try:
+                    said, fds = waiting.child.channel.receive_one()  # what follows is for whoever hears it
+                except BlockingIOError:
+                    continue  # that was not the whole of it
+                if said["say"] == "ready":  # it was still at that
+                    self.made_ready(waiting, said["pid"], fds[0])
+                    continue
+                return said["say"], self.adopt(waiting, said["pid"], fds[0]) if fds else None
+            waiting.child.kill()
+        return "", None
