@@ -295,10 +295,13 @@ def _serve_until_told(this: Child, stage: Stage, application: Application, gate:
     from devserver.server import Serving
 
     config = stage.config
-    gate.open()
-    # Ahead of the first request, and while a predecessor drains.
-    unseen(threading.Thread(target=gate.settle, name="devserver-digests", daemon=True)).start()
-    if not this.wait_for_word():
+
+    def watch() -> None:
+        gate.open()
+        # Ahead of the first request, and while a predecessor drains.
+        unseen(threading.Thread(target=gate.settle, name="devserver-digests", daemon=True)).start()
+
+    if not this.wait_for_word(watch):
         return EXIT_FAILED
 
     def changed() -> list[str]:

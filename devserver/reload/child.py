@@ -179,9 +179,10 @@ class Child:
     def _start(self, target: Callable[[], None], name: str) -> None:
         unseen(threading.Thread(target=target, name=name, daemon=True)).start()
 
-    def wait_for_word(self) -> bool:
-        """Say that the application is loaded; wait until it may be served. False: it never may."""
+    def wait_for_word(self, meanwhile: Callable[[], None]) -> bool:
+        """Say that it is loaded, do what is left, wait until it may be served. False: it never may."""
         self.say("loaded")
+        meanwhile()
         while True:
             try:
                 message, _ = self.channel.receive_one()
