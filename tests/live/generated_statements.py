@@ -321,7 +321,7 @@ def _compound(s: Statements) -> str:
     return s.rng.choice(
         (f"if {n} % 2:\n    c{n} = 1\n    note('if', {n})\nelif {n} % 3:\n    c{n} = 2\nelse:\n    def c{n}(): pass",
          f"for c{n} in range({n % 4}):\n    note('for', c{n})\nelse:\n    note('else', {n})",
-         f"c{n} = 0\nwhile c{n} < {n % 3}:\n    c{n} += 1\n    note('while', c{n})",
+         f"c{n} = 0\nwhile (c{n} := c{n} + 1) <= {n % 3}:\n    note('while', c{n})",
          f"try:\n    1 / 0\nexcept ZeroDivisionError as c{n}:\n    k{n} = c{n}\nfinally:\n    note('finally', {n})",
          f"with contextlib.suppress(KeyError):\n    note('with', {n})\n    {{}}[{n}]",
          f"match {s.value()}:\n    case [x, *rest]:\n        c{n} = rest\n    case {{'k': x}}:\n        c{n} = x\n"
