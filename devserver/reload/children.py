@@ -217,8 +217,9 @@ class Children:
         spawned, self.current = self.current, None
         if spawned is not None:
             self._retire(spawned)
-            if not spawned.serving and not spawned.failed and not spawned.exited:
-                spawned.child.terminate()  # it loads, and reads no messages
+            if not spawned.told and not spawned.failed and not spawned.exited:
+                # It loads, and reads no messages. One that serves would take the signal for the end of all.
+                spawned.child.terminate()
 
     def retire_page(self) -> None:
         """Have the page drain and end."""

@@ -35,6 +35,7 @@ class Spawned:
         generation: running number of the application's loads; a page has that of its failure.
         began: when it was told its role, on `time.monotonic`.
         loaded, serving, failed: what it has said.
+        told: it was told to serve: from then on it reads messages.
         exited: the process is gone.
         kill_at: when it is killed, on `time.monotonic`; None while it is not retired.
         judges: its application wants to say itself what a change means.
@@ -49,6 +50,7 @@ class Spawned:
         self.generation = 0
         self.began = 0.0
         self.loaded = False
+        self.told = False
         self.serving = False
         self.failed = False
         self.judges = False

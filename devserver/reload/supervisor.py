@@ -354,7 +354,7 @@ class Supervisor:
 
     def _serve(self) -> None:
         if self._children.current is not None:
-            self._children.current.tell({"do": "serve"})
+            self._children.current.told = self._children.current.tell({"do": "serve"})
             self._report.starts()
             self._expect()
 

@@ -25,7 +25,7 @@ def _inside(s: Statements) -> str:
          f"def i{n}(x=importlib.import_module({other!r})): pass",
          f"@(lambda f: importlib.import_module({other!r}) and register(f))\ndef d{n}(): pass",
          f"async def i{n}():\n    import {other}\n    note('async', {n})\nasyncio.run(i{n}())",
-         f"i{n} = threading.Thread(target=importlib.import_module, args=({other!r},))\ni{n}.start(); i{n}.join(); del i{n}")
+         f"i{n} = threading.Thread(target=importlib.import_module, args=('registry',))\ni{n}.start(); i{n}.join(); del i{n}")
     )  # fmt: skip
 
 

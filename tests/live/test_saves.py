@@ -96,6 +96,31 @@ def test_many_saves_at_random_moments_of_a_load(tmp_path: Path) -> None:
     check_random_saves(200, 2.0, tmp_path)
 
 
+def check_saves_while_it_begins_to_serve(count: int, folder: Path) -> None:
+    """Save around the moment at which a generation that was loaded begins to serve, and ask at once."""
+    path = PROJECTS["asgi"].make(folder)
+    with DevServer("app:app", "--reload", "--no-access-log", cwd=folder) as server:
+        server.serving()
+        for number in range(count):
+            save(path, answer(f"a{number}"))
+            server.wait("loaded")
+            server.idle(number % 12 * 0.001)  # the moment of the next save
+            save(path, "TEXT = (" if number % 2 else answer(f"b{number}"))
+            page = server.get("/")  # whoever accepts this connection answers, or hands it over
+            assert page.text == f"b{number}" or (page.status == 500 and number % 2)
+            server.forget()
+
+
+def test_saves_while_it_begins_to_serve(tmp_path: Path) -> None:
+    check_saves_while_it_begins_to_serve(24, tmp_path)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+def test_many_saves_while_it_begins_to_serve(tmp_path: Path) -> None:
+    check_saves_while_it_begins_to_serve(1000, tmp_path)
+
+
 def git(folder: Path, *arguments: str) -> None:
     identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "gc.auto=0"]
     subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, timeout=60, capture_output=True)
