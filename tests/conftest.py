@@ -9,6 +9,7 @@ locked. This module knows nothing of what is tested.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Generator
 from pathlib import Path
 
@@ -18,6 +19,10 @@ FOLDER = Path(__file__).parent
 
 GATE, ROOM = FOLDER, FOLDER / "live"
 """Who wants in holds the gate until he is in the room, so that one who must be alone is not passed by."""
+
+
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # of nohup's, which all that is started here would inherit
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

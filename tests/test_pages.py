@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import platform
 import subprocess
 import sys
 
 import pytest
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="pagemap is Linux's")
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux" or tuple(map(int, platform.release().split(".", 2)[:2])) < (5, 14),
+    reason="madvise cannot populate",
+)
 
 # A block that three processes share: a sibling writes to its first half, and a third is to have that.
 PROGRAM = """
