@@ -271,8 +271,7 @@ class Checkpoints:
                     self._this.say("unfit")
             elif message["do"] == "ready":
                 if self._fork("ready"):
-                    pages.take_after(message["like"], message["most"])
-                    self._stand_ready()
+                    self._stand_ready(message["like"], message["most"])
                     return
             elif message["do"] == "page":
                 copied = self._fork("page") if self._pristine else None
@@ -287,15 +286,16 @@ class Checkpoints:
         except Closed:
             os._exit(0)
 
-    def _stand_ready(self) -> None:
-        """In a copy that was made ahead: go on at the word, or end."""
-        message = self._word()
-        while signal.sigtimedwait(signal.valid_signals(), 0):
-            pass  # what was sent to everybody meanwhile was not for the one that it becomes now
+    def _stand_ready(self, sibling: int, most: int) -> None:
+        """In a copy that was made ahead: go on at the word, or end. See `pages.take_after`."""
         try:
+            pages.take_after(sibling, most)
+            message = self._word()
+            while signal.sigtimedwait(signal.valid_signals(), 0):
+                pass  # what was sent to everybody meanwhile was not for the one that it becomes now
             fit = self._renew(message)
         except BaseException:
-            os._exit(1)
+            os._exit(1)  # below are frames of the user's, which must not hear of it
         self._this.say("resumed" if fit else "unfit", pid=os.getpid())
         if not fit:
             os._exit(0)

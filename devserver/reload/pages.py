@@ -55,7 +55,7 @@ def _mappings() -> Iterator[tuple[int, int, bool]]:
     with open("/proc/self/maps") as file:
         lines = file.read().splitlines()
     for line in lines:
-        place, rights, *_, name = line.split(None, 5) if line.count(" ") > 4 else (*line.split(), "")
+        place, rights, *_, name = line.split(None, 5)  # the last of a mapping without a name is a number
         if rights[0] == "r" and rights[3] == "p" and not name.startswith("[v"):
             begin, _, end = place.partition("-")
             yield int(begin, 16), int(end, 16), rights[1] == "w"

@@ -164,6 +164,24 @@ def test_killed_process_is_not_missed(victim: str, tmp_path: Path) -> None:
         assert server.stop() == 0
 
 
+def test_a_copy_made_ahead_is_what_goes_on(tmp_path: Path) -> None:
+    with served(tmp_path) as page:
+        server = page.server
+        for text in ("six", "seven", "eight"):
+            count, end = server.events("checkpoints")[-1]["count"], time.monotonic() + DEADLINE
+            while len(page.checkpoints()) <= count:
+                assert time.monotonic() < end, "no copy was made"
+                server.get("/")
+            page.is_clean()
+            ready = page.checkpoints()[-1]
+            page.edit(late=text)
+            server.restarted()
+            page.check()
+            assert server.child == ready
+            server.wait("checkpoints")
+        assert server.stop() == 0
+
+
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGSTOP])
 @pytest.mark.parametrize("victims", [1, 2])
 def test_checkpoint_that_does_not_answer_is_passed_over(victims: int, signum: int, tmp_path: Path) -> None:
