@@ -11,6 +11,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -36,10 +37,17 @@ def run_loop(serving: Serving, config: Config, ready: Callable[[], None]) -> Non
         logging.getLogger(name).disabled = False
     import asyncio
 
+    from devserver.process.signals import Bell
     from devserver.server import loop_factory
 
-    with asyncio.Runner(loop_factory=loop_factory(config.http.loop)) as runner:
-        runner.run(serving.run(ready))
+    with closing(Bell()) as bell, asyncio.Runner(loop_factory=loop_factory(config.http.loop)) as runner:
+        loop = runner.get_loop()
+        if isinstance(loop, asyncio.SelectorEventLoop):  # uvloop sees to it itself
+            loop.add_reader(bell, bell.wait)
+            with bell.rung_by_signals():
+                runner.run(serving.run(ready))
+        else:
+            runner.run(serving.run(ready))
 
 
 def serve_alone(config: Config, sockets: list[socket.socket], events: Events, program: Program) -> int:

@@ -13,15 +13,17 @@ import os
 import signal
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any, NoReturn
 
 from devserver.app import Application
 from devserver.config import resolve
 from devserver.errors import BindError
 from devserver.interface import classify
+from devserver.process.signals import Bell
 from devserver.stage import Stage
 
 _stage: Stage | None = None
@@ -162,16 +164,26 @@ class Worker:
     """Runs a WSGI application in one thread, whichever thread it is called from."""
 
     def __init__(self) -> None:
-        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._jobs: deque[Callable[[], None] | None] = deque()
+        self._bell = Bell()
 
     def work(self) -> None:
         """Do the work, in this thread, until `close`."""
-        while (job := self._jobs.get()) is not None:
-            job()
+        with closing(self._bell), self._bell.rung_by_signals():
+            while True:
+                self._bell.wait()
+                while self._jobs:
+                    if (job := self._jobs.popleft()) is None:
+                        return
+                    job()
 
     def close(self) -> None:
         """Have `work` return."""
-        self._jobs.put(None)
+        self._put(None)
+
+    def _put(self, job: Callable[[], None] | None) -> None:
+        self._jobs.append(job)
+        self._bell.ring()
 
     def call(self, what: Callable[[], Any]) -> Any:
         """Have something called there. Returns, or raises, what it does."""
@@ -188,7 +200,7 @@ class Worker:
             finally:
                 done.set()
 
-        self._jobs.put(job)
+        self._put(job)
         done.wait()
         good, value = answer[0]
         if not good:

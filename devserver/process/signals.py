@@ -11,8 +11,9 @@ from __future__ import annotations
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -54,6 +55,48 @@ class Signals:
         for signum, handler in self._previous.items():
             signal.signal(signum, handler if handler is not None else signal.SIG_DFL)
         signal.set_wakeup_fd(self._wakeup)
+        self._read.close()
+        self._write.close()
+
+
+class Bell:
+    """A socket to wait on, rung by whoever likes and, in the main thread, by every signal.
+
+    Python runs handlers between bytecodes. A signal that comes just as a thread begins to wait, or that
+    the kernel gives to another thread, does not end a wait: its handler would run at the next event.
+    """
+
+    def __init__(self) -> None:
+        self._read, self._write = socket.socketpair()
+        self._write.setblocking(False)
+
+    def fileno(self) -> int:
+        """For a selector: readable when it has been rung."""
+        return self._read.fileno()
+
+    def ring(self) -> None:
+        """End a `wait`, the next one if there is none; any thread."""
+        with suppress(OSError):  # it is full, and that will do; or closed
+            self._write.send(b"\0")
+
+    def wait(self) -> None:
+        """Wait until it has been rung since the last call."""
+        self._read.recv(4096)
+
+    @contextmanager
+    def rung_by_signals(self) -> Iterator[None]:
+        """Have signals ring it within; in another thread than the main one, which handles none, nothing."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(before)
+
+    def close(self) -> None:
+        """To be called when nobody rings any more."""
         self._read.close()
         self._write.close()
 

@@ -26,8 +26,11 @@ assert sys.platform != "win32"  # see the package; a type checker reads no furth
 
 _STDIN = 0
 
-_MOMENT = 0.03
+_MOMENT = 0.1
 """Seconds in which somebody else may take a line that was typed."""
+
+_STEP = 0.005
+"""Seconds after which it is looked again whether somebody has."""
 
 
 class _Arrivals(Protocol):
@@ -105,8 +108,9 @@ class Terminal:
             self._arrivals.poll(0)
         lines: list[str] = []
         try:
-            if self._is_ours():
-                time.sleep(_MOMENT)
+            end = time.monotonic() + _MOMENT
+            while self._is_ours() and self._is_waiting() and time.monotonic() < end:
+                time.sleep(_STEP)
             while self._is_ours():
                 data = os.read(self._own, 1024)
                 if not data:
@@ -117,6 +121,10 @@ class Terminal:
         except (termios.error, OSError):
             return None
         return lines
+
+    def _is_waiting(self) -> bool:
+        """Whether a line has been typed that nobody has read."""
+        return bool(select.select([self._own], [], [], 0)[0])
 
     def _is_ours(self) -> bool:
         """Whether what is typed now may be for us.

@@ -74,8 +74,14 @@ def _is_dragged(thread: threading.Thread) -> bool:
     return getattr(thread, "stop_reason", None) == _BY_ANOTHER
 
 
+_BRIEF = ("posixpath", "ntpath", "genericpath")
+"""What a debugger that is written in C calls, with no frame of its own between; none of it waits."""
+
+
 def in_debugger(frame: FrameType | None) -> bool:
-    """Whether a debugger's own code runs on top of the application's."""
+    """Whether a debugger's own code runs on top of the application's, or may do so."""
+    if frame is not None and debugged() and frame.f_globals.get("__name__") in _BRIEF:
+        return True
     while frame is not None:
         name = str(frame.f_globals.get("__name__"))
         if name.startswith(("pydevd", "_pydev")):

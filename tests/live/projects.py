@@ -86,6 +86,13 @@ async def echo(socket: WebSocket):
 """
 
 
+INTERRUPTS_ITSELF = (
+    "import signal, threading; thread = threading.Timer(0.3, lambda: "
+    "signal.pthread_kill(threading.get_ident(), signal.SIGINT)); thread.start()"
+)
+"""A statement of a request, soon after which the process gets a SIGINT in another thread than the main."""
+
+
 def answer(text: str, start: str = "pass", ask: str = "pass") -> str:
     """The source of `answer.py`.
 

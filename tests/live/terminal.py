@@ -137,6 +137,14 @@ class OnTerminal(DevServer):
             self._seen_of_screen = found + len(text)
         return before.decode("utf-8", "replace")
 
+    def is_asked(self, text: str) -> None:
+        """Wait for a question, and as long as a person needs at least before a key is pressed.
+
+        A program that has asked and been preempted before its read has no claim to what comes sooner.
+        """
+        self.reads(text)
+        self.idle(0.1)
+
     def types(self, keys: str) -> None:
         """Press keys; Enter is "\\n"."""
         os.write(self.master, keys.encode())

@@ -91,7 +91,7 @@ def test_a_line_for_the_application_is_not_taken(tmp_path: Path) -> None:
         server.serving()
         for wish in ("q", "r"):
             with server.asking() as answered:
-                server.reads("your wish? ")
+                server.is_asked("your wish? ")
                 server.types(f"{wish}\n")
                 assert answered().text == wish
         assert not server.events("restart")
@@ -118,16 +118,16 @@ def test_a_line_is_the_applications_however_it_reads(reader: str, tmp_path: Path
     path.write_text(answer("one", ask=f"global TEXT; {READERS[reader]}"))
     with OnTerminal("app:application", *QUICK, cwd=tmp_path) as server:
         server.serving()
-        for wish in ("q", "r") * 3:
+        for wish in ("q", "r") * 2:
             with server.asking() as answered:
-                server.reads("wish? ")
+                server.is_asked("wish? ")
                 server.types(f"{wish}\n")
                 assert answered().text == wish
         assert not server.events("restart")
         assert not server.events("stopped")
         if reader != "password":  # at whose end the terminal drops what was typed
             with server.asking() as answered:
-                server.reads("wish? ")
+                server.is_asked("wish? ")
                 server.types("mine\nr\n")
                 assert answered().text == "mine"
             assert server.restarted()["reason"] == "r was pressed"

@@ -14,6 +14,7 @@ import pytest
 
 from tests.live.polls import Stock, make, make_stock, manage, replace, runserver
 from tests.live.process import DevServer, gone
+from tests.live.projects import INTERRUPTS_ITSELF
 
 pytestmark = pytest.mark.live
 
@@ -296,6 +297,19 @@ def test_testserver(tmp_path: Path) -> None:
         rest, _ = process.communicate(timeout=20)
     assert process.returncode == 0
     assert "Server stopped." in rest  # the command's `shutdown_message`
+
+
+def test_it_ends_on_a_signal_that_another_thread_gets(tmp_path: Path) -> None:
+    """The kernel may choose any. The main one, which handles it, waits and is not woken by it."""
+    make(tmp_path)
+    views = tmp_path / "polls/views.py"
+    views.write_text(
+        f"{views.read_text()}\ndef word(request):\n    {INTERRUPTS_ITSELF}\n    return HttpResponse()\n"
+    )
+    with runserver(tmp_path, "0", "--noreload", "--nothreading") as server:
+        server.serving()
+        server.get("/polls/word/")
+        assert server.ended() == 0
 
 
 def test_it_ends_on_signals(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.live.process import DEADLINE, DevServer, descendants, gone, save
-from tests.live.projects import PROJECTS, answer
+from tests.live.projects import INTERRUPTS_ITSELF, PROJECTS, answer
 
 pytestmark = pytest.mark.live
 
@@ -220,6 +220,18 @@ def test_ends_in_every_state(state: str, folder: Path) -> None:
         assert server.stop(signal.SIGTERM) == 0
         if state == "loading":
             assert "Traceback" not in server.log
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_signal_that_another_thread_gets(loop: str, tmp_path: Path) -> None:
+    """The kernel may choose any. The main one, which handles it, waits and is not woken by it."""
+    if loop == "uvloop":
+        pytest.importorskip("uvloop")
+    PROJECTS["wsgi"].make(tmp_path).write_text(answer("soon", ask=INTERRUPTS_ITSELF))
+    with DevServer("app:application", "--loop", loop, cwd=tmp_path) as server:
+        server.serving()
+        assert server.get("/").text == "soon"
+        assert server.ended() == 0
 
 
 # PID 1
