@@ -76,8 +76,10 @@ class Reactor:
                     self._writers[key.fd].flush()
                 except Closed:
                     pass  # reading it says so, too
-            if events & selectors.EVENT_READ and key.fd in self._selector.get_map():
-                key.data()  # unless it has been let go of by one before it
+            now = self._selector.get_map().get(key.fd)
+            # Unless it was let go of by one before it; its number may be another's by now.
+            if events & selectors.EVENT_READ and now is not None and now.data is key.data:
+                key.data()
 
     def close(self) -> None:
         """Let go of everything; the sources stay open."""

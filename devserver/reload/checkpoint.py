@@ -19,6 +19,7 @@ What a waiting half and a copy say, on the channel of the half that was forked:
                  and the new half's pid and channel
     barrier     none can be made, since a statement: why, which, and the tick before it
     ready       the pid and channel of a copy that was made ahead
+    lost        the half between was killed: there may be a copy that nobody was told of
     resumed     the copy's pid;  unfit: what was executed has changed
     page        the pid of a copy that shows why nothing is served; of the first checkpoint, which
                 holds nothing of the user's
@@ -229,7 +230,9 @@ class Checkpoints:
             return None  # there are too many processes
         if between:
             with suppress(ChildProcessError):  # the application may ignore SIGCHLD
-                return None if os.waitpid(between, 0)[1] else False
+                if os.waitpid(between, 0)[1]:
+                    self._this.say("lost")
+                    return None
             return False
         this = self._this
         try:

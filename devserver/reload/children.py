@@ -115,11 +115,10 @@ class Children:
         Waits for the answer: the process does nothing but wait for this question.
         """
         copy = self._copies.resume(waiting, message)
-        if copy is None:
-            return False
-        self._prepare_at, self.current = None, copy
-        copy.generation, copy.began, copy.resumed = generation, time.monotonic(), True
-        return True
+        if copy is not None:
+            self._prepare_at, self.current = None, copy
+            copy.generation, copy.began, copy.resumed = generation, time.monotonic(), True
+        return copy is not None
 
     def dismiss(self, waiting: Spawned) -> None:
         """End a child that waits, and what was made ahead of it."""
@@ -175,6 +174,8 @@ class Children:
             self._left(spawned, message, self._copies.adopt(spawned, message["pid"], fds[0]))
         elif what == "ready":
             self._copies.made_ready(spawned, message["pid"], fds[0])
+        elif what == "lost":
+            self._copies.lost(spawned)
         elif what == "received":
             self._transit.received(spawned)
         elif what in ("closing", "stopped", "resumed"):
@@ -250,11 +251,15 @@ class Children:
 
     def deadlines(self) -> Iterator[float]:
         """When `be_punctual` has something to do, on `time.monotonic`."""
-        due = [self._prepare_at, *(spawned.kill_at for spawned in self._retired)]
+        lost = 0.0 if self._copies.has_lost else None
+        due = [lost, self._prepare_at, *(spawned.kill_at for spawned in self._retired)]
         return (when for when in due if when is not None)
 
     def be_punctual(self, now: float) -> None:
         """Do what is due: kill those whose time is over, and what was to be done later."""
+        if self._copies.has_lost:  # not sooner: others are heard on the way, amid whatever goes on
+            self._copies.has_lost = False
+            self._kin.end(self._ours)
         if self._prepare_at is not None and self._prepare_at <= now:
             self._prepare_at = None
             self._then()

@@ -27,11 +27,13 @@ class Copies:
 
     Attributes:
         waiting: the children that wait, and what was made ahead of one of them.
+        has_lost: whether there may be processes that are nobody's. To be reset by who has ended them.
     """
 
     def __init__(self, attend: Callable[[Spawned], None]) -> None:
         """Args: attend: has a copy heard, and its end noticed, from now on."""
         self.waiting: set[Spawned] = set()
+        self.has_lost = False
         self._attend = attend
         self._ready: Spawned | None = None  # a copy that was made ahead,
         self._readied: Spawned | None = None  # of this child
@@ -79,6 +81,12 @@ class Copies:
             self._ready = copy
         else:  # it took too long
             copy.child.kill()
+
+    def lost(self, waiting: Spawned) -> None:
+        """None was made, and what there is of it is nobody's."""
+        self.has_lost = True
+        if waiting is self._readied and self._ready is None:
+            self._readied = None
 
     def pids(self, waiting: Spawned) -> list[int]:
         """The process ids of a child, and of a copy that was made ahead of it."""
@@ -131,6 +139,9 @@ class Copies:
                     continue  # that was not the whole of it
                 if said["say"] == "ready":  # it was still at that
                     self.made_ready(waiting, said["pid"], fds[0])
+                    continue
+                if said["say"] == "lost":
+                    self.lost(waiting)
                     continue
                 return said["say"], self.adopt(waiting, said["pid"], fds[0]) if fds else None
             waiting.child.kill()
