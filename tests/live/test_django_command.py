@@ -20,6 +20,7 @@ pytestmark = pytest.mark.live
 
 SETTINGS = "mysite/settings.py"
 QUIT = "Quit the server with CONTROL-C."
+SOAK = pytest.mark.soak
 
 
 def command(folder: Path, name: str, text: str, app: str = "polls") -> None:
@@ -78,10 +79,10 @@ def django_version() -> tuple[int, int]:
     ("arguments", "url", "text"),
     [
         (["0"], "http://127.0.0.1:", "at http://127.0.0.1:"),
-        (["127.0.0.1:0"], "http://127.0.0.1:", "at http://127.0.0.1:"),
-        (["0.0.0.0:0"], "http://0.0.0.0:", "at http://0.0.0.0:"),
+        pytest.param(["127.0.0.1:0"], "http://127.0.0.1:", "at http://127.0.0.1:", marks=SOAK),
+        pytest.param(["0.0.0.0:0"], "http://0.0.0.0:", "at http://0.0.0.0:", marks=SOAK),
         (["[::1]:0"], "http://[::1]:", "at http://[::1]:"),
-        (["-6", "0"], "http://[::1]:", "at http://[::1]:"),
+        pytest.param(["-6", "0"], "http://[::1]:", "at http://[::1]:", marks=SOAK),
         (["localhost:0"], "http://127.0.0.1:", "at http://localhost:"),
         (
             ["0", "--skip-checks", "--no-color", "--verbosity", "0"],

@@ -305,13 +305,12 @@ def needed(folder: Path, *options: str) -> tuple[int, int]:
 
 
 def test_memory_is_bounded_by_the_option(tmp_path: Path) -> None:
-    folders = [tmp_path / name for name in ("cold", "default", "plenty")]
+    folders = [tmp_path / name for name in ("cold", "default")]
     for folder in folders:
         folder.mkdir()
     cold, _ = needed(folders[0], "--restart", "cold")
     default, some = needed(folders[1])
-    plenty, many = needed(folders[2], "--checkpoint-memory", "9")
-    tell(f"KiB and checkpoints: cold {cold}, 1.5: {default}, {some}; 9: {plenty}, {many}")
+    tell(f"KiB and checkpoints: cold {cold}, 1.5: {default}, {some}")
     assert some >= 1
     assert default <= 1.5 * cold
 
