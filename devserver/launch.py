@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 
     from devserver.app import Application
     from devserver.listeners import Listeners
+    from devserver.loading.loader import Recorder
     from devserver.reload.child import Child, Stepwise
     from devserver.reload.launcher import Launcher
-    from devserver.reload.loader import Recorder
-    from devserver.reload.watchset import Gate
     from devserver.stage import Program, Stage
+    from devserver.watching.watchset import Gate
 
 logger = logging.getLogger("devserver")
 
@@ -163,7 +163,9 @@ def _prepare() -> None:
     from devserver import app, discovery, server  # noqa: F401
     from devserver.devtools import error_page  # noqa: F401
     from devserver.gateway import wsgi  # noqa: F401
-    from devserver.reload import child, loader, watchset  # noqa: F401
+    from devserver.loading import loader  # noqa: F401
+    from devserver.reload import child  # noqa: F401
+    from devserver.watching import watchset
 
     watchset.prepare()
     for name in ("uvloop", "devserver.http.h1_httptools", "devserver.http.h1"):
@@ -213,11 +215,11 @@ def child(channel: Channel, program: Program = target) -> int:
 def _serve_application(
     this: Child, config: Config, sockets: list[socket.socket], boot: Message, program: Program
 ) -> int:
+    from devserver.loading.loader import Recorder
     from devserver.reload.child import EXIT_FAILED, Retired
-    from devserver.reload.loader import Recorder
-    from devserver.reload.timeline import Entry, tree_entry
-    from devserver.reload.watchset import Gate, roots_of
     from devserver.stage import Stage
+    from devserver.watching.timeline import Entry, tree_entry
+    from devserver.watching.watchset import Gate, roots_of
 
     _inherit_no_marks()
     gate = Gate(config)

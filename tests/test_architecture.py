@@ -16,6 +16,8 @@ PACKAGE = Path(__file__).parents[1] / "devserver"
 FLOORS = [
     {"devserver", "errors", "kinds", "options", "config"},
     {"events", "console", "dotenv", "process", "http", "discovery", "interface", "app", "listeners"},
+    {"watching"},
+    {"loading"},
     {"gateway", "reload"},
     {"devtools"},
     {"server"},
@@ -25,8 +27,12 @@ FLOORS = [
 ]
 SEPARATE = [
     ("gateway", "reload"),
+    ("gateway", "loading"),
+    ("gateway", "watching"),
     ("reload", "gateway"),
     ("reload", "http"),
+    ("loading", "http"),
+    ("watching", "http"),
     ("http", "process"),
     ("process", "http"),
 ]
@@ -111,7 +117,7 @@ def test_the_supervisor_is_light() -> None:
     """What a supervisor imports holds no event loop, no parser and no gateway."""
     program = (
         "import sys, devserver.cli, devserver.launch, devserver.listeners, devserver.reload.supervisor;"
-        "from devserver.reload import watch; watch.make(False).close();"
+        "from devserver.watching import watch; watch.make(False).close();"
         f"print([name for name in {HEAVY!r} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

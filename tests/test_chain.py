@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from devserver.reload.answers import Entry, Kind
 from devserver.reload.chain import Chain, Checkpoint
+from devserver.watching.answers import Entry, Kind
 
 NOBODY = cast("Any", None)
 

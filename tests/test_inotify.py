@@ -15,10 +15,10 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("inotify is a part of Linux", allow_module_level=True)
 
-from devserver.reload.inotify import HOLD, SELF, Inotify
-from devserver.reload.kernel import IN_CREATE, IN_DONT_FOLLOW, IN_MODIFY, IN_ONLYDIR, Kernel
-from devserver.reload.mounts import find_silent_mount, read_mounts
-from devserver.reload.watch import EVERYTHING
+from devserver.watching.inotify import HOLD, SELF, Inotify
+from devserver.watching.kernel import IN_CREATE, IN_DONT_FOLLOW, IN_MODIFY, IN_ONLYDIR, Kernel
+from devserver.watching.mounts import find_silent_mount, read_mounts
+from devserver.watching.watch import EVERYTHING
 
 
 class Clock:
@@ -469,7 +469,7 @@ def test_watches_run_out_for_real(tmp_path: Path) -> None:
     """In a user namespace, whose limit is its own."""
     program = """if True:
         import logging, os, sys
-        from devserver.reload.inotify import Inotify
+        from devserver.watching.inotify import Inotify
         logging.basicConfig(format="%(levelname)s %(message)s", stream=sys.stdout)
         watcher = Inotify()
         folders = [os.path.join(sys.argv[1], str(number)) for number in range(30)]

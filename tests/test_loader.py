@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 import devserver
-from devserver.reload.answers import OWN, digest_of
-from devserver.reload.loader import Recorder
+from devserver.loading.loader import Recorder
+from devserver.watching.answers import OWN, digest_of
 
 SOURCE = os.path.dirname(os.path.dirname(os.path.abspath(devserver.__file__)))
 
@@ -30,8 +30,9 @@ sys.dont_write_bytecode = {dont_write!r}
 entries = []
 if recorded:
     sys.path.insert(0, {source!r})
-    from devserver.reload import answers, loader
-    from devserver.reload.loader import Recorder
+    from devserver.watching import answers
+    from devserver.loading import loader
+    from devserver.loading.loader import Recorder
     sys.path.remove({source!r})
     recorder = Recorder(lambda entry: entries.append(entry.to_json()), [root])
     recorder.start()
@@ -497,7 +498,7 @@ def test_a_project_that_is_the_virtual_environment(tmp_path: Path) -> None:
 import sys
 sys.path[:0] = [{str(root)!r}]
 sys.path.append({SOURCE!r})
-from devserver.reload.loader import Recorder
+from devserver.loading.loader import Recorder
 found = []
 Recorder(lambda entry: found.append(entry.path), [{str(root)!r}]).start()
 import main, library
@@ -801,7 +802,7 @@ def test_a_file_that_stays_broken_is_reported_and_raises(project: Project) -> No
 def test_a_broken_file_is_waited_for_once_and_never_if_its_stamps_are_odd(
     project: Project, ahead: int
 ) -> None:
-    from devserver.reload.loader import HALF_WRITTEN, _wait_until_written
+    from devserver.loading.loader import HALF_WRITTEN, _wait_until_written
 
     now = time.time_ns() + ahead * 10**9
     began = time.monotonic()
@@ -852,7 +853,7 @@ def test_what_the_application_writes_itself_is_not_half_written(project: Project
 def test_stamps_are_never_newer_than_the_bytes_that_were_executed(project: Project) -> None:
     """Else the save that comes in between would be taken for what runs."""
     code = """
-        from devserver.reload import bytecode
+        from devserver.loading import bytecode
         stamp = bytecode.fingerprint_of
         def stamp_and_write(status):
             bytecode.fingerprint_of = stamp

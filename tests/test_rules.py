@@ -2,7 +2,7 @@
 
 import pytest
 
-from devserver.reload.rules import Kind, Rules, temporary
+from devserver.watching.rules import Kind, Rules, temporary
 
 ROOT = "/home/u/project"
 READ, ALWAYS, NEVER = Kind.READ, Kind.ALWAYS, Kind.NEVER

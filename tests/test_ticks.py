@@ -17,10 +17,15 @@ from typing import Any
 
 import pytest
 
-from devserver.reload.ticks import TICK, Execution, Text, Ticker, can_go_on
+from devserver.loading.ticks import TICK, Execution, Text, Ticker, can_go_on
 
 LIBRARY = Path(sysconfig.get_paths()["stdlib"])
 SAMPLE = [*sorted(LIBRARY.glob("*.py")), *sorted((LIBRARY / "asyncio").glob("*.py"))]
+
+
+def constant(value: object) -> Any:
+    """A constant as it is compared; equal sets may be in different orders."""
+    return sorted(map(repr, value)) if isinstance(value, frozenset) else repr(value)
 
 
 def seen(code: types.CodeType) -> Any:
@@ -28,7 +33,7 @@ def seen(code: types.CodeType) -> Any:
     inside = [seen(each) for each in code.co_consts if isinstance(each, types.CodeType)]
     if code.co_name == "<module>":
         return [code.co_filename, code.co_flags, inside]
-    constants = [repr(each) for each in code.co_consts if not isinstance(each, types.CodeType)]
+    constants = [constant(each) for each in code.co_consts if not isinstance(each, types.CodeType)]
     names = code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars
     places = list(code.co_positions())
     return [
@@ -243,8 +248,8 @@ def import_with_ticks(folder: Path, stop: int = -1, newer: str = "") -> list[int
                 execution.go_on_with(Text(newer.encode(), execution.path), stop)
                 linecache.checkcache()
 
-    from devserver.reload.loader import Recorder
-    from devserver.reload.modules import Stepping
+    from devserver.loading.loader import Recorder
+    from devserver.loading.modules import Stepping
 
     recorder = Recorder(lambda entry: None, [str(folder)])
     ticker = Ticker(at)

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from devserver.reload import answers, timeline
-from devserver.reload.answers import (
+from devserver.watching import answers, timeline
+from devserver.watching.answers import (
     ASK,
     OWN,
     Entry,
@@ -26,8 +26,8 @@ from devserver.reload.answers import (
     path_entry,
     read_entry,
 )
-from devserver.reload.rules import Rules
-from devserver.reload.timeline import Timeline
+from devserver.watching.rules import Rules
+from devserver.watching.timeline import Timeline
 
 LATER = 3600 * 10**9
 """Nanoseconds: for a clock by which nothing that a test has made is young."""

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from devserver.reload import watch
-from devserver.reload.notify import Watchfiles
-from devserver.reload.places import MAX_LINKS, walk_trail
-from devserver.reload.rules import Rules
-from devserver.reload.watch import EVERYTHING, GRAIN, Polling, Watcher
+from devserver.watching import watch
+from devserver.watching.notify import Watchfiles
+from devserver.watching.places import MAX_LINKS, walk_trail
+from devserver.watching.rules import Rules
+from devserver.watching.watch import EVERYTHING, GRAIN, Polling, Watcher
 
 DEADLINE = 10.0
 
@@ -25,7 +25,7 @@ DEADLINE = 10.0
 def make_inotify() -> Watcher:
     if sys.platform != "linux":
         pytest.skip("inotify is a part of Linux")
-    from devserver.reload.inotify import Inotify
+    from devserver.watching.inotify import Inotify
 
     return Inotify()
 
@@ -455,7 +455,7 @@ def test_polling_takes_over_when_watchfiles_fails(tmp_path: Path, caplog: pytest
 
 def test_loading_watchfiles_loads_neither_asyncio_nor_anyio() -> None:
     program = (
-        "import sys; from devserver.reload import watch, notify; notify.load_notify(); print(*sys.modules)"
+        "import sys; from devserver.watching import watch, notify; notify.load_notify(); print(*sys.modules)"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=30
@@ -492,7 +492,7 @@ def test_without_inotify_instances_polling_says_so(
     os.close(lowest)
     resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
     try:
-        from devserver.reload import inotify
+        from devserver.watching import inotify
 
         assert inotify is not None
         made = watch.make()

@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 
 from devserver.config import Config
-from devserver.reload import answers, watch, watchset
-from devserver.reload.answers import Entry, Kind, fingerprint_at, list_entry, name_entry, read_entry
-from devserver.reload.rules import Kind as Verdict
-from devserver.reload.rules import Rules
-from devserver.reload.watch import EVERYTHING, Polling
-from devserver.reload.watchset import Gate, WatchSet, roots_of, rules_of
+from devserver.watching import answers, watch, watchset
+from devserver.watching.answers import Entry, Kind, fingerprint_at, list_entry, name_entry, read_entry
+from devserver.watching.rules import Kind as Verdict
+from devserver.watching.rules import Rules
+from devserver.watching.watch import EVERYTHING, Polling
+from devserver.watching.watchset import Gate, WatchSet, roots_of, rules_of
 
 DEADLINE = 10.0
 
@@ -380,7 +380,9 @@ def test_preparing_leaves_nothing_to_be_imported(tmp_path: Path) -> None:
     program = f"""if True:
         import sys
         from devserver import config
-        from devserver.reload import child, loader, watchset
+        from devserver.reload import child
+        from devserver.loading import loader
+        from devserver.watching import watchset
         watchset.prepare()
         made = config.Config("app:app", reload=True, app_dir={str(tmp_path)!r}, reload_include=["*.toml"])
         before = set(sys.modules)

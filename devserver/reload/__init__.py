@@ -1,1 +1,4 @@
-"""Files to restarts: which files matter, when one changes, and what happens then. Knows no HTTP."""
+"""Changes to restarts: the supervisor and the children that it has, and what each says to the other.
+
+Knows no HTTP.
+"""

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from devserver.reload.launcher import Spawned
-from devserver.reload.timeline import Entry, Kind
+from devserver.watching.timeline import Entry, Kind
 
 Mark = tuple[str, int]
 """A module's path and the number of a statement; -1 for its first."""

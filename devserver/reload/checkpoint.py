@@ -45,16 +45,16 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, NoReturn
 
+from devserver.loading import frozen, pages
+from devserver.loading.loader import Recorder
+from devserver.loading.modules import Stepping
+from devserver.loading.seeds import Seeds
+from devserver.loading.ticks import Execution, Text, Ticker, can_go_on
 from devserver.process.control import Channel, Closed, Message
 from devserver.process.ending import fileno, flush
 from devserver.process.forks import fork
-from devserver.reload import frozen, pages
-from devserver.reload.answers import Entry, Fingerprint, fingerprint_of, identity_at
 from devserver.reload.child import Child
-from devserver.reload.loader import Recorder
-from devserver.reload.modules import Stepping
-from devserver.reload.seeds import Seeds
-from devserver.reload.ticks import Execution, Text, Ticker, can_go_on
+from devserver.watching.answers import Entry, Fingerprint, fingerprint_of, identity_at
 
 assert sys.platform == "linux"  # a type checker reads no further elsewhere
 
@@ -92,7 +92,7 @@ class Checkpoints:
             marks: statements before which a checkpoint is wanted.
             turn: is the page's process from now on, as a message says.
         """
-        from devserver.reload.barriers import Barriers  # a module that is there on Linux only
+        from devserver.loading.barriers import Barriers  # a module that is there on Linux only
 
         self.ticker = Ticker(self._at)
         self._this = this

@@ -15,12 +15,12 @@ from collections.abc import Iterable, Mapping
 from devserver.config import Config
 from devserver.process import Kin, guard
 from devserver.process.control import Closed
-from devserver.reload import watch
-from devserver.reload.answers import OWN, SUFFIXES, Entry, Kind, module_place
 from devserver.reload.launcher import APP, Launcher, Spawned, describe_exit
-from devserver.reload.rules import Kind as Verdict
-from devserver.reload.rules import Rules
-from devserver.reload.watchset import rules_of
+from devserver.watching import watch
+from devserver.watching.answers import OWN, SUFFIXES, Entry, Kind, module_place
+from devserver.watching.rules import Kind as Verdict
+from devserver.watching.rules import Rules
+from devserver.watching.watchset import rules_of
 
 
 def explain(config: Config, launcher: Launcher, paths: Iterable[str]) -> list[str]:

@@ -26,9 +26,9 @@ from devserver.reload.launcher import APP, Launcher, Spawned, describe_exit
 from devserver.reload.machine import Action, Attempts, Event, State, step
 from devserver.reload.page import Page
 from devserver.reload.report import Report, crash
-from devserver.reload.timeline import Entry, Kind
 from devserver.reload.warm import Warm, is_wanted
-from devserver.reload.watchset import WatchSet
+from devserver.watching.timeline import Entry, Kind
+from devserver.watching.watchset import WatchSet
 
 logger = logging.getLogger("devserver")
 

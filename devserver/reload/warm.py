@@ -19,10 +19,10 @@ from devserver.process.control import Message
 from devserver.reload.chain import Chain, Checkpoint, Mark
 from devserver.reload.children import Children
 from devserver.reload.launcher import Spawned
-from devserver.reload.lines import Lines
 from devserver.reload.prompt import debugged
-from devserver.reload.timeline import Kind
-from devserver.reload.watchset import WatchSet
+from devserver.watching.lines import Lines
+from devserver.watching.timeline import Kind
+from devserver.watching.watchset import WatchSet
 
 logger = logging.getLogger("devserver")
 

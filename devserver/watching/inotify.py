@@ -29,7 +29,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from devserver.reload.kernel import (
+from devserver.watching.kernel import (
     IN_CLOSE_WRITE,
     IN_CREATE,
     IN_DELETE,
@@ -46,9 +46,9 @@ from devserver.reload.kernel import (
     IN_UNMOUNT,
     Kernel,
 )
-from devserver.reload.mounts import find_silent_mount, read_mounts
-from devserver.reload.places import Places, Trail, ancestors, beneath
-from devserver.reload.watch import EVERYTHING, Hints, Polling
+from devserver.watching.mounts import find_silent_mount, read_mounts
+from devserver.watching.places import Places, Trail, ancestors, beneath
+from devserver.watching.watch import EVERYTHING, Hints, Polling
 
 if sys.platform != "linux":
     raise ImportError("inotify is a part of Linux")

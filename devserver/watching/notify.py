@@ -12,8 +12,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from devserver.reload.places import Places
-from devserver.reload.watch import EVERYTHING, Hints, Polling, log
+from devserver.watching.places import Places
+from devserver.watching.watch import EVERYTHING, Hints, Polling, log
 
 
 class Notify(Protocol):

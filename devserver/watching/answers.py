@@ -20,7 +20,7 @@ from enum import Enum
 from importlib.machinery import EXTENSION_SUFFIXES
 from typing import Any
 
-from devserver.reload.rules import passing
+from devserver.watching.rules import passing
 
 Fingerprint = tuple[int, int, int, int]
 """mtime_ns, ctime_ns, size, inode."""

@@ -18,7 +18,7 @@ from importlib.util import MAGIC_NUMBER, cache_from_source
 from types import CodeType
 from typing import cast
 
-from devserver.reload.answers import YOUNG, Fingerprint, fingerprint_at, fingerprint_of
+from devserver.watching.answers import YOUNG, Fingerprint, fingerprint_at, fingerprint_of
 
 _open, _fdopen = os.open, os.fdopen
 _HEADER = 16

@@ -14,11 +14,11 @@ from importlib.machinery import SourceFileLoader
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, cast
 
-from devserver.reload.answers import Fingerprint, fingerprint_at, is_young
-from devserver.reload.bytecode import cached, keep, read_source
-from devserver.reload.loader import Recorder
-from devserver.reload.reads import disguise
-from devserver.reload.ticks import Execution, Text, Ticker
+from devserver.loading.bytecode import cached, keep, read_source
+from devserver.loading.loader import Recorder
+from devserver.loading.reads import disguise
+from devserver.loading.ticks import Execution, Text, Ticker
+from devserver.watching.answers import Fingerprint, fingerprint_at, is_young
 
 FORM = "devserver"
 """Of the compiled modules: they stand beside Python's own."""

@@ -15,17 +15,17 @@ import time
 from collections.abc import Callable, Container, Iterable
 
 from devserver.config import App, Config
-from devserver.reload import watch
-from devserver.reload.answers import file_entry, folder_at
-from devserver.reload.rules import Rules
-from devserver.reload.timeline import ASK, Entry, Kind, Timeline, read_entry
+from devserver.watching import watch
+from devserver.watching.answers import file_entry, folder_at
+from devserver.watching.rules import Rules
+from devserver.watching.timeline import ASK, Entry, Kind, Timeline, read_entry
 
 logger = logging.getLogger("devserver")
 
 
 def prepare() -> None:
     """Do ahead what costs milliseconds the first time: load the watcher, ask where libraries are."""
-    from devserver.reload.project import library_folders
+    from devserver.watching.project import library_folders
 
     watch.make(quiet=True).close()
     library_folders()

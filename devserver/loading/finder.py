@@ -15,11 +15,11 @@ from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
-from devserver.reload.answers import SUFFIXES, Entry, Kind, fingerprint_at, mode_of, name_entry
-from devserver.reload.reads import disguise
+from devserver.loading.reads import disguise
+from devserver.watching.answers import SUFFIXES, Entry, Kind, fingerprint_at, mode_of, name_entry
 
 if TYPE_CHECKING:
-    from devserver.reload.loader import Recorder
+    from devserver.loading.loader import Recorder
 
 
 class Finder:

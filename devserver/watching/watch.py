@@ -23,8 +23,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple, Protocol
 
-from devserver.reload.places import names_in
-from devserver.reload.rules import Kind, Rules
+from devserver.watching.places import names_in
+from devserver.watching.rules import Kind, Rules
 
 MAX_FOLDERS = 20_000
 """Folders that `walk` gives at most: beyond, the system's limits are near and the rules are wrong."""
@@ -109,7 +109,7 @@ def make(poll: bool = False, quiet: bool = False) -> Watcher:
     """
     if not poll:
         if sys.platform == "linux":
-            from devserver.reload.inotify import Inotify
+            from devserver.watching.inotify import Inotify
 
             try:
                 return Inotify(quiet=quiet)
@@ -117,7 +117,7 @@ def make(poll: bool = False, quiet: bool = False) -> Watcher:
                 level = logging.DEBUG if quiet else logging.WARNING
                 log.log(level, "inotify cannot be used (%s): polling instead", error.strerror)
         else:
-            from devserver.reload.notify import Watchfiles
+            from devserver.watching.notify import Watchfiles
 
             try:
                 return Watchfiles()

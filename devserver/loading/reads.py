@@ -26,7 +26,7 @@ from collections.abc import Callable
 from types import FrameType, FunctionType
 from typing import Any, Protocol, TypeVar
 
-from devserver.reload.project import Project
+from devserver.watching.project import Project
 
 F = TypeVar("F", bound=FunctionType)
 

@@ -21,7 +21,7 @@ from importlib.util import decode_source
 from types import CodeType, FunctionType
 from typing import cast
 
-from devserver.reload.reads import disguise
+from devserver.loading.reads import disguise
 
 TICK = "<devserver tick>"
 """A name that no program can spell; looked up where built-in names are."""

@@ -5,7 +5,7 @@ Pure: it is given the table of mounts (proc(5), /proc/self/mountinfo) and paths 
 
 import os
 
-from devserver.reload.places import ancestors
+from devserver.watching.places import ancestors
 
 SILENT = ("9p", "drvfs", "nfs", "nfs4", "cifs", "smb3", "smbfs", "vboxsf", "virtiofs", "prl_fs", "vmhgfs")
 """File systems on which others may write without an event here; so may all whose type begins with fuse."""

@@ -23,7 +23,10 @@ from importlib.machinery import PathFinder, SourceFileLoader
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, cast
 
-from devserver.reload.answers import (
+from devserver.loading.bytecode import is_believable, keep, read_source
+from devserver.loading.finder import Finder
+from devserver.loading.reads import Reads, disguise, is_curious
+from devserver.watching.answers import (
     OWN,
     Entry,
     Fingerprint,
@@ -38,10 +41,7 @@ from devserver.reload.answers import (
     path_entry,
     read_entry,
 )
-from devserver.reload.bytecode import is_believable, keep, read_source
-from devserver.reload.finder import Finder
-from devserver.reload.project import Project
-from devserver.reload.reads import Reads, disguise, is_curious
+from devserver.watching.project import Project
 
 HALF_WRITTEN = 0.1
 """Seconds for which a file may be one that is still being written."""

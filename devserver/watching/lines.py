@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Iterable
 from zlib import crc32
 
-from devserver.reload.answers import Fingerprint, fingerprint_at
+from devserver.watching.answers import Fingerprint, fingerprint_at
 
 MOST = 16 * 2**20
 """Bytes of source that are looked at; in a project that has more, no line is named in the rest."""

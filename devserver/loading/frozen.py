@@ -14,7 +14,7 @@ from __future__ import annotations
 import gc
 from typing import Any
 
-from devserver.reload.reads import Wrapper
+from devserver.loading.reads import Wrapper
 
 _ASKING = ("collect", "get_objects", "get_referrers")
 

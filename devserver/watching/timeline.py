@@ -25,7 +25,7 @@ import stat
 import time
 from collections.abc import Callable, Container, Iterable, Iterator
 
-from devserver.reload.answers import (
+from devserver.watching.answers import (
     ASK,
     OWN,
     Entry,
@@ -44,8 +44,8 @@ from devserver.reload.answers import (
     tree_entry,
     watched_for,
 )
-from devserver.reload.rules import Kind as Verdict
-from devserver.reload.rules import Rules, passing
+from devserver.watching.rules import Kind as Verdict
+from devserver.watching.rules import Rules, passing
 
 __all__ = ["ASK", "OWN", "Entry", "Kind", "Timeline", "read_entry", "tree_entry"]
 

@@ -18,7 +18,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from devserver.reload.rules import passing
+from devserver.watching.rules import passing
 
 MAX_LINKS = 40
 """Links followed in one path before it counts as missing; Linux gives up (ELOOP) there too."""
