@@ -180,10 +180,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         config = COMMAND.main(arguments, prog_name="devserver", standalone_mode=False)
         if not isinstance(config, Config):
             sys.exit(0)  # --help, --version, --explain or --explain-config has said it all
-        from devserver.django.bare import program
+        from devserver.django.bare import found, program
         from devserver.launch import start
 
-        sys.exit(start(config, program=program))
+        sys.exit(start(config, program=program, found=found(config.app.app_dir)))
     except DevserverError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)

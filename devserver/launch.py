@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, NoReturn
 
 from devserver import console
 from devserver.alone import run_loop
-from devserver.config import Config, resolve
+from devserver.config import OPTIONS, Config, resolve
 from devserver.events import Events
+from devserver.options import misspelt
 from devserver.process import Terminal, adopt, guard, listeners_from
 from devserver.process.control import Channel, Closed, Message
 from devserver.process.signals import Signals, wanted
@@ -54,10 +55,13 @@ def target(stage: Stage, then: Callable[[], None] = lambda: None) -> int:
     return stage.serve(application)
 
 
-def start(config: Config, *, spare: bool = True, program: Program = target) -> int:
+def start(
+    config: Config, *, spare: bool = True, program: Program = target, found: str = "the application found"
+) -> int:
     """Serve as the configuration says, until told to stop. Returns the exit code.
 
     Args:
+        found: what is served where no target is named.
         program: loads the application where there is no supervisor, whose child has one of its own.
         spare: whether this program, started again, runs no user code before it is told its role.
 
@@ -72,19 +76,21 @@ def start(config: Config, *, spare: bool = True, program: Program = target) -> i
     try:
         if config.reload.enabled:
             with Signals(wanted()) as signals:  # from now on they are heard, if not at once
-                _announce(config, listeners, events)
+                _announce(config, listeners, events, found)
                 return _supervise(config, listeners.sockets, events, spare, signals)
         from devserver.alone import serve_alone
 
-        _announce(config, listeners, events)
+        _announce(config, listeners, events, found)
         return serve_alone(config, listeners.sockets, events, program)
     finally:
         listeners.close()
         events.close()
 
 
-def _announce(config: Config, listeners: Listeners, events: Events) -> None:
-    name = str(config.app.target or "the application found")
+def _announce(config: Config, listeners: Listeners, events: Events, found: str) -> None:
+    for line in misspelt(OPTIONS, os.environ):
+        logger.warning("%s", line)
+    name = str(config.app.target or found)
     for line in console.banner(_urls(config, listeners), name, config.reload.enabled):
         logger.info("%s", line)
     events.emit("listening", url=listeners.urls[0], urls=listeners.urls, pid=os.getpid())

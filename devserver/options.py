@@ -198,6 +198,19 @@ def from_environ(options: Mapping[str, Option], environ: Mapping[str, str], base
     return found
 
 
+def misspelt(options: Mapping[str, Option], environ: Mapping[str, str]) -> list[str]:
+    """A line for each variable that is nearly one of ours. Others may be anybody's, and are not spoken of."""
+    known = {option.variable for option in options.values()}
+    lines = []
+    for name in sorted(name for name in environ.keys() - known if name.startswith(PREFIX)):
+        import difflib
+
+        words = [each.removeprefix(PREFIX) for each in known]  # or all would be near
+        close = difflib.get_close_matches(name.removeprefix(PREFIX), words, n=1, cutoff=0.7)
+        lines += [f"{name} is no option; did you mean {PREFIX}{word}?" for word in close]
+    return lines
+
+
 def from_file(options: Mapping[str, Option], path: str) -> dict[str, Given]:
     """The table [tool.devserver] of a pyproject.toml; relative paths start from its folder.
 

@@ -12,6 +12,7 @@ import pytest
 from devserver.cli import explain_config
 from devserver.config import OPTIONS, SECTIONS, App, Bind, Config, Http, resolve
 from devserver.errors import UsageError
+from devserver.options import misspelt
 
 
 @pytest.fixture
@@ -251,6 +252,13 @@ def test_a_list_in_the_file_may_be_a_single_string(folder: Path) -> None:
     config = resolve({}, {}, folder)
     assert config.reload.exclude == ("*.log",)
     assert config.http.headers == (("A", "b"), ("C", "d, e"))
+
+
+def test_a_variable_that_is_nearly_one_of_ours_is_spoken_of() -> None:
+    environ = {"DEVSERVER_PROT": "1", "DEVSERVER_PORT": "2", "DEVSERVER_THEME": "dark", "PROT": "3"}
+    ours = {"DEVSERVER_RUN_MAIN": "true", "DEVSERVER_CONTROL": "4", "DEVSERVER_TREE": "5"}
+    said = "DEVSERVER_PROT is no option; did you mean DEVSERVER_PORT?"
+    assert misspelt(OPTIONS, {**environ, **ours}) == [said]
 
 
 def test_lists_in_the_environment(folder: Path) -> None:

@@ -34,6 +34,11 @@ def program(stage: Stage) -> int:
     return play(stage, [SCRIPT if here else script, "runserver", *_address(stage.sockets)])
 
 
+def found(folder: str) -> str:
+    """What is served from a folder where nothing is named."""
+    return SCRIPT if is_project(folder) else "the application found"
+
+
 def is_project(folder: str) -> bool:
     """Whether a folder has a manage.py of Django's."""
     try:

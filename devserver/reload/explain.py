@@ -18,6 +18,7 @@ from devserver.process.control import Closed
 from devserver.reload.launcher import APP, Launcher, Spawned, describe_exit
 from devserver.watching import watch
 from devserver.watching.answers import OWN, SUFFIXES, Entry, Kind, module_place
+from devserver.watching.project import library_folders
 from devserver.watching.rules import Kind as Verdict
 from devserver.watching.rules import Rules
 from devserver.watching.watchset import rules_of
@@ -99,6 +100,10 @@ def judge(path: str, folder: bool, exists: bool, entries: list[Entry], rules: Ru
         return "nothing: not read, but looked for and found; to remove it would restart"
     if exists and any(entry.kind is Kind.LIST and entry.path == os.path.dirname(path) for entry in entries):
         return "nothing: not read, but its folder was listed; to remove it would restart"
+    if not exists:
+        return "nothing: there is no such path, and nothing asked for it"
+    if path.startswith(library_folders()):
+        return "nothing: it is Python's or an installed package's; --reload-dir watches it all the same"
     return "nothing: not read while the application was loaded"
 
 

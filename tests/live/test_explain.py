@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -97,6 +98,14 @@ def test_explain(project: Path) -> None:
     found = explain(project, *RULES, *paths)
     assert found[1:] == expected[1:]
     assert found[0].startswith("app.py: would restart: ")
+
+
+def test_explain_of_what_is_not_the_project(project: Path) -> None:
+    assert explain(project, "app:app", "--explain", "never/was", "--explain", json.__file__) == [
+        "never/was: nothing: there is no such path, and nothing asked for it",
+        f"{json.__file__}: nothing: it is Python's or an installed package's; "
+        "--reload-dir watches it all the same",
+    ]
 
 
 def test_explain_is_true(project: Path) -> None:
