@@ -376,6 +376,7 @@ class Supervisor:
         if self._report.failed(self._generation, self._failure):
             self._watched.recall(self._served)
         self._page.show(self._generation, self._failure)
+        self._children.later(self._warm.make_ready)
 
     def _announce(self) -> None:
         current = self._children.current
@@ -390,9 +391,7 @@ class Supervisor:
         if is_wanted(self._config):
             section = self._config.reload
             self._report.checkpoints(*self._warm.bound(section.checkpoints, section.checkpoint_memory))
-            self._warm.make_ready()
-        if not self._warm.chain:
-            self._children.prepare()
+        self._warm.make_ready()
 
     def _finish(self) -> None:
         self._report.stopped()

@@ -162,12 +162,17 @@ class Warm:
                 checkpoint.likely = edited.count(checkpoint.marked)
 
     def make_ready(self) -> None:
-        """When there is time: have a copy made from which an edit would go on that is like the last one."""
+        """When there is time: have a copy made from which an edit would go on that is like the last one.
+
+        Where there is no checkpoint, an interpreter is started that could begin from nothing.
+        """
         checkpoints = list(self.chain)
         marked = [each for each in checkpoints if self._edited and each.marked == self._edited[-1][0]]
         if checkpoints:
             best = self._resumed if not marked and self._resumed in checkpoints else None
             self._children.make_ready((best or [*checkpoints, *marked][-1]).spawned, self._room)
+        else:
+            self._children.prepare()
 
     def barrier(self, mark: Mark) -> None:
         """A child can make no checkpoint where it wanted to; at this mark it could, last."""
