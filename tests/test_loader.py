@@ -872,6 +872,30 @@ def test_stamps_are_never_newer_than_the_bytes_that_were_executed(project: Proje
     assert (size, result) == (5, 2222), "stamps of before: it is looked at again"
 
 
+@pytest.mark.parametrize(("there", "comes"), [("folder/a.txt", "folder/__init__.py"), ("", "folder.py")])
+def test_what_comes_while_python_looks_is_no_answer(project: Project, there: str, comes: str) -> None:
+    """Else nobody would notice that it is there, and was not taken."""
+    if there:
+        project.write(there)
+    code = f"""
+        from importlib.machinery import FileFinder, SourceFileLoader
+        class Finder(FileFinder):
+            def find_spec(self, name, target=None):
+                spec = super().find_spec(name, target)
+                os.system({"touch " + comes!r})
+                return spec
+        os.chdir(root), sys.path.remove("")
+        sys.path_importer_cache[root] = Finder(root, (SourceFileLoader, [".py"]))
+        try:
+            import folder
+        except ImportError:
+            pass
+        """
+    _, entries = project.run(code)
+    place = ["name", str(project.root / "folder")]
+    assert [entry[2] for entry in entries if entry[:2] == place] == ["folder/" if there else ""]
+
+
 # what wrong programs look like
 
 

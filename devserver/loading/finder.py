@@ -36,27 +36,37 @@ class Finder:
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """See `importlib.abc.MetaPathFinder.find_spec`."""
+        # Before Python does: what comes meanwhile and is not seen by it must be a change afterwards.
+        looked = self._look(name.rpartition(".")[2], sys.path if path is None else path)
         spec = PathFinder.find_spec(name, path, target)
         origin = spec.origin if spec is not None and spec.has_location else None
-        self._note(name.rpartition(".")[2], sys.path if path is None else path, origin)
+        self._note(looked, origin)
         if spec is not None and origin is not None and type(spec.loader) is not SourceFileLoader:
             self._note_other(spec, origin)
         if spec is not None and name == "_sqlite3":
             _run_after(spec, self._recorder.sqlite)
         return spec
 
-    def _note(self, name: str, path: Iterable[Any], origin: str | None) -> None:
-        """Note the user's folders that were looked into, up to the one where the module was found."""
-        found = (os.path.dirname(origin), os.path.dirname(os.path.dirname(origin))) if origin else ()
+    def _look(self, name: str, path: Iterable[Any]) -> list[tuple[str, Entry | None]]:
+        """What each folder has for a name: None for one that is not the user's, or was looked into before."""
+        looked = []
         for entry in list(path):
             if not isinstance(entry, str):
                 continue  # `PathFinder` passes over it, too
             folder = self._folders.get(entry)
             if folder is None:
                 folder = self._folder(entry)
-            here = (entry or folder) in found
-            if folder and self._recorder.is_new(Kind.NAME, os.path.join(folder, name)):
-                answer = _looked_up(entry, folder, name)
+            is_new = folder and self._recorder.is_new(Kind.NAME, os.path.join(folder, name))
+            looked.append((entry or folder, name_entry(folder, name) if is_new else None))
+        return looked
+
+    def _note(self, looked: list[tuple[str, Entry | None]], origin: str | None) -> None:
+        """Note what was looked into, up to where the module was found."""
+        found = (os.path.dirname(origin), os.path.dirname(os.path.dirname(origin))) if origin else ()
+        for folder, answer in looked:
+            here = folder in found
+            if answer is not None:
+                answer = _as_python_saw(folder, answer)
                 if here and origin is not None:
                     self._recorder.found(origin, answer)
                 else:
@@ -88,13 +98,14 @@ class Finder:
             self._recorder.module(path, fingerprint)
 
 
-def _looked_up(entry: str, folder: str, name: str) -> Entry:
-    """The answer for a module's name; by the names that the import system has seen, if it has."""
-    seen = getattr(sys.path_importer_cache.get(entry or folder), "_path_cache", None)
+def _as_python_saw(folder: str, answer: Entry) -> Entry:
+    """The answer for a module's name by the listing that Python went by, which may be an older one."""
+    seen = getattr(sys.path_importer_cache.get(folder), "_path_cache", None)
+    name = os.path.basename(answer.path)
     if not seen or name in seen:
-        return name_entry(folder, name)
+        return answer
     found = [name + suffix for suffix in SUFFIXES if name + suffix in seen]
-    return Entry(Kind.NAME, os.path.join(folder, name), " ".join(found))
+    return Entry(Kind.NAME, answer.path, " ".join(found))
 
 
 def _run_after(spec: ModuleSpec, then: Callable[[], None]) -> None:
