@@ -108,7 +108,7 @@ def _looks_at_itself(s: Statements) -> str:
          "[l for l in inspect.stack()[0].code_context]", "inspect.getsource([f for f in globals().values() if inspect.isfunction(f) and f.__module__ == __name__][-1])",
          "inspect.getsource([c for c in globals().values() if inspect.isclass(c) and c.__module__ == __name__][0])", "inspect.getdoc(sys.modules[__name__])",
          "inspect.getcomments(sys.modules[__name__])", "os.path.getsize(__file__)", "inspect.getmodule(sys._getframe()).__name__",
-         "importlib.resources.files('plugs').joinpath('p1.py').read_text()", "traceback.format_stack(limit=len(NAME[:1]))")
+         "importlib.resources.files('plugs').joinpath('p1.py').read_text()", "traceback.format_stack(limit=len('x'))")
     )  # fmt: skip
     return f"try:\n    z{n} = zlib.crc32(repr({how}).encode())\nexcept (OSError, LookupError, TypeError) as error:\n    z{n} = type(error)"
 
