@@ -277,7 +277,7 @@ def _stands_in_the_way(s: Statements) -> str:
     """Of checkpoints."""
     n = s.fresh()
     return s.rng.choice(
-        (f"atexit.register(note, {n})", f"try:\n    b{n} = open('data/a.txt')\nexcept OSError:\n    pass",
+        (f"atexit.register(note, {n})", f"try:\n    sys.b{n} = b{n} = open('data/a.txt')\nexcept OSError:\n    pass",
          f"for b{n} in [threading.Thread(target=note, args=({n},))]:\n    b{n}.start()\n    b{n}.join()\n    del b{n}",
          f"os.pipe() and note({n})")
     )  # fmt: skip
