@@ -35,7 +35,7 @@ def run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     started: list[Config] = []
     root = types.ModuleType("devserver.launch")
 
-    def record(config: Config, program: object) -> int:
+    def record(config: Config, program: object, found: str) -> int:
         started.append(config)
         return 0
 
@@ -125,14 +125,14 @@ def test_file_and_environment_are_read(run: Run, folder: Path, monkeypatch: pyte
 
 
 def test_the_exit_code_is_what_start_returned(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules["devserver.launch"], "start", lambda config, program: 3)
+    monkeypatch.setattr(sys.modules["devserver.launch"], "start", lambda config, program, found: 3)
     assert ends("main:app") == 3
 
 
 def test_an_error_of_the_user_is_one_line(
     run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def start(config: Config, program: object) -> int:
+    def start(config: Config, program: object, found: str) -> int:
         raise BindError("port 8000 is taken by python (pid 7); use --port auto")
 
     monkeypatch.setattr(sys.modules["devserver.launch"], "start", start)
@@ -145,7 +145,7 @@ def test_an_error_of_the_user_is_one_line(
 
 
 def test_an_error_of_ours_is_not_hidden(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def start(config: Config, program: object) -> int:
+    def start(config: Config, program: object, found: str) -> int:
         raise EOFError
 
     monkeypatch.setattr(sys.modules["devserver.launch"], "start", start)
