@@ -18,6 +18,7 @@ def test_the_project_is_served(tmp_path: Path, named: bool, reload: bool) -> Non
     make(tmp_path) if named else make_stock(tmp_path)
     with DevServer(*(["--reload"] if reload else []), cwd=tmp_path) as server:
         server.serving()
+        assert "serving manage.py" in server.log
         assert server.get("/polls/word/").text == "one"
         assert "green" in server.get("/static/polls/style.css").text
         while "development server at http://127.0.0.1" not in server.log:

@@ -259,6 +259,13 @@ def test_address_is_kept(host: str, tmp_path: Path) -> None:
         keeps_its_address(server, path)
 
 
+def test_a_misspelt_variable_is_spoken_of(tmp_path: Path) -> None:
+    PROJECTS["wsgi"].make(tmp_path)
+    with DevServer("app:application", cwd=tmp_path, env={"DEVSERVER_PROT": "1"}) as server:
+        server.serving()
+        assert "warning: DEVSERVER_PROT is no option; did you mean DEVSERVER_PORT?" in server.log
+
+
 def test_localhost_is_both_loopbacks(tmp_path: Path) -> None:
     PROJECTS["wsgi"].make(tmp_path)
     with DevServer("app:application", "--reload", cwd=tmp_path) as server:
