@@ -55,13 +55,11 @@ def target(stage: Stage, then: Callable[[], None] = lambda: None) -> int:
     return stage.serve(application)
 
 
-def start(
-    config: Config, *, spare: bool = True, program: Program = target, found: str = "the application found"
-) -> int:
+def start(config: Config, *, spare: bool = True, program: Program = target, found: str = "") -> int:
     """Serve as the configuration says, until told to stop. Returns the exit code.
 
     Args:
-        found: what is served where no target is named.
+        found: what is served where no target is named, if that is known so early.
         program: loads the application where there is no supervisor, whose child has one of its own.
         spare: whether this program, started again, runs no user code before it is told its role.
 
@@ -90,7 +88,7 @@ def start(
 def _announce(config: Config, listeners: Listeners, events: Events, found: str) -> None:
     for line in misspelt(OPTIONS, os.environ):
         logger.warning("%s", line)
-    name = str(config.app.target or found)
+    name = str(config.app.target or found or "the application found")
     for line in console.banner(_urls(config, listeners), name, config.reload.enabled):
         logger.info("%s", line)
     events.emit("listening", url=listeners.urls[0], urls=listeners.urls, pid=os.getpid())

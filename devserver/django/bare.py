@@ -35,8 +35,8 @@ def program(stage: Stage) -> int:
 
 
 def found(folder: str) -> str:
-    """What is served from a folder where nothing is named."""
-    return SCRIPT if is_project(folder) else "the application found"
+    """What is served from a folder where nothing is named; "" if that is no project."""
+    return SCRIPT if is_project(folder) else ""
 
 
 def is_project(folder: str) -> bool:

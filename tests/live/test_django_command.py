@@ -20,7 +20,6 @@ pytestmark = pytest.mark.live
 
 SETTINGS = "mysite/settings.py"
 QUIT = "Quit the server with CONTROL-C."
-SOAK = pytest.mark.soak
 
 
 def command(folder: Path, name: str, text: str, app: str = "polls") -> None:
@@ -79,10 +78,10 @@ def django_version() -> tuple[int, int]:
     ("arguments", "url", "text"),
     [
         (["0"], "http://127.0.0.1:", "at http://127.0.0.1:"),
-        pytest.param(["127.0.0.1:0"], "http://127.0.0.1:", "at http://127.0.0.1:", marks=SOAK),
-        pytest.param(["0.0.0.0:0"], "http://0.0.0.0:", "at http://0.0.0.0:", marks=SOAK),
+        (["127.0.0.1:0"], "http://127.0.0.1:", "at http://127.0.0.1:"),
+        (["0.0.0.0:0"], "http://0.0.0.0:", "at http://0.0.0.0:"),
         (["[::1]:0"], "http://[::1]:", "at http://[::1]:"),
-        pytest.param(["-6", "0"], "http://[::1]:", "at http://[::1]:", marks=SOAK),
+        (["-6", "0"], "http://[::1]:", "at http://[::1]:"),
         (["localhost:0"], "http://127.0.0.1:", "at http://localhost:"),
         (
             ["0", "--skip-checks", "--no-color", "--verbosity", "0"],

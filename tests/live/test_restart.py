@@ -64,16 +64,8 @@ FAILURES = {
     ),
 }
 
-USUAL = ("exception", "segfault in a request")
-"""What every kind of application is broken by; by the rest two of them are, and all in the long run."""
-
 CASES = [
-    pytest.param(
-        project,
-        failure,
-        id=f"{name}-{what.replace(' ', '_')}",
-        marks=[] if name in ("asgi", "wsgi") or what in USUAL else pytest.mark.soak,
-    )
+    pytest.param(project, failure, id=f"{name}-{what.replace(' ', '_')}")
     for name, project in PROJECTS.items()
     for what, failure in FAILURES.items()
     if (project.lifespan or not failure.lifespan) and (name != "django-asgi" or failure.requests)
