@@ -31,7 +31,8 @@ from devserver.process.forks import fork
 assert sys.platform == "linux"  # a type checker reads no further elsewhere
 
 _HARMLESS_AT_EXIT = frozenset(
-    ("logging", "concurrent", "multiprocessing", "weakref", "asyncio", "readline", "rlcompleter", "colorama")
+    {"logging", "concurrent", "multiprocessing", "weakref", "asyncio", "readline", "rlcompleter"}
+    | {"colorama", "PIL", "matplotlib"}
 )
 """Modules, by the first part of their names, whose exit handlers may run once in each copy."""
 
@@ -217,6 +218,8 @@ def _exit_handlers() -> list[Callable[..., Any]]:
 
 def _is_harmless(func: Callable[..., Any]) -> bool:
     module = _module(func)
+    if module == "openpyxl.worksheet._writer":  # it removes what is half written
+        return not getattr(sys.modules[module], "ALL_TEMP_FILES", True)
     if module == "certifi.core":  # it ends what it does for packages in archives only
         core = sys.modules[module]
         return str(getattr(core, "_CACERT_PATH", "")).startswith(os.path.dirname(str(core.__file__)))

@@ -30,6 +30,7 @@ class Report:
         self.since = time.monotonic()
         self._events = events
         self._shown = self._barred = ""
+        self._changed: dict[str, int] = {}  # since something was served, or known not to be: files, lines
         self._resumed = False
         self._how = ""
         self._fields: Message = {}
@@ -45,9 +46,19 @@ class Report:
         """Files changed that matter; the first at a line, if that is known."""
         files = [self._short(path) for path in paths]
         self._events.emit("change", files=files, line=line)
-        more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+        for file in files:
+            self._changed.setdefault(file, 0 if self._changed else line)
+        self._blame(self._changed)
+
+    def suspects(self, paths: Sequence[str]) -> None:
+        """Files changed that may matter: who is asked about that may not answer."""
+        self._blame(dict.fromkeys((self._short(path) for path in paths), 0))
+
+    def _blame(self, files: dict[str, int]) -> None:
+        (first, line), *others = files.items()
+        more = f" and {len(others)} more" if others else ""
         at = f" at line {line}" if line else ""
-        self.because(f"{files[0]} changed{more}", f"{files[0]} changed{at}{more}")
+        self.because(f"{first} changed{more}", f"{first} changed{at}{more}")
 
     def _short(self, path: str) -> str:
         """A path as it is seen from where the terminal is."""
@@ -114,6 +125,7 @@ class Report:
 
     def serving(self, generation: int, pid: int, began: float) -> None:
         """The new code answers."""
+        self._changed = {}
         self._shown, now = "", time.monotonic()
         if not self._resumed and self._starts is not None:
             self._startup = now - self._starts
@@ -125,6 +137,7 @@ class Report:
 
     def failed(self, generation: int, failure: Message) -> bool:
         """There is nothing to serve. Returns whether that is news: the same failure is shown once."""
+        self._changed = {}
         text = f"{failure['error']}\n{failure['traceback']}"
         news = text != self._shown
         self._shown = text

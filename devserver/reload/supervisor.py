@@ -193,7 +193,9 @@ class Supervisor:
         current = self._children.current
         if current is None or not current.judges or self._state is not State.SERVING:
             return False
-        self._report.because(f"{paths[0]} changed")
+        if (Event.CHANGED, None) in self._pending:
+            return False  # it is restarted anyway, for another reason
+        self._report.suspects(paths)
         self._timers[Event.CHANGED] = time.monotonic() + JUDGE
         return current.ask(paths)
 

@@ -125,6 +125,20 @@ KINDS = {
     "harmless exit handler": Kind(
         "import atexit, colorama, logging", "colorama.init(); atexit.register(logging.shutdown)", "True", ""
     ),
+    "harmless exit handlers of libraries": Kind(
+        "import atexit",
+        "import matplotlib.pyplot, openpyxl, PIL.Image",
+        "atexit._ncallbacks() > 3",
+        "",
+        "matplotlib openpyxl PIL",
+    ),
+    "half-written sheet": Kind(
+        "import glob, tempfile, openpyxl; tempfile.tempdir = '.'; BOOK = openpyxl.Workbook(write_only=True)",
+        "SHEET = BOOK.create_sheet(); SHEET.append([1]); SHEET.close()",
+        "glob.glob('openpyxl.*')",
+        "an exit handler (openpyxl.worksheet._writer._openpyxl_shutdown)",
+        "openpyxl",
+    ),
     "timer": Kind(
         "import signal",
         "signal.setitimer(signal.ITIMER_REAL, 1000)",

@@ -41,6 +41,16 @@ def test_an_edited_template_is_served_by_the_same_process(tmp_path: Path) -> Non
         assert len(server.events("restart")) == 1
 
 
+def test_what_restarts_is_told_although_a_template_changes_with_it(tmp_path: Path) -> None:
+    with runserver(make(tmp_path)) as server:
+        server.serving()
+        for number in range(10):
+            replace(tmp_path / VIEWS, 'WORD = "', f'WORD = "{number}')
+            (tmp_path / INDEX).write_text(f"number {number}")
+            assert server.restarted()["reason"].startswith(f"{VIEWS} changed")
+            assert server.get("/polls/").text == f"number {number}"
+
+
 def test_a_new_template_is_served_by_the_same_process(tmp_path: Path) -> None:
     make(tmp_path)
     (tmp_path / INDEX).rename(tmp_path / "index.html")
