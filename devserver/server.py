@@ -265,15 +265,18 @@ class Serving:
         except OSError:
             connection.close()  # gone before it was begun
 
-    def adopt(self, connection: socket.socket, data: bytes) -> bool:
+    def adopt(self, connection: socket.socket, data: bytes, taken: Callable[[], None]) -> bool:
         """Serve a connection that a predecessor has handed over; any thread. False: too late.
 
         Args:
             data: what was read of it.
+            taken: called if it is not too late, before anything of it is served. A request that ends
+                this process must not be given to another one.
         """
         with self._lock:
             if self._loop is None or self._service is None or self._service.draining:
                 return False
+            taken()
             self._loop.call_soon_threadsafe(self._begin, connection, data, self._service)
             return True
 

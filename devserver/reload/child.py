@@ -93,8 +93,8 @@ class Service(Protocol):
 class Adopter(Protocol):
     """What serves, as far as handing over goes."""
 
-    def adopt(self, connection: socket.socket, data: bytes) -> bool:
-        """Serve a connection; False if it is too late."""
+    def adopt(self, connection: socket.socket, data: bytes, taken: Callable[[], None]) -> bool:
+        """Serve a connection, after saying that it is taken; False if it is too late."""
 
 
 class Stepwise(Protocol):
@@ -286,9 +286,7 @@ class Child:
     def adopt(self, serving: Adopter, message: Message, fds: list[int]) -> None:
         """Take a connection over from a predecessor. One that comes too late stays the supervisor's."""
         connection = socket.socket(fileno=fds[0])
-        if serving.adopt(connection, message.get("data", b"")):
-            self.say("received")
-        else:
+        if not serving.adopt(connection, message.get("data", b""), lambda: self.say("received")):
             connection.close()
 
     def closing(self) -> None:

@@ -60,6 +60,23 @@ def test_process_that_ends_itself_is_started_again(tmp_path: Path) -> None:
         assert server.get("/").text == "two"
 
 
+def test_request_that_waited_and_ends_the_process_is_not_repeated(tmp_path: Path) -> None:
+    """It came right after a save, and so it was handed over to the new code. A POST is done once."""
+    path = PROJECTS["asgi"].make(tmp_path)
+    ends = "import os; open('asked', 'a').write('x'); os.kill(os.getpid(), 9)"
+    # On one processor whoever is woken may well go on first.
+    hasty = "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\n"
+    with DevServer("app:app", "--reload", cwd=tmp_path) as server:
+        server.serving()
+        for number in range(10):
+            save(path, hasty + answer(f"{number}", ask=ends))
+            with pytest.raises((ConnectionError, OSError)):
+                server.get("/")
+            save(path, answer(f"{number}"))
+            assert server.answered().text == f"{number}"
+            assert (tmp_path / "asked").read_text() == "x" * (number + 1)
+
+
 def test_application_that_ends_its_event_loop_is_started_again(tmp_path: Path) -> None:
     path = PROJECTS["asgi"].make(tmp_path)
     path.write_text(answer("one", ask="import asyncio; asyncio.get_running_loop().stop()"))
