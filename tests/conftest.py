@@ -15,14 +15,29 @@ from pathlib import Path
 
 import pytest
 
+from tests import once
+
 FOLDER = Path(__file__).parent
 
 GATE, ROOM = FOLDER, FOLDER / "live"
 """Who wants in holds the gate until he is in the room, so that one who must be alone is not passed by."""
 
+ROOM_HELD = pytest.StashKey[int | None]()
+"""The room, while one who was alone in it is followed by another who must be."""
+
 
 if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # of nohup's, which all that is started here would inherit
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not is_worker(config):
+        once.begin()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not is_worker(config):
+        once.end()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -32,23 +47,35 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # outermost: the time spent waiting is not the test's
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Run a test beside others, or alone."""
+def pytest_runtest_protocol(
+    item: pytest.Item, nextitem: pytest.Item | None
+) -> Generator[None, object, object]:
+    """Run a test beside others, or alone; and directly after it those of this worker that must be, too."""
     if not is_worker(item.config):
         return (yield)
-    import fcntl  # there is none on Windows, where one worker does
-
-    room = os.open(ROOM, os.O_RDONLY)
+    room = item.config.stash.setdefault(ROOM_HELD, None)
+    if room is None:
+        room = enter(alone=is_alone(item))
+    stays = is_alone(item) and nextitem is not None and is_alone(nextitem)
+    item.config.stash[ROOM_HELD] = room if stays else None
     try:
-        gate = os.open(GATE, os.O_RDONLY)
-        try:
-            fcntl.flock(gate, fcntl.LOCK_EX)
-            fcntl.flock(room, fcntl.LOCK_EX if is_alone(item) else fcntl.LOCK_SH)
-        finally:
-            os.close(gate)
         return (yield)
     finally:
-        os.close(room)
+        if not stays:
+            os.close(room)
+
+
+def enter(alone: bool) -> int:
+    """Wait until a test may begin. Returns a descriptor; closing it says that it has ended."""
+    import fcntl  # there is none on Windows, where one worker does
+
+    room, gate = os.open(ROOM, os.O_RDONLY), os.open(GATE, os.O_RDONLY)
+    try:
+        fcntl.flock(gate, fcntl.LOCK_EX)
+        fcntl.flock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+    finally:
+        os.close(gate)
+    return room
 
 
 def is_worker(config: pytest.Config) -> bool:

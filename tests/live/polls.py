@@ -5,17 +5,16 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from tests.live.process import DevServer
+from tests.once import once
 
 MODELS = """
 from django.db import models
@@ -139,13 +138,10 @@ def manage(folder: Path, *arguments: str, text: str = "") -> str:
     return done.stdout
 
 
-@functools.cache
-def _template() -> tempfile.TemporaryDirectory[str]:
-    """The site, migrated and filled, once for all tests."""
-    made = tempfile.TemporaryDirectory()
-    folder = Path(made.name)
-    run = functools.partial(subprocess.run, cwd=folder, check=True, timeout=60)
-    run([sys.executable, "-m", "django", "startproject", "mysite", "."])
+def _make(folder: Path) -> None:
+    """The site, migrated and filled."""
+    start = [sys.executable, "-m", "django", "startproject", "mysite", "."]
+    subprocess.run(start, cwd=folder, check=True, timeout=60)
     manage(folder, "startapp", "polls")
     polls = folder / "polls"
     for name in ("templates/polls", "static/polls"):
@@ -165,7 +161,6 @@ def _template() -> tempfile.TemporaryDirectory[str]:
     manage(folder, "makemigrations", "polls")
     manage(folder, "migrate", "-v0")
     manage(folder, "shell", text=FILL)
-    return made
 
 
 def make(folder: Path, *apps: str) -> Path:
@@ -182,7 +177,7 @@ def make(folder: Path, *apps: str) -> Path:
 def make_stock(folder: Path) -> Path:
     """Copy the site into a folder, without us. Returns that."""
     ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(_template().name, folder, dirs_exist_ok=True, ignore=ignored)
+    shutil.copytree(once("polls", _make), folder, dirs_exist_ok=True, ignore=ignored)
     return folder
 
 

@@ -6,13 +6,13 @@ same for all of them.
 
 from __future__ import annotations
 
-import functools
 import shutil
 import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.once import once
 
 SAMPLES = Path(__file__).parents[2] / "sample_apps"
 
@@ -148,15 +148,16 @@ def make_django(folder: Path) -> None:
         path.write_text(text.replace(old, new, 1))
 
 
-@functools.cache
 def migrated() -> bytes:
     """The sample's database as `manage.py migrate` makes it."""
-    with tempfile.TemporaryDirectory() as folder:
-        shutil.copytree(SAMPLES / "django_site", folder, dirs_exist_ok=True)
-        Path(folder, "db.sqlite3").unlink(missing_ok=True)
-        command = [sys.executable, "manage.py", "migrate", "-v0"]
-        subprocess.run(command, cwd=folder, check=True, timeout=60, stdin=subprocess.DEVNULL)
-        return Path(folder, "db.sqlite3").read_bytes()
+    return (once("migrated", _migrate) / "db.sqlite3").read_bytes()
+
+
+def _migrate(folder: Path) -> None:
+    shutil.copytree(SAMPLES / "django_site", folder, dirs_exist_ok=True)
+    (folder / "db.sqlite3").unlink(missing_ok=True)
+    command = [sys.executable, "manage.py", "migrate", "-v0"]
+    subprocess.run(command, cwd=folder, check=True, timeout=60, stdin=subprocess.DEVNULL)
 
 
 PROJECTS = {

@@ -25,8 +25,8 @@ from tests.live.process import DEADLINE, DevServer, gone, tell
 
 pytestmark = pytest.mark.live
 
-GRACE = 1.0
-"""Seconds; the default of --reload-grace, as the applications below know it."""
+GRACE = 0.5
+"""Seconds that what is in flight is given, in the tests in which it uses them up."""
 
 LATE = 0.3
 SOON = 0.1
@@ -250,7 +250,7 @@ CASES = [
 @pytest.mark.alone
 @pytest.mark.parametrize(("interface", "path", "waits"), CASES)
 def test_new_code_answers_whatever_runs(interface: str, path: str, waits: bool, tmp_path: Path) -> None:
-    with serving(interface, tmp_path) as restarts:
+    with serving(interface, tmp_path, "--reload-grace", str(GRACE)) as restarts:
         idle = restarts.idle()
         old = restarts.server.child
         with begin(restarts.server, path):
