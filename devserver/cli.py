@@ -11,7 +11,6 @@ start. `devserver --help` is fast because of that.
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import click
@@ -127,7 +126,7 @@ def _collect(context: click.Context, /, **parameters: Any) -> Config | None:
         if name in OPTIONS and context.get_parameter_source(name) is ParameterSource.COMMANDLINE
     }
     try:
-        folder = Path.cwd()
+        folder = os.getcwd()
     except FileNotFoundError:
         raise UsageError("the working directory has been deleted; change to one that exists") from None
     config = resolve(given, os.environ, folder)

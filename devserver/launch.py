@@ -160,8 +160,8 @@ def _launcher(spare: bool) -> Launcher:
     return Launcher([sys.executable, *sys.orig_argv[1:]], [*interpreter, "-c", page], spare=spare)
 
 
-def _prepare() -> None:
-    """Import what any role may need: in a spare this is what was done ahead."""
+def _prepare() -> Callable[[str], object]:
+    """Import what any role may need: in a spare this is what was done ahead. Returns `server.parser`."""
     import asyncio  # noqa: F401
 
     from devserver import app, discovery, server  # noqa: F401
@@ -172,11 +172,10 @@ def _prepare() -> None:
     from devserver.watching import watchset
 
     watchset.prepare()
-    for name in ("uvloop", "devserver.http.h1_httptools", "devserver.http.h1"):
-        try:
-            importlib.import_module(name)
-        except ImportError:
-            pass  # optional
+    with suppress(ImportError):  # optional
+        importlib.import_module("uvloop")
+    server.parser("auto")
+    return server.parser
 
 
 def child(channel: Channel, program: Program = target) -> int:
@@ -191,7 +190,7 @@ def child(channel: Channel, program: Program = target) -> int:
 
     leave_interrupts()
     gc.disable()
-    _prepare()
+    parser = _prepare()
     gc.freeze()  # ours lives to the end: no collection needs to look at it, least of all the last one
     gc.enable()
     try:
@@ -200,6 +199,7 @@ def child(channel: Channel, program: Program = target) -> int:
         return 1  # the supervisor is gone, or wants nothing
     config = Config.from_json(message["config"])
     console.configure(config.log)
+    parser(config.http.parser)  # imported now, lest a module of the user's be found in its place
     if message["crash"]:
         from devserver.reload.child import report_crashes
 

@@ -16,7 +16,6 @@ import socket
 import stat
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 
 from devserver.config import Bind
 from devserver.errors import BindError, UsageError
@@ -332,7 +331,8 @@ def _listening_inodes(port: int) -> Iterator[str]:
     """See proc_net_tcp in the kernel's documentation for the columns."""
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         try:
-            lines = Path(table).read_text(encoding="ascii").splitlines()[1:]
+            with open(table, encoding="ascii") as file:
+                lines = file.read().splitlines()[1:]
         except OSError:
             continue
         for line in lines:
@@ -356,7 +356,8 @@ def _open_files(folder: str) -> Iterable[str]:
 def _command(pid: int) -> str:
     """The beginning of a process's command line, fit to be shown."""
     try:
-        text = os.fsdecode(Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").replace(b"\0", b" "))
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            text = os.fsdecode(file.read().rstrip(b"\0").replace(b"\0", b" "))
     except OSError:
         text = ""
     return "".join(c if c.isprintable() else "?" for c in text[:80]) or "a process"

@@ -10,7 +10,6 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from devserver.config import Config, resolve
@@ -74,10 +73,10 @@ def configure(wanted: Wanted, program: Sequence[str]) -> Config:
         given["port"] = wanted.port
     if wanted.host is not None:
         given["host"] = wanted.host
-    config = resolve(given, os.environ, Path.cwd())
+    config = resolve(given, os.environ, os.getcwd())
     habits = {"host": DEFAULT_HOST_6 if wanted.ipv6 else DEFAULT_HOST, "port": DEFAULT_PORT}
     missing = {name: value for name, value in habits.items() if config.sources[name] == "default"}
-    return resolve({**given, **missing}, os.environ, Path.cwd()) if missing else config
+    return resolve({**given, **missing}, os.environ, os.getcwd()) if missing else config
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from pathlib import Path
 from typing import Any, NoReturn
 
 from devserver.app import Application
@@ -113,7 +112,7 @@ class _Alone:
 
     def run(self, given: dict[str, Any]) -> None:
         given = {**given, "target": os.path.basename(sys.argv[0]), "reload": False}
-        config = resolve(given, os.environ, Path.cwd())
+        config = resolve(given, os.environ, os.getcwd())
         before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
         try:
             if self._worker is None:

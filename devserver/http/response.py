@@ -6,9 +6,9 @@ decides that) and which server it belongs to.
 
 import time
 from dataclasses import dataclass
-from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
+from wsgiref.handlers import format_date_time
 
 from devserver.errors import ApplicationError
 from devserver.http.exchange import Headers
@@ -163,7 +163,7 @@ class Defaults:
             now = int(time.time())
             if now != self._second:
                 self._second = now
-                self._date = b"date: %b\r\n" % formatdate(now, usegmt=True).encode("ascii")
+                self._date = b"date: %b\r\n" % format_date_time(now).encode("ascii")
                 self._all = self._fixed + self._date
         if self._names.isdisjoint(names):
             return self._all

@@ -20,7 +20,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import NoReturn
 
 assert sys.platform != "win32"  # see the package; a type checker reads no further there
@@ -50,7 +49,7 @@ class Kin:
     """The orphans of a supervisor's children. Linux; elsewhere it finds none."""
 
     def __init__(self) -> None:
-        self._children = Path(f"/proc/self/task/{threading.get_native_id()}/children")
+        self._children = f"/proc/self/task/{threading.get_native_id()}/children"
         self._session = os.getsid(0)
         if sys.platform == "linux":
             import ctypes  # loaded by the watcher, too
@@ -78,7 +77,8 @@ class Kin:
 
     def _inherited(self) -> set[int]:
         try:
-            return {int(pid) for pid in self._children.read_text().split()}
+            with open(self._children, encoding="ascii") as file:
+                return {int(pid) for pid in file.read().split()}
         except OSError:
             return set()
 
@@ -171,12 +171,12 @@ def marked(mark: str) -> list[int]:
     wanted = f"{MARK}={mark}".encode()
     session = os.getsid(0)
     found = []
-    for entry in Path("/proc").glob("[0-9]*"):
+    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
         try:
-            pid = int(entry.name)
-            near = pid != os.getpid() and os.getsid(pid) == session
-            if near and wanted in (entry / "environ").read_bytes().split(b"\0"):
-                found.append(pid)
+            if pid != os.getpid() and os.getsid(pid) == session:
+                with open(f"/proc/{pid}/environ", "rb") as file:
+                    if wanted in file.read().split(b"\0"):
+                        found.append(pid)
         except (OSError, ValueError):
             continue  # ended meanwhile, or another user's
     return found

@@ -26,7 +26,6 @@ import stat
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 from devserver.watching.kernel import (
@@ -346,7 +345,8 @@ def _is_new_file(path: str) -> bool:
 
 def _read(path: str) -> str:
     try:
-        return Path(path).read_text("utf-8", "surrogateescape")
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            return file.read()
     except OSError:
         return ""  # no /proc: nothing is known, which is no reason to fail
 
