@@ -356,11 +356,9 @@ def _combine(given: Mapping[str, Given], folder: str) -> _Combined:
     """Values and sources of all options."""
     values: dict[str, object] = {}
     for name, known in OPTIONS.items():
-        default = known.default
-        if name in given:
-            values[name] = given[name].read(known)
-        else:
-            values[name] = known.kind.read(default, folder) if known.kind is FOLDER and default else default
+        values[name] = given[name].read(known) if name in given else known.default
+        if name not in given and known.kind is FOLDER and known.default:
+            values[name] = os.path.normpath(os.path.join(folder, str(known.default)))
     _check_together(values, given)
     return values, {name: given[name].source if name in given else "default" for name in OPTIONS}
 

@@ -10,6 +10,7 @@ a supervisor must stay light, and a child must begin to load as soon as it can.
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import importlib
 import logging
@@ -201,9 +202,7 @@ def child(channel: Channel, program: Program = target) -> int:
     console.configure(config.log)
     parser(config.http.parser)  # imported now, lest a module of the user's be found in its place
     if message["crash"]:
-        from devserver.reload.child import report_crashes
-
-        report_crashes(fds.pop())
+        faulthandler.enable(fds.pop())  # what a fatal signal leaves there the supervisor reads
     sockets = listeners_from(message, fds)
     for sock in sockets:
         sock.setblocking(False)

@@ -270,15 +270,20 @@ class Serving:
 
         Args:
             data: what was read of it.
-            taken: called if it is not too late, before anything of it is served. A request that ends
-                this process must not be given to another one.
+            taken: called directly before anything of it is served: until then another process could,
+                and from then on none may. A request may end this process.
         """
         with self._lock:
             if self._loop is None or self._service is None or self._service.draining:
                 return False
-            taken()
-            self._loop.call_soon_threadsafe(self._begin, connection, data, self._service)
+            self._loop.call_soon_threadsafe(self._adopt, connection, data, self._service, taken)
             return True
+
+    def _adopt(
+        self, connection: socket.socket, data: bytes, service: Service, taken: Callable[[], None]
+    ) -> None:
+        taken()
+        self._begin(connection, data, service)
 
     def release(self) -> None:
         """Begin the request that the gate has held back first; any thread.
@@ -295,6 +300,17 @@ class Serving:
                 self._loop.call_soon_threadsafe(begin)
 
     # ending
+
+    def abandon(self) -> None:
+        """Hand over what can be, as the loop has not turned since it was told to stop; any thread.
+
+        This process is about to end; connections that were accepted would be reset.
+        """
+        service = self._service
+        if service is not None and not service.draining and service.hand_over is not None:
+            for connection in list(service.connections):
+                if isinstance(connection, Connection):
+                    connection.abandon(service.hand_over)
 
     async def _drain(self, service: Service, grace: float, code: int) -> None:
         loop = asyncio.get_running_loop()

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import cast
 
 from devserver.http import framing
@@ -340,6 +341,14 @@ class Connection(asyncio.Protocol):
         self._line.closing = True
         hand_over(self._line.transport.get_extra_info("socket").fileno(), self._buffer)
         self._line.transport.abort()
+
+    def abandon(self, hand_over: Callable[[int, bytes], None]) -> None:
+        """Give it away while the loop does not turn, unless a request has begun; any thread."""
+        line = self._line
+        given = self.stream is not None or line.closing or line.transport.is_closing() or self._eof
+        if not given and not line.transport.get_write_buffer_size():
+            line.closing = True
+            hand_over(line.transport.get_extra_info("socket").fileno(), self._buffer)
 
     def disconnect(self) -> None:
         """The grace is over: the application sees a disconnect, the client an abort."""

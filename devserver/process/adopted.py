@@ -31,7 +31,9 @@ class Adopted(Child):
 
     def wait(self) -> int:
         """See `Child.wait`."""
-        select.select([self._exit], [], [])
+        ended = select.poll()
+        ended.register(self._exit, select.POLLIN)
+        ended.poll()
         while self._code is None:
             self._wait(0)
         return self._code

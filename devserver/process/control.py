@@ -12,6 +12,7 @@ Knows no vocabulary: what is said, and when, belongs to `reload`.
 
 import json
 import os
+import selectors
 import socket
 import struct
 import sys
@@ -43,6 +44,7 @@ class Channel:
     """
 
     def __init__(self, sock: socket.socket) -> None:
+        sock.settimeout(None)  # the application may have set another default (`socket.setdefaulttimeout`)
         self.socket = sock
         self._data = bytearray()
         self._fds: deque[int] = deque()
@@ -50,6 +52,12 @@ class Channel:
     def fileno(self) -> int:
         """For a selector: readable when something has arrived or the other side is gone."""
         return self.socket.fileno()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until something has arrived or the other side is gone; False: not in so many seconds."""
+        with selectors.DefaultSelector() as selector:  # `select` takes no descriptor above 1023
+            selector.register(self.socket, selectors.EVENT_READ)
+            return bool(selector.select(seconds))
 
     def send(self, message: Message, fds: Sequence[int] = ()) -> None:
         """Write one message; the descriptors are duplicated into the other process.

@@ -67,9 +67,7 @@ class Kin:
         while orphans := (found := self._inherited() - seen) and found - ours():
             for pid in orphans:
                 try:
-                    near = os.getsid(pid) == self._session
-                    if near:
-                        os.kill(pid, signal.SIGKILL)
+                    near = os.getsid(pid) == self._session and _kill(pid)
                     os.waitpid(pid, 0 if near else os.WNOHANG)
                 except (ProcessLookupError, ChildProcessError):
                     pass  # ended meanwhile
@@ -159,11 +157,20 @@ def stand_guard(read: int, mark: str, restore: Callable[[], None]) -> NoReturn:
         while (left := marked(mark)) and time.monotonic() < deadline:
             for pid in left:
                 with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+                    _kill(pid)
             time.sleep(_POLL)
         restore()
     finally:
         os._exit(0)
+
+
+def _kill(pid: int) -> bool:
+    """Whether that may be done: what has become another user's, by sudo say, is left."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except PermissionError:
+        return False
+    return True
 
 
 def marked(mark: str) -> list[int]:

@@ -100,6 +100,9 @@ def spawn(argv: Sequence[str], environ: Mapping[str, str]) -> Child:
     Args:
         argv: the program and its arguments.
         environ: the child's environment; where to find the channel is added.
+
+    Raises:
+        OSError: it cannot be started.
     """
     from devserver.process import CONTROL
 
@@ -112,6 +115,9 @@ def spawn(argv: Sequence[str], environ: Mapping[str, str]) -> Child:
                 env={**environ, CONTROL: f"{theirs.fileno()}:{inode}:{_limit()}"},
                 pass_fds=(theirs.fileno(),),
             )
+    except OSError:
+        ours.close()
+        raise
     finally:
         theirs.close()
     return Child(process, QueueingChannel(ours))

@@ -30,7 +30,6 @@ copies of it say, and are told, stands in `checkpoint`.
 from __future__ import annotations
 
 import atexit
-import faulthandler
 import logging
 import os
 import select
@@ -88,6 +87,9 @@ class Service(Protocol):
 
     def stop(self, grace: float, code: int) -> None:
         """Drain for at most `grace` seconds; any thread."""
+
+    def abandon(self) -> None:
+        """Hand connections over although the drain has not begun by the end of its time; any thread."""
 
 
 class Adopter(Protocol):
@@ -341,6 +343,8 @@ class Child:
             # Drained: the lifespan has its own time, and threads of the application what is left.
             self._ended.wait(self._graceful + _SLACK)
             time.sleep(max(_FAREWELL if debugged() else 2 * _SLACK, deadline - time.monotonic()))
+        elif self._restart:
+            self._service.abandon()
         self._leave()
 
     def _wait_for_person(self) -> bool:
@@ -382,11 +386,6 @@ class Child:
         finally:
             flush()
             os._exit(EXIT_RESTART if self._restart else EXIT_FAILED)
-
-
-def report_crashes(fd: int) -> None:
-    """Have a fatal signal leave a traceback in a file that the supervisor reads."""
-    faulthandler.enable(fd)
 
 
 def _ignore(signum: int, frame: FrameType | None) -> None:

@@ -86,6 +86,9 @@ class Children:
 
         Args:
             more: what it must know besides the configuration.
+
+        Raises:
+            OSError: no process can be started: the interpreter is not there, or there are too many processes.
         """
         self._prepare_at = None
         spawned = self._launcher.launch(role)
@@ -137,6 +140,11 @@ class Children:
             self.page = copy
             copy.role, copy.generation, copy.began = PAGE, generation, time.monotonic()
 
+    @property
+    def is_clean(self) -> bool:
+        """See `Launcher`."""
+        return self._launcher.is_clean
+
     def outdated(self) -> bool:
         """Whether packages were installed or removed since processes were started."""
         return self._launcher.outdated()
@@ -171,7 +179,11 @@ class Children:
             self._transit.take(fds[0], message.get("data", b""))
             self.pass_on()
         elif what == "checkpoint":
-            self._left(spawned, message, self._copies.adopt(spawned, message["pid"], fds[0]))
+            copy = self._copies.adopt(spawned, message["pid"], fds[0])
+            if copy is not None:
+                self._left(spawned, message, copy)
+            else:
+                spawned.child.kill()  # nobody goes on; its exit will be reported
         elif what == "ready":
             self._copies.made_ready(spawned, message["pid"], fds[0])
         elif what == "lost":
@@ -316,7 +328,7 @@ class Children:
         while unheard := [spawned for spawned in self._living() if spawned not in heard]:
             for spawned in unheard:  # of whom others may be heard that have more to announce
                 heard.add(spawned)
-                if spawned.child.channel in self._reactor:
+                while spawned.child.channel in self._reactor and spawned.child.channel.wait(0):
                     self._heard(spawned)
         spare = self._launcher.spare
         return {spawned.child.pid for spawned in (*self._living(), *([spare] if spare is not None else []))}

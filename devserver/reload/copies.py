@@ -8,7 +8,6 @@ Knows neither which is the likeliest nor what becomes of a copy; `checkpoint` is
 
 from __future__ import annotations
 
-import select
 import socket
 import sys
 import time
@@ -51,12 +50,17 @@ class Copies:
         said, copy = self._ask(waiting, message)
         return copy if said in ("resumed", "page") else None
 
-    def adopt(self, maker: Spawned, pid: int, fd: int) -> Spawned:
-        """Take over a copy that was announced, with the other end of its channel."""
+    def adopt(self, maker: Spawned, pid: int, fd: int) -> Spawned | None:
+        """Take over a copy that was announced, with the other end of its channel; None if it is gone."""
         if sys.platform == "linux":
             from devserver.process.adopted import Adopted
 
-            copy = maker.copied(Adopted(pid, QueueingChannel(socket.socket(fileno=fd))))
+            channel = QueueingChannel(socket.socket(fileno=fd))
+            try:
+                copy = maker.copied(Adopted(pid, channel))
+            except OSError:
+                channel.close()
+                return None
             self._attend(copy)
             return copy
         raise AssertionError("checkpoints are left on Linux only")
@@ -76,6 +80,9 @@ class Copies:
     def made_ready(self, waiting: Spawned, pid: int, fd: int) -> None:
         """A copy was made ahead."""
         copy = self.adopt(waiting, pid, fd)
+        if copy is None:
+            self.lost(waiting)
+            return
         self.waiting.add(copy)
         if waiting is self._readied:
             self._ready = copy
@@ -132,7 +139,7 @@ class Copies:
         waiting.tell(message)
         deadline = time.monotonic() + ASKED
         with suppress(Closed):
-            while select.select([waiting.child.channel], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            while waiting.child.channel.wait(max(0.0, deadline - time.monotonic())):
                 try:
                     said, fds = waiting.child.channel.receive_one()  # what follows is for whoever hears it
                 except BlockingIOError:

@@ -19,10 +19,12 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from devserver.process import RUN_MAIN, Child, spawn
 from devserver.process.control import Closed, Message
+from devserver.watching.watchset import here
 
 APP, PAGE = "app", "page"
 
@@ -137,9 +139,14 @@ class Launcher:
         self.is_clean = spare
         self.spare: Spawned | None = None
         self._packages: object = None
+        self._folder = os.getcwd()
 
     def launch(self, role: str) -> Spawned:
-        """A process that waits for its boot message."""
+        """A process that waits for its boot message.
+
+        Raises:
+            OSError: none can be started.
+        """
         spare, self.spare = self.spare, None
         if spare is not None:
             if spare.child.exit_code() is None and self._packages == _installed():
@@ -152,13 +159,13 @@ class Launcher:
     def begin(self) -> None:
         """Start the first child, ahead of its `launch`: it is certain to be wanted."""
         self._packages = _installed()
-        self.spare = self._start(self._argv)
+        with suppress(OSError):  # `launch` will say it
+            self.spare = self._start(self._argv)
 
     def prepare(self) -> None:
         """Have a spare ready, unless there is one."""
         if self.is_clean and self.spare is None:
-            self._packages = _installed()
-            self.spare = self._start(self._argv)
+            self.begin()
 
     def outdated(self) -> bool:
         """Whether packages were installed or removed since a process was started."""
@@ -172,8 +179,11 @@ class Launcher:
 
     def _start(self, argv: list[str]) -> Spawned:
         environ = {**os.environ, RUN_MAIN: "true", "RUN_MAIN": "true", "WERKZEUG_RUN_MAIN": "true"}
-        crash = _crash_file()
-        return Spawned(spawn(argv, environ), crash)
+        if not here():
+            with suppress(OSError):  # unless it has been made anew since
+                os.chdir(self._folder)
+        child = spawn(argv, environ)
+        return Spawned(child, _crash_file())
 
 
 class _Descriptor:

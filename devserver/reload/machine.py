@@ -138,6 +138,13 @@ def step(state: State, event: Event, *, overlap: bool = True) -> tuple[State, tu
     return (TABLE if overlap else APART).get((state, event), (state, ()))
 
 
+HEAL = (2, 10.0)
+"""A child that had served and died is started again at most so often in so many seconds."""
+
+RETRY = (1, 2.0)
+"""A failed start is tried again for a request at most so often in so many seconds."""
+
+
 class Attempts:
     """Allows something at most `count` times in `seconds`: healing must not become a loop."""
 

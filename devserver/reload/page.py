@@ -57,6 +57,9 @@ class Page:
     def _put_up(self, generation: int, says: Message) -> None:
         self._says = says
         if self._children.page is None:
-            self._children.put_up(self._waiting(), generation, says)
+            try:
+                self._children.put_up(self._waiting(), generation, says)
+            except OSError as error:
+                logger.error("no process can be started for the error page: %s; requests wait", error)
         else:
             self._children.page.tell({"do": "show", "failure": says})

@@ -62,8 +62,10 @@ class Report:
 
     def _short(self, path: str) -> str:
         """A path as it is seen from where the terminal is."""
-        here = os.path.join(os.getcwd(), "") if os.path.isdir(".") else "\0"
-        return path.removeprefix(here)
+        try:
+            return path.removeprefix(os.path.join(os.getcwd(), ""))
+        except FileNotFoundError:  # it has been deleted
+            return path
 
     def begins(self, checkpoint: Checkpoint | None, obstacle: str) -> None:
         """A load begins, from a checkpoint or from nothing, for this reason if there were checkpoints."""
@@ -174,6 +176,11 @@ def crash(how: str, served: bool, at: str, trace: str) -> Message:
     """
     when = "while it served" if served else f"while it loaded{_last(at)}"
     return {"phase": "crash", "error": f"the application's process {how} {when}", "traceback": trace}
+
+
+def unstarted(error: OSError) -> Message:
+    """A process that could not be started, as a failure to be shown."""
+    return {"phase": "crash", "error": f"no process can be started: {error}", "traceback": ""}
 
 
 def slow(seconds: float, at: str, loaded: bool) -> Message:

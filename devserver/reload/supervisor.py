@@ -23,9 +23,9 @@ from devserver.process.signals import Signals
 from devserver.reload.by_hand import ByHand
 from devserver.reload.children import Children
 from devserver.reload.launcher import APP, Launcher, Spawned, describe_exit
-from devserver.reload.machine import Action, Attempts, Event, State, step
+from devserver.reload.machine import HEAL, RETRY, Action, Attempts, Event, State, step
 from devserver.reload.page import Page
-from devserver.reload.report import Report, crash
+from devserver.reload.report import Report, crash, unstarted
 from devserver.reload.warm import Warm, is_wanted
 from devserver.watching.timeline import Entry, Kind
 from devserver.watching.watchset import WatchSet
@@ -37,12 +37,6 @@ SETTLE = 0.05
 
 UNSETTLED = 1.0
 """Seconds after which it is begun again although changes go on."""
-
-HEAL = (2, 10.0)
-"""A child that had served and died is started again at most so often in so many seconds."""
-
-RETRY = (1, 2.0)
-"""A failed start is tried again for a request at most so often in so many seconds."""
 
 JUDGE = 0.5
 """Seconds in which an application must say what a change means to it; else it is started anew."""
@@ -340,7 +334,11 @@ class Supervisor:
         timeline = self._watched.timeline
         checkpoint = self._warm.resume(self._generation, before, self._config)
         if checkpoint is None:
-            self._children.launch(APP, self._generation, self._warm.boot(self._config))
+            try:
+                self._children.launch(APP, self._generation, self._warm.boot(self._config))
+            except OSError as error:
+                self._failure = unstarted(error)
+                self._raise(Event.CRASHED)
             self._watched.begin(self._config)  # what the child says is heard later than this
         self._report.begins(checkpoint, self._warm.obstacle)
         if self._children.page is not None:

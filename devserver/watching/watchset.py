@@ -41,7 +41,7 @@ def target_folder(section: App) -> str | None:
     place = drive + (rest.rpartition(":")[0] or rest)
     if os.path.basename(place) == place and not place.endswith((".py", ".pyw")):
         return None
-    paths = [os.path.normpath(os.path.join(base, place)) for base in (section.app_dir, os.getcwd())]
+    paths = [os.path.normpath(os.path.join(base, place)) for base in (section.app_dir, *here())]
     path = next((path for path in paths if os.path.exists(path) or os.path.exists(path + ".py")), paths[0])
     folder = os.path.dirname(path)
     while os.path.isfile(os.path.join(folder, "__init__.py")) and folder != os.path.dirname(folder):
@@ -52,8 +52,16 @@ def target_folder(section: App) -> str | None:
 def roots_of(config: Config) -> list[str]:
     """The folders of the project: data counts that is read below them."""
     folder = target_folder(config.app)
-    roots = [os.getcwd(), config.app.app_dir, *config.reload.dirs]
+    roots = [*here(), config.app.app_dir, *config.reload.dirs]
     return roots if folder is None else [*roots, folder]
+
+
+def here() -> list[str]:
+    """The working directory, unless it has been deleted."""
+    try:
+        return [os.getcwd()]
+    except FileNotFoundError:
+        return []
 
 
 def rules_of(config: Config) -> Rules:

@@ -345,7 +345,17 @@ def test_programs_of_a_generation_that_is_killed_end_with_it(tmp_path: Path) -> 
 
 def test_requests_that_wait_behind_a_loop_are_answered_by_the_new_code(tmp_path: Path) -> None:
     """They were accepted by nobody, or by a loop that does not turn: neither loses them."""
-    with serving("asgi", tmp_path) as restarts, begin(restarts.server, "/loop"):
+    with (
+        serving("asgi", tmp_path) as restarts,
+        restarts.server.connect() as kept,
+        restarts.server.connect() as posting,
+    ):
+        for connection in (kept, posting):
+            connection.request("GET", "/")
+            connection.getresponse().read()
+        stuck = begin(restarts.server, "/loop")
+        kept.request("GET", "/")
+        posting.request("POST", "/", b"x" * 100)
         texts: list[str] = []
         asking = [
             threading.Thread(target=lambda: texts.append(restarts.server.get("/").text)) for _ in range(5)
@@ -356,3 +366,5 @@ def test_requests_that_wait_behind_a_loop_are_answered_by_the_new_code(tmp_path:
         for thread in asking:
             thread.join(DEADLINE)
         assert texts == ["2"] * 5
+        assert [connection.getresponse().read() for connection in (kept, posting)] == [b"2", b"2"]
+        stuck.close()

@@ -10,6 +10,9 @@ from __future__ import annotations
 import os
 import re
 import select
+import shutil
+import site
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,6 +24,8 @@ from tests.live.process import DEADLINE, DevServer, save
 from tests.live.projects import PROJECTS, answer
 
 pytestmark = pytest.mark.live
+
+ROOT = Path(__file__).parents[2]
 
 HOLDS_THE_GIL = "import re; re.match(r'(a+)+$', 'a' * 40 + 'b')"
 
@@ -158,6 +163,46 @@ def test_fault_is_shown_and_healed_by_a_save(name: str, tmp_path: Path) -> None:
         assert server.answered().text == "three"
         check_boots(server, saves=4 if fault.outside else 3, failures=0 if fault.status == 503 else 2)
         assert server.process.poll() is None
+        assert server.stop() == 0
+
+
+@pytest.mark.parametrize("restart", ["warm", "cold"])
+def test_working_folder_that_is_deleted_and_made_again(restart: str, tmp_path: Path) -> None:
+    """As by a new checkout in its place: the old one, in which the server was started, is nowhere."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    PROJECTS["asgi"].make(folder, "one")
+    with DevServer("app:app", "--reload", "--restart", restart, cwd=folder) as server:
+        server.serving()
+        for text in ("two", "three"):
+            shutil.rmtree(folder)
+            server.failed()
+            assert server.get("/").status == 500
+            folder.mkdir()
+            PROJECTS["asgi"].make(folder, text)
+            assert server.answered().text == text
+        assert server.stop() == 0
+
+
+def test_interpreter_that_is_gone_for_a_while(tmp_path: Path) -> None:
+    """As while an environment is made anew."""
+    path = PROJECTS["asgi"].make(tmp_path)
+    python = tmp_path / "python"
+    python.symlink_to(sys.executable)
+    env = {"PYTHONPATH": os.pathsep.join([str(ROOT), *site.getsitepackages()])}
+    arguments = ["app:app", "--reload", "--restart", "cold"]
+    with DevServer(*arguments, cwd=tmp_path, command=[str(python), "-m", "devserver"], env=env) as server:
+        server.serving()
+        python.rename(tmp_path / "away")
+        for text in ("two", "three", "four"):  # one interpreter was ready
+            save(path, answer(text))
+            if server.restarted_or_failed() == "failed":
+                break
+            assert server.get("/").text == text
+        assert "no process can be started: " in server.events("failed")[-1]["error"]
+        (tmp_path / "away").rename(python)
+        save(path, answer("mended"))
+        assert server.answered().text == "mended"
         assert server.stop() == 0
 
 
