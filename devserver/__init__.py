@@ -19,7 +19,8 @@ def run(target: object, /, **options: object) -> None:
     """Serve an application until Ctrl-C or SIGTERM, like the command line.
 
     To be called in the main thread of a script. With `reload=True` each restart runs the script again up to
-    this call: put it below `if __name__ == "__main__":`.
+    this call: put it below `if __name__ == "__main__":`. With `restart="warm"`, too, it goes on from behind
+    the call, and what was read before it stays as it was.
 
     Args:
         target: an application, or an import string such as "app:application" or "shop/main.py".

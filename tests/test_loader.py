@@ -11,12 +11,14 @@ import subprocess
 import sys
 import textwrap
 import time
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import devserver
+from devserver.loading.bytecode import cached, keep, read_source
 from devserver.loading.loader import Recorder
 from devserver.watching.answers import OWN, digest_of
 
@@ -32,7 +34,8 @@ if recorded:
     sys.path.insert(0, {source!r})
     from devserver.watching import answers
     from devserver.loading import loader
-    from devserver.loading.loader import Recorder
+    from devserver.loading.bytecode import cached, keep, read_source
+from devserver.loading.loader import Recorder
     sys.path.remove({source!r})
     recorder = Recorder(lambda entry: entries.append(entry.to_json()), [root])
     recorder.start()
@@ -498,6 +501,7 @@ def test_a_project_that_is_the_virtual_environment(tmp_path: Path) -> None:
 import sys
 sys.path[:0] = [{str(root)!r}]
 sys.path.append({SOURCE!r})
+from devserver.loading.bytecode import cached, keep, read_source
 from devserver.loading.loader import Recorder
 found = []
 Recorder(lambda entry: found.append(entry.path), [{str(root)!r}]).start()
@@ -573,7 +577,7 @@ def test_an_import_is_told_before_it_is_executed(project: Project) -> None:
     project.write("main.py", "import __main__; __main__.result = list(__main__.entries)\n")
     result, _ = project.run("import main")
     (told,) = [entry for entry in result if entry[0] == "file"]
-    kind, path, _, fingerprint, names, _ = told
+    kind, path, _, fingerprint, names, *_ = told
     assert (kind, os.path.basename(path), names) == ("file", "main.py", "main.py")
     assert fingerprint[0] == os.stat(project.root / "main.py").st_mtime_ns
 
@@ -705,9 +709,29 @@ def test_what_is_own_is_not_asked_about(project: Project) -> None:
     assert [(entry[0], os.path.basename(entry[1]), entry[2]) for entry in entries] == [
         ("path", "db", ""),
         ("file", "db", OWN),
+        ("file", "db", digest_of(b"")),  # what comes to be in it is none of a restart's reasons, but read
         ("path", "other", ""),
         ("file", "other", OWN),
     ]
+    assert [entry[-1] for entry in entries] == [False, False, True, False, False]
+
+
+def test_what_is_there_is_not_made_and_no_file_of_the_applications_own(project: Project) -> None:
+    """Opened so as to fail if it is there: it is, so it is asked about, and read."""
+    project.write("config.json", "{}")
+    for opening in (
+        "open('config.json', 'x')",
+        "os.open('config.json', os.O_CREAT | os.O_EXCL | os.O_WRONLY)",
+    ):
+        code = f"""
+            try: {opening}
+            except FileExistsError: open("config.json").close()
+            """
+        _, entries = project.run(code)
+        assert [(entry[0], entry[2]) for entry in entries] == [
+            ("path", "file"),
+            ("file", digest_of(b"{}")),
+        ]
 
 
 # old .pyc files
@@ -733,6 +757,24 @@ def test_a_save_of_the_same_length_in_the_same_second_is_run(project: Project) -
     fresh, _ = project.run(prelude + textwrap.dedent(code))
     assert fresh == list(range(40))
     assert stale != fresh, "the trap is not there: this test proves nothing"
+
+
+def test_a_compiled_form_of_another_folder_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was renamed, or is mounted in a container as well: paths in it lead nowhere."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    (tmp_path / "old").mkdir()
+    path = str(tmp_path / "old" / "main.py")
+    Path(path).write_text("X = 1\n")
+    data, fingerprint = read_source(path)
+    keep(SourceFileLoader("main", path), path, fingerprint, compile(data, path, "exec"), "form")
+    [cache] = Path(path).parent.glob("__pycache__/*form*")
+    later = time.time() + 3600
+    os.utime(cache, (later, later))
+    assert cached(path, fingerprint, "form") is not None
+    (tmp_path / "old").rename(tmp_path / "new")
+    assert cached(str(tmp_path / "new" / "main.py"), fingerprint, "form") is None
 
 
 def test_an_old_text_is_run_from_its_pyc_and_keeps_it(project: Project) -> None:
@@ -918,5 +960,5 @@ def test_a_module_that_came_by_a_way_of_its_own_is_told_late(project: Project) -
         serving()
         """
     for name in ("script", "__main__"):
-        [[kind, path, *_, late]] = project.run(code.replace('"script"]', f'"{name}"]'))[1]
+        [[kind, path, *_, late, _]] = project.run(code.replace('"script"]', f'"{name}"]'))[1]
         assert (kind, os.path.basename(path), late) == ("file", "script.py", True)

@@ -65,7 +65,8 @@ class Barriers:
         self._at_exit = _exit_handlers()
         self._maps = _writable_maps()
         self._fork = os.fork
-        self._makers = {name: getattr(tempfile, name) for name in ("mkdtemp", "mkstemp")}
+        # The second is behind `mkstemp` and `NamedTemporaryFile`, in CPython and PyPy alike.
+        self._makers = {name: getattr(tempfile, name) for name in ("mkdtemp", "_mkstemp_inner")}
         self._temporary: list[str] = []
         self._calm, self._found = self._sign(), ""
 

@@ -56,9 +56,11 @@ def cached(path: str, source: Fingerprint, form: str) -> CodeType | None:
     try:
         with _fdopen(_open(cache, os.O_RDONLY), "rb") as file:
             data = file.read()
-        return cast("CodeType", marshal.loads(data[_HEADER:])) if data[:_HEADER] == _header(source) else None
+        code = cast("CodeType", marshal.loads(data[_HEADER:])) if data[:_HEADER] == _header(source) else None
     except (OSError, ValueError, EOFError, TypeError):
         return None
+    # In a folder that was renamed, or is mounted elsewhere too, it would name files that are not there.
+    return code if code is not None and code.co_filename == path else None
 
 
 def keep(loader: SourceFileLoader, path: str, source: Fingerprint, code: CodeType, form: str = "") -> None:

@@ -67,6 +67,7 @@ class Recorder:
         self._reads = Reads(self.project, self)
         self._seen: set[tuple[Kind, str]] = set()
         self._written: set[str] = set()
+        self._back: set[str] = set()  # of these the ones that were read then
         self._examined: set[str] = set()
         self._executed: set[str] = set()
         self._repeated: set[str] = set()
@@ -195,8 +196,19 @@ class Recorder:
     def read(self, path: str) -> None:
         """See `reads.Sink`."""
         self._as_data.add(path)
-        if path not in self._written and not (self._serving and path.endswith(STATIC)):
+        if path in self._written:
+            self._read_back(path)
+        elif not (self._serving and path.endswith(STATIC)):
             self.file(path)
+
+    def _read_back(self, path: str) -> None:
+        """A file that was written before is about to be read; what comes to be in it matters at a restart."""
+        if not self._serving and path not in self._back:
+            self._back.add(path)
+            fingerprint = fingerprint_at(path)
+            if fingerprint is not None:
+                self._seen.discard((Kind.FILE, path))
+                self.record(replace(file_entry(path, time.time_ns()), own=True))
 
     def listed(self, path: str) -> None:
         """See `reads.Sink`."""
@@ -285,6 +297,8 @@ def _get_code_for(recorder: Recorder, original: Callable[[Any, str], Any]) -> Fu
         path = os.path.abspath(self.get_filename(fullname))
         fingerprint = fingerprint_at(path)
         if fingerprint is None or not is_users(path):
+            if fingerprint is None and recorder.project.place(path) is not None:
+                recorder.asked(path)  # the import will fail, and may be expected to
             return cast("CodeType | None", original(self, fullname))
         if not is_young(fingerprint, time.time_ns()) and is_believable(path, fingerprint):
             recorder.module(path, fingerprint)

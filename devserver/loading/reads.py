@@ -26,6 +26,7 @@ from collections.abc import Callable
 from types import FrameType, FunctionType
 from typing import Any, Protocol, TypeVar
 
+from devserver.watching.answers import is_there
 from devserver.watching.project import Project
 
 F = TypeVar("F", bound=FunctionType)
@@ -226,16 +227,26 @@ class Reads:
         if file is None:
             file = path  # `io.open_code` calls it so
         if type(mode) is str and not _WRITING.isdisjoint(mode):
-            self._write(file)
+            if "x" not in mode or not self._is_there(file):
+                self._write(file)
         elif type(file) is not str or file not in self._opened_before:
             self._read(file)
 
     def _os_opened(self, path: Any, flags: int, *_: Any, dir_fd: int | None = None, **__: Any) -> None:
         path = _joined(path, dir_fd)
         if flags & _WRITING_FLAGS:
-            self._write(path)
+            if not flags & os.O_EXCL or not self._is_there(path):
+                self._write(path)
         else:
             self._read(path)
+
+    def _is_there(self, path: Any) -> bool:
+        """Whether what must not be there is there: then nothing is written, and that is what was asked."""
+        place = self._project.place(path)
+        if place is None or not is_there(place):
+            return False
+        self._sink.asked(place)
+        return True
 
     def _read(self, path: Any) -> None:
         place = self._project.place(path)

@@ -89,7 +89,7 @@ def judge(path: str, folder: bool, exists: bool, entries: list[Entry], rules: Ru
     verdict = rules.verdict(path, folder)
     if verdict.kind is Verdict.NEVER:
         return f"nothing: ignored by {_quoted(verdict.rule)}"
-    if any(entry.path == path and entry.answer == OWN for entry in entries):
+    if any(entry.path == path and (entry.answer == OWN or entry.own) for entry in entries):
         return "nothing: the application writes it itself"
     reason = _reason(path, exists, entries)
     if reason:

@@ -22,7 +22,7 @@ from devserver.reload.launcher import Spawned
 from devserver.reload.prompt import debugged
 from devserver.watching.lines import Lines
 from devserver.watching.timeline import Kind
-from devserver.watching.watchset import WatchSet
+from devserver.watching.watchset import WatchSet, here
 
 logger = logging.getLogger("devserver")
 
@@ -88,7 +88,9 @@ class Warm:
         """What a child is told that begins from nothing."""
         self.clear()
         self._changed, self._cold = [], ""
-        return {"warm": is_wanted(config), "marks": self._marks()}
+        # A script that calls `run` may have read whatever, before anybody noted it.
+        clean = self._children.is_clean or config.reload.restart == "warm"
+        return {"warm": is_wanted(config) and clean, "marks": self._marks()}
 
     def _marks(self) -> Sequence[tuple[str, int]]:
         return [*self._edited, *self._barred]
@@ -125,6 +127,8 @@ class Warm:
     def _obstacle(self, before: Config, config: Config) -> str:
         if before != config:
             return "the options are others"
+        if not here():
+            return "the working folder was deleted"  # checkpoints stay in it, whatever stands in its place
         if self._children.outdated():
             return "packages were installed or removed"
         files = {config.file, config.app.env_file and os.path.abspath(config.app.env_file)}

@@ -73,6 +73,8 @@ class Entry:
             for in full, which matters to a process that goes on from a checkpoint.
         names: of a FILE that was imported, the answer to NAME for it: two questions in one message.
         late: it was read at some time before it was noticed.
+        own: of a FILE that the application had written before it read it: that it changes is no reason to
+            restart, but a fresh process would read what is there now.
         tick: running number in a timeline; below 0 if it is late.
     """
 
@@ -82,17 +84,18 @@ class Entry:
     fingerprint: Fingerprint | None = None
     names: str | None = None
     late: bool = False
+    own: bool = False
     tick: int = 0
 
     def to_json(self) -> list[Any]:
         """As a part of a message."""
-        return [self.kind.value, self.path, self.answer, self.fingerprint, self.names, self.late]
+        return [self.kind.value, self.path, self.answer, self.fingerprint, self.names, self.late, self.own]
 
     @classmethod
     def from_json(cls, data: list[Any]) -> Entry:
         """The inverse of `to_json`."""
-        kind, path, answer, fingerprint, names, late = data
-        return cls(Kind(kind), path, answer, tuple(fingerprint) if fingerprint else None, names, late)
+        kind, path, answer, fingerprint, *rest = data
+        return cls(Kind(kind), path, answer, tuple(fingerprint) if fingerprint else None, *rest)
 
 
 def fingerprint_of(status: os.stat_result) -> Fingerprint:

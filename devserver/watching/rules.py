@@ -176,6 +176,11 @@ class Rules:
             for head in pattern.heads
         )
 
+    @property
+    def excludes(self) -> bool:
+        """Whether there are patterns of `--reload-exclude`."""
+        return bool(self._exclude)
+
     def trees(self) -> list[str]:
         """Give the folders (or files, or nothing yet) below which a change may count, read or not."""
         found = set(self._dirs)

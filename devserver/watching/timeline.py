@@ -114,8 +114,8 @@ class Timeline:
             self._disown(entry.path)
             return []
         known = self._entries.get((entry.kind, entry.path))
-        if known is not None:
-            return self._answer_again(known, entry)
+        if known is not None:  # what was read, written and read again is another for certain
+            return [] if entry.own else self._answer_again(known, entry)
         if entry.kind is Kind.PATH and entry.path in self._own:
             return []
         self._append(entry)
@@ -157,7 +157,7 @@ class Timeline:
         """The application writes there: what was known of it is no reason to restart any more."""
         self._own.add(path)
         for entry in self._by_path.get(path, ()):
-            if entry.kind is not Kind.LIST:
+            if entry.kind is not Kind.LIST and not entry.own:
                 entry.answer = OWN
 
     def _append(self, entry: Entry) -> None:
@@ -233,7 +233,9 @@ class Timeline:
             asked.update((entry.tick, entry) for entry in self._by_path.get(hint, ()))
             asked.update((entry.tick, entry) for entry in self._around(hint))
         asked.update((entry.tick, entry) for entry in self._examined.values())
-        asked.update((entry.tick, entry) for entry in self if self._is_silent(entry.path))
+        kinds = {Kind.LIST, Kind.NAME} if self._rules.excludes else {Kind.LIST}  # names below may be silent
+        silent = (each for each in self if each.own or each.kind in kinds or self._is_silent(each.path))
+        asked.update((entry.tick, entry) for entry in silent)
         return [entry for _, entry in sorted(asked.items()) if self._is_outdated(entry)]
 
     def _is_silent(self, path: str) -> bool:
@@ -250,6 +252,8 @@ class Timeline:
             return fingerprint_at(entry.path) != entry.fingerprint
         if entry.kind is Kind.FILE:
             return self._file_differs(entry, named=True)
+        if entry.kind is Kind.LIST and self._is_as_listed(entry):
+            return False
         return entry.kind in ASK and ASK[entry.kind](entry.path).answer != entry.answer
 
     def knows(self, path: str) -> bool:
@@ -268,6 +272,7 @@ class Timeline:
                 self._awaited[entry.path] = entry.tick
             else:
                 self._next = entry.tick
+                self._own |= {entry.path} if entry.own else set()
                 self._append(entry)
                 paths += watched_for(entry)
         self._next, self._touched = tick, set(other._touched)
@@ -316,7 +321,10 @@ class Timeline:
         """The path whose change is another answer; "" if it is the same, or does not count."""
         if entry.answer == OWN:
             return ""
-        if entry.kind is Kind.LIST:
+        if entry.own:
+            self._file_differs(entry, named)  # for its digest: it matters where to go on from
+            path = ""
+        elif entry.kind is Kind.LIST:
             path = self._list_change(entry)
         elif entry.kind is Kind.FILE:
             path = entry.path if self._file_differs(entry, named) else ""
@@ -325,9 +333,13 @@ class Timeline:
             path = culprit(entry, now or "") if now != entry.answer else ""
         return path if path and self._rules.verdict(path).kind is not Verdict.NEVER else ""
 
-    def _list_change(self, entry: Entry) -> str:
+    def _is_as_listed(self, entry: Entry) -> bool:
+        """Whether a folder's stamps alone say that its names are the same."""
         now = fingerprint_at(entry.path)
-        if now == entry.fingerprint and (now is None or not is_young(now, self._clock())):
+        return now == entry.fingerprint and (now is None or not is_young(now, self._clock()))
+
+    def _list_change(self, entry: Entry) -> str:
+        if self._is_as_listed(entry):
             return ""
         fresh = list_entry(entry.path)
         before, after = entry.answer or "", fresh.answer or ""

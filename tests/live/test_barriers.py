@@ -116,6 +116,12 @@ KINDS = {
         "os.path.isdir(FOLDER) and atexit.register(shutil.rmtree, FOLDER)",
         "a temporary file (",
     ),
+    "named temporary file": Kind(
+        "import tempfile",
+        "FILE = tempfile.NamedTemporaryFile(dir='.', delete=False).name",
+        "os.path.exists(FILE)",
+        "a temporary file (",
+    ),
     "exit handler": Kind(
         "import shutil; from atexit import register",
         "register(os.remove, FILE := shutil.copy('lines.txt', f'lines-{os.getpid()}'))",

@@ -409,6 +409,25 @@ def test_options_that_a_script_does_not_give(tmp_path: Path) -> None:
         assert server.get("/").text == "two"
 
 
+@pytest.mark.parametrize(("options", "kind"), [("", "cold"), (", restart='warm'", "warm")])
+def test_what_a_script_reads_before_the_call_is_read_at_each_restart(
+    options: str, kind: str, tmp_path: Path
+) -> None:
+    """Nobody was there to note it; who asks for warm restarts says that it does not change."""
+    path = PROJECTS["wsgi"].make(tmp_path)
+    (tmp_path / "port.txt").write_text("0")
+    (tmp_path / "serve.py").write_text(
+        "import sys\nimport devserver\nPORT = int(open('port.txt').read())\nif __name__ == '__main__':\n"
+        f"    devserver.run('app:application', reload=True, port=PORT, events=sys.argv[-1]{options})\n"
+    )
+    with DevServer(command=[sys.executable, "serve.py"], cwd=tmp_path) as server:
+        server.serving()
+        for text in ("two", "three"):
+            save(path, answer(text))
+            assert server.restarted()["kind"] == kind
+            assert server.get("/").text == text
+
+
 # Targets
 
 TARGETS = {

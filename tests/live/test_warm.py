@@ -149,6 +149,20 @@ def test_a_warm_start_that_raises_shows_its_error_at_once(tmp_path: Path, beside
         assert "starting cold" not in server.log
 
 
+def test_a_default_timeout_of_sockets_is_none_of_ours(tmp_path: Path) -> None:
+    """What waits for a word waits as long as it takes."""
+    early = "import socket; socket.setdefaulttimeout(0.05)"
+    write(tmp_path, early, "", "one")
+    with DevServer("app:app", "--reload", cwd=tmp_path) as server:
+        server.serving()
+        warmed(server, tmp_path, early)
+        for number in range(3):
+            server.idle(0.3)
+            write(tmp_path, early, "", f"{number}")
+            assert server.restarted()["line"] > 2
+            assert ask(server) == f"{number}"
+
+
 def test_r_restarts_warm_and_a_capital_one_cold(tmp_path: Path) -> None:
     PROJECTS["wsgi"].make(tmp_path)
     with OnTerminal("app:application", "--reload", cwd=tmp_path) as server:

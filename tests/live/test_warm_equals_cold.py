@@ -332,6 +332,81 @@ except OSError:
     same_after(tmp_path, {"main.py": main}, lambda: retarget("two"), lambda: link.unlink())
 
 
+@pytest.mark.parametrize(
+    "made_sure",
+    [
+        "open('todo', 'a').close()",
+        "Path('todo').touch()",
+        "os.close(os.open('todo', os.O_CREAT | os.O_RDWR))",
+    ],
+)
+def test_data_that_was_made_sure_of_before_it_was_read_is_read_again(made_sure: str, tmp_path: Path) -> None:
+    """The application keeps it as its own; what it has written since is what a fresh process reads."""
+    main = f"""
+import log, os
+from pathlib import Path
+{made_sure}
+log.say(open('todo').read())
+{SLOW}log.say('end')
+{APP}"""
+
+    def keep() -> None:
+        (tmp_path / "todo").write_text("milk")
+        (tmp_path / "main.py").write_text(main.replace("end", "kept").lstrip())
+
+    edits = ({"main.py": main.replace("end", text)} for text in ("one", "two", "three"))
+    restarts = same_after(tmp_path, {"main.py": main}, *edits, keep)
+    assert {kind for kinds in restarts for kind in kinds} == {"warm"}
+
+
+def test_names_that_do_not_count_are_listed_again(tmp_path: Path) -> None:
+    (tmp_path / "uploads").mkdir()
+    (tmp_path / "pyproject.toml").write_text(
+        "[tool.devserver]\nreload_exclude = ['uploads/*', '*_local.py']\n"
+    )
+    main = f"""
+import log, os
+log.say(sorted(os.listdir('uploads')))
+try:
+    import conf_local
+except ImportError:
+    log.say('none')
+else:
+    log.say(conf_local.VALUE)
+{SLOW}log.say('a')
+{APP}"""
+
+    def put(name: str, text: str, word: str) -> None:
+        (tmp_path / name).write_text(text)
+        (tmp_path / "main.py").write_text(main.replace("'a'", word).lstrip())
+
+    same_after(
+        tmp_path,
+        {"main.py": main},
+        lambda: put("uploads/one.png", "", "'b'"),
+        lambda: put("conf_local.py", "VALUE = 1", "'c'"),
+        lambda: put("uploads/two.png", "", "'d'"),
+    )
+
+
+def test_module_that_is_loaded_from_a_path_comes_later(tmp_path: Path) -> None:
+    main = f"""
+import log
+from importlib.util import module_from_spec, spec_from_file_location
+spec = spec_from_file_location('local', 'local.py')
+module = module_from_spec(spec)
+try:
+    spec.loader.exec_module(module)
+except FileNotFoundError:
+    log.say('none')
+else:
+    log.say(module.VALUE)
+{SLOW}log.say('a')
+{APP}"""
+    restarts = same_after(tmp_path, {"main.py": main}, {"local.py": "VALUE = 1"}, {"local.py": "VALUE = 2"})
+    assert [len(each) for each in restarts] == [1, 1]
+
+
 def test_collections_find_what_was_made_before_a_checkpoint(tmp_path: Path) -> None:
     """It is frozen when a process is forked."""
     main = f"""
