@@ -381,8 +381,9 @@ KINDS: list[Make] = [
     _reads_source, _again, _stands_in_the_way, *ODDITIES,
 ]  # fmt: skip
 
-NOT_LATE = (_lists, _asks, _plugins, _asks_for_a_module, _frames, _depth, _again, *ODD_WHEN_LATE)
-"""In a module that is imported by a request its questions go unnoticed, and who calls is another."""
+NOT_LATE = (_lists, _asks, _plugins, _asks_for_a_module, _imports, _frames, _depth, _again, *ODD_WHEN_LATE)
+"""In a module that is imported by a request its questions go unnoticed, and those of modules that nobody
+but it imports; and who calls is another."""
 
 NEEDED = (
     "import abc, ast, asyncio, atexit, builtins, collections, contextlib, contextvars, copyreg, dataclasses, decimal, enum, functools, gc, glob, importlib, importlib.resources, importlib.util",
