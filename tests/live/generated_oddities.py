@@ -105,7 +105,7 @@ def _looks_at_itself(s: Statements) -> str:
         ("inspect.getsource(sys.modules[__name__])", f"inspect.getsource(sys.modules[{other!r}])", "linecache.getlines(__file__)",
          "''.join(linecache.getlines(registry.__file__))", "__loader__.get_source(__name__)", "__loader__.get_data(__file__)",
          "pkgutil.get_data(__name__, os.path.basename(__file__))", "tokenize.open(__file__).read()", "ast.dump(ast.parse(open(__file__, 'rb').read()))",
-         "[l for l in inspect.stack()[0].code_context]", "inspect.getsource([f for f in globals().values() if inspect.isfunction(f) and f.__module__ == __name__][-1])",
+         "[l for l in inspect.stack()[len('')].code_context]", "inspect.getsource([f for f in globals().values() if inspect.isfunction(f) and f.__module__ == __name__][-1])",
          "inspect.getsource([c for c in globals().values() if inspect.isclass(c) and c.__module__ == __name__][0])", "inspect.getdoc(sys.modules[__name__])",
          "inspect.getcomments(sys.modules[__name__])", "os.path.getsize(__file__)", "inspect.getmodule(sys._getframe()).__name__",
          "importlib.resources.files('plugs').joinpath('p1.py').read_text()", "traceback.format_stack(limit=len('x'))")
@@ -179,7 +179,7 @@ def _of_the_process(s: Statements) -> str:
          f"sys.excepthook = lambda *_: {n}", f"mimetypes.add_type('x/{n}', '.x{n}')", f"decimal.getcontext().prec = {n % 50 + 1}",
          f"copyreg.pickle(registry.Loose, lambda each: ({n},))", f"builtins.added{n} = {n}", f"logging.addLevelName({n}, 'l{n}')",
          f"sys.argv.append('{n}')", f"sys.modules['__main__'].z{n} = {n}", f"time.sleep(0); os.environ.pop('Z{n - 3}', None)",
-         f"logging.basicConfig(level={n})", f"z{n} = sys.flags.dev_mode, sys.argv[1:1], os.getcwd() + '/' == HERE, threading.active_count()",
+         f"logging.basicConfig(level={n})", f"z{n} = sys.flags.dev_mode, sys.argv[1:1], os.getcwd() + '/' == HERE, threading.main_thread().name",
          f"asyncio.set_event_loop_policy(None); z{n} = {n}", f"random.seed({n}); z{n} = random.getrandbits(32)", f"z{n} = random.Random({n}).random()")
     )  # fmt: skip
 
