@@ -65,8 +65,9 @@ class Barriers:
         self._at_exit = _exit_handlers()
         self._maps = _writable_maps()
         self._fork = os.fork
-        # The second is behind `mkstemp` and `NamedTemporaryFile`, in CPython and PyPy alike.
-        self._makers = {name: getattr(tempfile, name) for name in ("mkdtemp", "_mkstemp_inner")}
+        # The second is behind `mkstemp` and `NamedTemporaryFile`.
+        names = ("mkdtemp", "_mkstemp_inner" if hasattr(tempfile, "_mkstemp_inner") else "mkstemp")
+        self._makers = {name: getattr(tempfile, name) for name in names}
         self._temporary: list[str] = []
         self._calm, self._found = self._sign(), ""
 
