@@ -34,8 +34,7 @@ if recorded:
     sys.path.insert(0, {source!r})
     from devserver.watching import answers
     from devserver.loading import loader
-    from devserver.loading.bytecode import cached, keep, read_source
-from devserver.loading.loader import Recorder
+    from devserver.loading.loader import Recorder
     sys.path.remove({source!r})
     recorder = Recorder(lambda entry: entries.append(entry.to_json()), [root])
     recorder.start()
@@ -501,7 +500,6 @@ def test_a_project_that_is_the_virtual_environment(tmp_path: Path) -> None:
 import sys
 sys.path[:0] = [{str(root)!r}]
 sys.path.append({SOURCE!r})
-from devserver.loading.bytecode import cached, keep, read_source
 from devserver.loading.loader import Recorder
 found = []
 Recorder(lambda entry: found.append(entry.path), [{str(root)!r}]).start()

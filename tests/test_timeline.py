@@ -20,6 +20,7 @@ from devserver.watching.answers import (
     OWN,
     Entry,
     Kind,
+    digest_of,
     fingerprint_at,
     list_entry,
     name_entry,
@@ -267,6 +268,20 @@ def test_an_empty_folder_is_not_a_missing_one(folder: Folder) -> None:
     folder.ask(Kind.LIST, "plugins")
     os.rmdir(folder.path("plugins"))
     assert folder.changes("plugins") == ["plugins"]
+
+
+def test_a_file_that_was_emptied_a_moment_ago_is_given_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by an editor that empties it first and then writes: the same text is no change."""
+    path = tmp_path / "a.txt"
+    path.write_text("text")
+    before = read_entry(str(path))
+    path.write_text("")
+    assert read_entry(str(path)).answer == digest_of(b"")
+    monkeypatch.setattr(answers.time, "sleep", lambda seconds: path.write_text("text"))
+    path.write_text("")
+    assert read_entry(str(path)).answer == before.answer
 
 
 def test_a_listing_too_long_to_keep(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:

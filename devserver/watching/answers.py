@@ -13,6 +13,7 @@ from __future__ import annotations
 import io
 import os
 import stat
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -37,6 +38,12 @@ LIST_LIMIT = 100_000
 
 YOUNG = 2 * 10**9
 """Nanoseconds: the coarsest time stamps are those of FAT, 2 s."""
+
+EMPTIED = 50 * 10**6
+"""Nanoseconds for which a file without a byte is one that is most likely being saved: first it is emptied."""
+
+REFILL = 0.003
+"""Seconds that it is given then."""
 
 OWN = "own"
 """The answer for a path that the application itself writes."""
@@ -152,6 +159,9 @@ def read_entry(path: str) -> Entry:
 
 def _read(file: io.FileIO, path: str) -> Entry:
     fingerprint = fingerprint_of(os.fstat(file.fileno()))
+    if fingerprint[2] == 0 and 0 <= time.time_ns() - fingerprint[0] < EMPTIED:
+        time.sleep(REFILL)
+        fingerprint = fingerprint_of(os.fstat(file.fileno()))
     for _ in range(3):
         if fingerprint[2] > DIGEST_LIMIT:
             return Entry(Kind.FILE, path, f"large {fingerprint[0]} {fingerprint[2]}", fingerprint)
