@@ -272,6 +272,7 @@ def save_while_stopped(server: DevServer, project: Project, seconds: float) -> s
         saves += 1
         project.say(f"while stopped {saves}")
         server.wait("loaded")
+        server.idle(min(seconds, 0.2))
     assert server.log.count("the restart waits: a debugger has stopped in ") == 1
     return f"while stopped {saves}"
 

@@ -177,6 +177,7 @@ def test_failed_start_is_tried_again_at_most_every_two_seconds(
         server.failed()
         while len(tries := [event["time"] for event in server.events("restart")]) < 2:
             assert server.get("/").status == 500
+            server.idle(0.02)
         assert tries[1] - tries[0] >= RETRIED - 0.05  # between the decision and its event lies a moment
         assert len(server.events("failed")) == 1  # the same failure is told once
         assert not server.events("serving")
