@@ -233,17 +233,16 @@ class Timeline:
             asked.update((entry.tick, entry) for entry in self._by_path.get(hint, ()))
             asked.update((entry.tick, entry) for entry in self._around(hint))
         asked.update((entry.tick, entry) for entry in self._examined.values())
-        kinds = {Kind.LIST, Kind.NAME} if self._rules.excludes else {Kind.LIST}  # names below may be silent
-        silent = (each for each in self if each.own or each.kind in kinds or self._is_silent(each.path))
-        asked.update((entry.tick, entry) for entry in silent)
+        asked.update((entry.tick, entry) for entry in self if entry.own or self._is_silent(entry))
         return [entry for _, entry in sorted(asked.items()) if self._is_outdated(entry)]
 
-    def _is_silent(self, path: str) -> bool:
-        """Whether nothing at a path ever counts. Asked of everything, at each restart."""
+    def _is_silent(self, entry: Entry) -> bool:
+        """Whether what would change an answer may be what never counts. Asked of each, at each restart."""
+        path = entry.path + ".py" if entry.kind is Kind.NAME and self._rules.excludes else entry.path
         known = self._silent.get(path)
         if known is None:
             known = self._silent[path] = self._rules.verdict(path).kind is Verdict.NEVER
-        return known
+        return known or entry.kind is Kind.LIST
 
     def _is_outdated(self, entry: Entry) -> bool:
         if entry.answer == OWN or entry.path in self._accepted:

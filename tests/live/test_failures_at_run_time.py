@@ -68,7 +68,7 @@ def test_request_that_waited_and_ends_the_process_is_not_repeated(tmp_path: Path
     hasty = "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\n"
     with DevServer("app:app", "--reload", cwd=tmp_path) as server:
         server.serving()
-        for number in range(10):
+        for number in range(6):
             save(path, hasty + answer(f"{number}", ask=ends))
             with pytest.raises((ConnectionError, OSError)):
                 server.get("/")
