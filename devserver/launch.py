@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, NoReturn
 from devserver import console
 from devserver.alone import run_loop
 from devserver.config import OPTIONS, Config, resolve
+from devserver.errors import DevserverError
 from devserver.events import Events
 from devserver.options import misspelt
 from devserver.process import Terminal, adopt, guard, listeners_from
@@ -161,8 +162,8 @@ def _launcher(spare: bool) -> Launcher:
     return Launcher([sys.executable, *sys.orig_argv[1:]], [*interpreter, "-c", page], spare=spare)
 
 
-def _prepare() -> Callable[[str], object]:
-    """Import what any role may need: in a spare this is what was done ahead. Returns `server.parser`."""
+def _prepare() -> None:
+    """Import what any role may need: in a spare this is what was done ahead."""
     import asyncio  # noqa: F401
 
     from devserver import app, discovery, server  # noqa: F401
@@ -176,7 +177,6 @@ def _prepare() -> Callable[[str], object]:
     with suppress(ImportError):  # optional
         importlib.import_module("uvloop")
     server.parser("auto")
-    return server.parser
 
 
 def child(channel: Channel, program: Program = target) -> int:
@@ -191,7 +191,9 @@ def child(channel: Channel, program: Program = target) -> int:
 
     leave_interrupts()
     gc.disable()
-    parser = _prepare()
+    _prepare()
+    from devserver import server
+
     gc.freeze()  # ours lives to the end: no collection needs to look at it, least of all the last one
     gc.enable()
     try:
@@ -200,7 +202,8 @@ def child(channel: Channel, program: Program = target) -> int:
         return 1  # the supervisor is gone, or wants nothing
     config = Config.from_json(message["config"])
     console.configure(config.log)
-    parser(config.http.parser)  # imported now, lest a module of the user's be found in its place
+    with suppress(DevserverError):  # imported now, lest a module of the user's be found in its place
+        server.parser(config.http.parser)
     if message["crash"]:
         faulthandler.enable(fds.pop())  # what a fatal signal leaves there the supervisor reads
     sockets = listeners_from(message, fds)

@@ -157,6 +157,51 @@ def test_receive_returns_at_once_on_a_socket_that_does_not_block(pair: Pair) -> 
     assert theirs.receive() == []
 
 
+def test_waiting_ends_with_a_message_with_the_end_and_with_the_time(pair: Pair) -> None:
+    ours, theirs = pair
+    assert not theirs.wait(0)
+    ours.send({"say": "something"})
+    assert theirs.wait(10)
+    theirs.receive()
+    assert not theirs.wait(0)
+    ours.close()
+    assert theirs.wait(10)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="descriptors have other numbers there")
+def test_waiting_on_a_descriptor_that_select_does_not_take() -> None:
+    """As a supervisor has them that holds a thousand connections while nobody serves."""
+    import fcntl
+
+    from devserver.process.limits import raise_limit, set_limit
+
+    before = raise_limit()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        try:
+            high = fcntl.fcntl(theirs.fileno(), fcntl.F_DUPFD_CLOEXEC, 1100)
+        except OSError:
+            pytest.skip("there may not be so many")
+        channel = Channel(socket.socket(fileno=high))
+        assert not channel.wait(0)
+        ours.sendall(b"x")
+        assert channel.wait(10)
+        channel.close()
+    set_limit(before)
+
+
+def test_a_default_timeout_of_the_application_is_none_of_a_channel() -> None:
+    socket.setdefaulttimeout(0.01)
+    try:
+        one, other = socket.socketpair()
+        with one, other:
+            assert one.gettimeout() == 0.01
+            Channel(one)
+            assert one.gettimeout() is None
+    finally:
+        socket.setdefaulttimeout(None)
+
+
 def test_receive_waits_for_something(pair: Pair) -> None:
     ours, theirs = pair
     found: list[Message] = []

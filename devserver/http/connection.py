@@ -338,17 +338,20 @@ class Connection(asyncio.Protocol):
             self._leaving = True
             self._line.transport.set_write_buffer_limits(0)  # `resume_writing` comes when all is written
             return
+        self._give(hand_over)
+        self._line.transport.abort()
+
+    def _give(self, hand_over: Callable[[int, bytes], None]) -> None:
         self._line.closing = True
         hand_over(self._line.transport.get_extra_info("socket").fileno(), self._buffer)
-        self._line.transport.abort()
 
     def abandon(self, hand_over: Callable[[int, bytes], None]) -> None:
         """Give it away while the loop does not turn, unless a request has begun; any thread."""
-        line = self._line
-        given = self.stream is not None or line.closing or line.transport.is_closing() or self._eof
-        if not given and not line.transport.get_write_buffer_size():
-            line.closing = True
-            hand_over(line.transport.get_extra_info("socket").fileno(), self._buffer)
+        line, ended = self._line, self._eof and not self._buffer
+        if self.stream is not None or line.closing or line.transport.is_closing() or ended:
+            return
+        if not line.transport.get_write_buffer_size():
+            self._give(hand_over)
 
     def disconnect(self) -> None:
         """The grace is over: the application sees a disconnect, the client an abort."""
