@@ -20,6 +20,7 @@ IDEs and tests wait for these lines instead of asking ports or sleeping. Each ha
     barrier    path, line, reason    behind this statement no checkpoint could be made
     strayed    generation, reason    a warm start led nowhere; a cold one begins
     checkpoints  count, memory       after a start: how many wait, and their bytes (PSS)
+    ready      pid                   a copy of a checkpoint was made ahead of the next restart
     failed     generation, phase, error, traceback
                                      it failed in "load", "lifespan" or "serve", in what is done
                                      while it is served ("check"), or its process died ("crash");

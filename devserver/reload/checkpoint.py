@@ -109,6 +109,7 @@ class Checkpoints:
         self._pace = PACE
         self._on = self._pristine = False
         self._passed: Mark = "", 0
+        self._left: tuple[Execution, int] | None = None  # where the last checkpoint was made
         self._obstacle = ""
         self._raised: tuple[Mark, tuple[str, int] | None] = self._passed, None
         self._told = False
@@ -144,8 +145,8 @@ class Checkpoints:
         )
 
     def _at(self, execution: Execution) -> None:
-        if not self._on:
-            return
+        if not self._on or (execution, execution.index) == self._left:
+            return  # a newer text goes on with the very statement before which this process has waited
         passed = time.perf_counter() - self._last
         begins, execution.begins = execution.begins, False
         marked = (execution.path, execution.index) in self._marks or (
@@ -195,6 +196,7 @@ class Checkpoints:
         _write_out()
         stack = [(e.path, e.line) for e in self.ticker.stack]
         at = [(e.path, e.index) for e in self.ticker.stack[-1:]]
+        self._left = (self.ticker.stack[-1], self.ticker.stack[-1].index) if self.ticker.stack else None
         self._seeds.keep()
         frozen.freeze()
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())

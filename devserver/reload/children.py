@@ -186,6 +186,7 @@ class Children:
                 spawned.child.kill()  # nobody goes on; its exit will be reported
         elif what == "ready":
             self._copies.made_ready(spawned, message["pid"], fds[0])
+            self._said(spawned, message)
         elif what == "lost":
             self._copies.lost(spawned)
         elif what == "received":

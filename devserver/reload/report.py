@@ -109,6 +109,10 @@ class Report:
         """How many checkpoints wait, and their proportional size in bytes."""
         self._events.emit("checkpoints", count=count, memory=size)
 
+    def ready(self, pid: int) -> None:
+        """A copy of a checkpoint was made ahead of the next restart."""
+        self._events.emit("ready", pid=pid)
+
     def barrier(self, reason: str, statement: tuple[str, int] | None) -> None:
         """No checkpoint can be made since a statement: its path and line, if it is known. Said once."""
         path, line = statement or ("", 0)

@@ -216,6 +216,8 @@ class Supervisor:
             self._by_hand.listen(not message["reading"])
         elif what == "checkpoint":
             self._warm.left(spawned, message, self._config.reload.checkpoints)
+        elif what == "ready":
+            self._report.ready(message["pid"])
         elif spawned is page and what == "serving":
             spawned.serving = True
             self._children.pass_on()
