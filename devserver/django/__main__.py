@@ -26,8 +26,11 @@ def main() -> None:
     channel = adopt()
     if channel is not None:
         from devserver.launch import child
+        from devserver.process.ending import leave
+        from devserver.reload.prompt import debugged
 
-        sys.exit(child(channel, lambda stage: _play(stage, program)))
+        # See `devserver.__main__`.
+        leave(child(channel, lambda stage: _play(stage, program)), whole=debugged())
     try:
         from devserver.launch import start
 

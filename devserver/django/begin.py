@@ -28,10 +28,10 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from types import FrameType
-from typing import Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from devserver.django import serving
-from devserver.django.command_line import Wanted, own_options, read, split
+if TYPE_CHECKING:  # any command of manage.py imports this module, and most need no more of it
+    from devserver.django.command_line import Wanted
 
 WANTED = "DEVSERVER_DJANGO"
 """How the supervisor is told what was wanted; it takes it out of its environment."""
@@ -54,10 +54,13 @@ class Origin(NamedTuple):
 
 def on_import() -> None:
     """Become the supervisor if this process is about to run the command."""
-    if serving.stage() is not None:
-        return
     argv = command_in(sys._getframe())
     if argv is None or threading.current_thread() is not threading.main_thread():
+        return
+    from devserver.django import serving
+    from devserver.django.command_line import read
+
+    if serving.stage() is not None:
         return
     origin = _origin()
     typed = origin.arguments if _is_attempt() and COMMAND in origin.arguments else argv
@@ -74,6 +77,8 @@ def instead_of_reloader(inner_run: Any, *arguments: Any, **options: Any) -> NoRe
     Args:
         inner_run: a method of the command, which knows the address by now.
     """
+    from devserver.django.command_line import Wanted, own_options
+
     command = inner_run.__self__
     become_supervisor(Wanted(command.addr, str(command.port), command.use_ipv6, own_options(options)))
 
@@ -98,6 +103,8 @@ def _has_rivals() -> bool:
 
 def become_supervisor(wanted: Wanted) -> NoReturn:
     """Replace this process."""
+    from devserver.django.command_line import split
+
     origin = _origin()
     flags, program = split(origin.arguments)
     if program and not program[0].startswith("-") and not os.path.exists(program[0]):

@@ -21,7 +21,8 @@ ORDER = [
 ]  # fmt: skip
 
 SAYS = """
-import threading
+import threading, time
+time.sleep(0.005)  # so much is worth a checkpoint
 print("\\nLOADED", {name!r}, threading.active_count(), flush=True)
 """
 
