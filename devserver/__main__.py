@@ -1,8 +1,11 @@
 """`python -m devserver`, and what the console script calls: one process's role is decided here."""
 
+import gc
+
 
 def main() -> None:
     """Be a child if a supervisor made this process, else read the command line."""
+    gc.disable()  # imports leave nothing to collect; `launch` goes on when they are done
     from devserver.process import adopt
 
     channel = adopt()

@@ -80,6 +80,7 @@ def start(config: Config, *, spare: bool = True, program: Program = target, foun
                 return _supervise(config, listeners.sockets, events, spare, signals)
         from devserver.alone import serve_alone
 
+        _keep()
         _announce(config, listeners, events, found)
         return serve_alone(config, listeners.sockets, events, program)
     finally:
@@ -149,6 +150,7 @@ def _supervise(
         launcher.begin()  # its imports take their time, and so do ours
         from devserver.reload.supervisor import Supervisor
 
+        _keep()
         return Supervisor(config, sockets, events, launcher, terminal).run(signals)
 
 
@@ -160,6 +162,12 @@ def _launcher(spare: bool) -> Launcher:
     # The page child must not run a user's script again, nor find a user's module named like one of ours.
     page = f"import sys; sys.path.append({root!r}); from devserver.__main__ import main; main()"
     return Launcher([sys.executable, *sys.orig_argv[1:]], [*interpreter, "-c", page], spare=spare)
+
+
+def _keep() -> None:
+    """What is there by now lives to the end: no collection needs to look at it, least of all the last one."""
+    gc.freeze()
+    gc.enable()
 
 
 def _prepare() -> None:
@@ -194,8 +202,7 @@ def child(channel: Channel, program: Program = target) -> int:
     _prepare()
     from devserver import server
 
-    gc.freeze()  # ours lives to the end: no collection needs to look at it, least of all the last one
-    gc.enable()
+    _keep()
     try:
         message, fds = channel.receive_one()
     except Closed:

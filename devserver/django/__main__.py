@@ -6,6 +6,7 @@ wanted and never loads it; the child runs it.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -22,6 +23,7 @@ from devserver.stage import Stage
 
 def main() -> None:
     """Be a child if a supervisor made this process, else supervise."""
+    gc.disable()  # see `devserver.__main__`
     program = sys.argv[1:]
     channel = adopt()
     if channel is not None:
@@ -29,7 +31,6 @@ def main() -> None:
         from devserver.process.ending import leave
         from devserver.reload.prompt import debugged
 
-        # See `devserver.__main__`.
         leave(child(channel, lambda stage: _play(stage, program)), whole=debugged())
     try:
         from devserver.launch import start
