@@ -296,6 +296,35 @@ def test_a_gate_is_unsure_of_what_it_has_not_looked_at(tmp_path: Path, gate: Gat
     assert gate.changed() == [path]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="a first look is taken")
+def test_what_was_noted_before_it_opens_is_believed(tmp_path: Path) -> None:
+    """The supervisor has watched it, and is asked; what comes later is noticed here."""
+    path, other = write(tmp_path / "a.py", "old"), write(tmp_path / "b.py", "old")
+    gate = Gate(config(tmp_path))
+    for each in (path, other):
+        gate.add(read_entry(each))
+    Path(other).write_text("new")
+    gate.open()
+    assert gate._set is not None
+    with closing(gate._set):
+        assert gate.quiet()
+        Path(path).write_text("new")
+        assert not gate.quiet()
+        assert gate.changed() == [path]
+
+
+def test_where_changes_are_found_by_looking_the_first_look_is_taken(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.py", "old")
+    gate = Gate(config(tmp_path, poll=True))
+    gate.add(read_entry(path))
+    Path(path).write_text("new")
+    gate.open()
+    assert gate._set is not None
+    with closing(gate._set):
+        assert not gate.quiet()
+        assert gate.changed() == [path]
+
+
 def test_what_the_first_look_finds_is_not_lost(tmp_path: Path, gate: Gate) -> None:
     """The thread's look takes the event from the kernel: the next question must be answered by it."""
     path = write(tmp_path / "a.py", "old")

@@ -13,9 +13,16 @@ import os
 import stat
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, NoReturn
+
+_last: list[Callable[[], None]] = []
+
+
+def at_last(callback: Callable[[], None]) -> None:
+    """Have something done directly before the kernel is left to end this process, if it comes to that."""
+    _last.append(callback)
 
 
 def leave(code: int, *, whole: bool = False) -> NoReturn:
@@ -32,6 +39,8 @@ def leave(code: int, *, whole: bool = False) -> NoReturn:
     flush()
     if whole or _has_files_to_write():
         sys.exit(code)
+    for callback in _last:
+        callback()
     os._exit(code)
 
 

@@ -19,7 +19,7 @@ What a child says:
     asked       a request has come to the page, and is held
     connection  to be handed over, with its descriptor;  received: one that was
     closing     drained; the lifespan shuts down
-    restart     the end that follows is a wanted one
+    remains     the pid of who takes apart the memory of this process, which ends now
     stopped     somebody is at a breakpoint, and the end waits;  resumed: no more
     stdin       the application reads the terminal, or has done so
 
@@ -46,7 +46,8 @@ from typing import Any, Protocol
 from devserver.console import summarise
 from devserver.process import EXIT_RESTART
 from devserver.process.control import Channel, Closed, Message
-from devserver.process.ending import flush
+from devserver.process.ending import at_last, flush
+from devserver.process.remains import bequeath
 from devserver.reload.prompt import Prompt, debugged, in_debugger, unseen
 
 logger = logging.getLogger("devserver")
@@ -181,10 +182,10 @@ class Child:
     def _start(self, target: Callable[[], None], name: str) -> None:
         unseen(threading.Thread(target=target, name=name, daemon=True)).start()
 
-    def wait_for_word(self, meanwhile: Callable[[], None]) -> bool:
-        """Say that it is loaded, do what is left, wait until it may be served. False: it never may."""
+    def wait_for_word(self, before: Callable[[], None]) -> bool:
+        """Do what is left, say that it is loaded, wait until it may be served. False: it never may."""
+        before()
         self.say("loaded")
-        meanwhile()
         while True:
             try:
                 message, _ = self.channel.receive_one()
@@ -299,7 +300,10 @@ class Child:
     def ended(self) -> int:
         """What was served has ended. Returns the exit code."""
         self._ended.set()
-        return EXIT_RESTART if self._restart else EXIT_FAILED
+        if not self._restart:
+            return EXIT_FAILED
+        at_last(lambda: bequeath(self.channel.fileno(), lambda pid: self.say("remains", pid=pid)))
+        return EXIT_RESTART
 
     def _listen(self) -> None:
         while True:

@@ -17,6 +17,7 @@ from devserver.config import Config
 from devserver.process import Kin
 from devserver.process.control import Closed, Message
 from devserver.process.reactor import Reactor
+from devserver.process.remains import Remains
 from devserver.reload.copies import Copies
 from devserver.reload.launcher import APP, PAGE, Launcher, Spawned
 from devserver.reload.prompt import debugged
@@ -79,6 +80,7 @@ class Children:
         self._then: Callable[[], None] = self.prepare
         self._transit = Transit()
         self._kin = Kin()
+        self._remains = Remains(reactor)
         self._slack = SLACK_DEBUGGED if debugged() else SLACK
 
     def launch(self, role: str, generation: int, more: Message) -> Spawned:
@@ -189,6 +191,8 @@ class Children:
             self._said(spawned, message)
         elif what == "lost":
             self._copies.lost(spawned)
+        elif what == "remains":
+            self._remains.add(message["pid"])
         elif what == "received":
             self._transit.received(spawned)
         elif what in ("closing", "stopped", "resumed"):
@@ -332,4 +336,5 @@ class Children:
                 while spawned.child.channel in self._reactor and spawned.child.channel.wait(0):
                     self._heard(spawned)
         spare = self._launcher.spare
-        return {spawned.child.pid for spawned in (*self._living(), *([spare] if spare is not None else []))}
+        ours = {spawned.child.pid for spawned in (*self._living(), *([spare] if spare is not None else []))}
+        return ours | self._remains.pids

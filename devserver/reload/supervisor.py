@@ -119,8 +119,6 @@ class Supervisor:
             self._terminal.restore()
         return 0
 
-    # the one wait
-
     def _wait(self) -> None:
         self._reactor.wait(self._until())
         now = time.monotonic()
@@ -267,6 +265,7 @@ class Supervisor:
 
     def _loaded(self, spawned: Spawned) -> None:
         self._timers.pop(Event.SLOW, None)
+        self._look()  # it watches by itself from now on, and believes that all was as it had read it
         spawned.loaded = True
         self._report.loaded(spawned.generation, spawned.child.pid, time.monotonic() - spawned.began)
         self._raise(Event.LOADED, spawned)

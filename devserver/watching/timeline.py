@@ -122,6 +122,10 @@ class Timeline:
         more = self.add(_name_of(entry)) if entry.names is not None else []
         return watched_for(entry) + more
 
+    def believe(self) -> None:
+        """Take what was added for what a look would find now."""
+        self._suspects = []
+
     def accept(self, path: str) -> None:
         """Take what is at a path now for what was read: somebody has dealt with its change."""
         listing = self._lists.get(os.path.dirname(path))
@@ -223,10 +227,8 @@ class Timeline:
     def outdated(self, hints: Iterable[str]) -> list[Entry]:
         """The entries whose answers a fresh process would find to be others, in order.
 
-        Args:
-            hints: the paths that have changed. What the application has written itself since, or has
-                dealt with, is not among them, nor what by the rules never counts, but a fresh process would
-                read that, too.
+        Args: hints: the paths that have changed. What the application has written itself since, or has dealt
+            with, is not among them, nor what by the rules never counts, but a fresh process would read that.
         """
         asked: dict[int, Entry] = {}
         for hint in (*hints, *self._own, *self._accepted):
@@ -262,8 +264,7 @@ class Timeline:
     def begin_like(self, other: Timeline, tick: int, without: Container[str]) -> list[str]:
         """Take over what another timeline had before a tick. Returns the paths to be watched.
 
-        Args:
-            without: files that are read again; each keeps its tick, at which it was read first.
+        Args: without: files that are read again; each keeps its tick, at which it was read first.
         """
         paths = []
         for entry in (each for each in other if each.tick < tick):
@@ -281,8 +282,7 @@ class Timeline:
     def touched(self, tick: int, without: Container[str]) -> list[Entry]:
         """The files, read before a tick, that have other stamps since, and the same bytes.
 
-        Args:
-            without: files that are read again, for their bytes may be others by now.
+        Args: without: files that are read again, for their bytes may be others by now.
         """
         before = (each for each in self if each.kind is Kind.FILE and each.tick < tick)
         return [each for each in before if each.path in self._touched and each.path not in without]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Container, Iterable
@@ -131,6 +132,17 @@ class WatchSet:
         for path in paths:
             self.timeline.accept(path)
 
+    def believe(self) -> bool:
+        """Spare the first look: somebody else has watched for longer, and looks from now on before it counts.
+
+        Returns whether that will do: not where changes are found by looking now and then.
+        """
+        immediate = sys.platform == "linux" and self.watcher.fileno() is not None
+        if immediate and self.watcher.interval is None:
+            self.timeline.believe()
+            return True
+        return False
+
     def recall(self, timeline: Timeline) -> None:
         """Watch what an earlier timeline asked, too: by the answers of now, not of then."""
         now = time.time_ns()
@@ -203,12 +215,17 @@ class Gate:
         self._came = threading.Event()
 
     def open(self) -> None:
-        """Begin to watch what has been noted."""
+        """Begin to watch what has been noted.
+
+        Whether it is as it was noted the supervisor says, whose watch set has had it all the time: it looks
+        when it is told that this one is open, before it lets anybody serve.
+        """
         with self._lock:
             self._set = WatchSet(self._config, second=True)
             for entry in self._noted.values():
                 self._set.add(entry)
             self._noted.clear()
+            self._unsure = not self._set.believe()
             self._is_silent = self._set.watcher.quiet
 
     def add(self, entry: Entry) -> None:
@@ -251,8 +268,8 @@ class Gate:
     def settle(self) -> None:
         """What a thread of its own does for ever.
 
-        The first look, which holds every answer against the file system, should not be left to the
-        first request. And the application has not waited for the digests of what it read; without
+        A first look, if it takes one, holds every answer against the file system, and should not be left to
+        the first request. And the application has not waited for the digests of what it read; without
         one a `touch` is a change.
         """
         self.changed()
