@@ -429,6 +429,13 @@ def shop(project: Project) -> Project:
     return project
 
 
+def test_where_links_lead_that_are_scanned_is_recorded(shop: Project) -> None:
+    """An entry says whether it is a file without asking anybody else."""
+    shop.run("os.symlink('none', root + '/folder/link')", recorded=False)
+    entries = shop.entries("[each.is_file() for each in os.scandir(root + '/folder')]")
+    assert {("list", "folder"), ("path", "folder/link")} <= entries
+
+
 @pytest.mark.parametrize("name", READS)
 def test_is_recorded(shop: Project, name: str) -> None:
     code, expected = READS[name]

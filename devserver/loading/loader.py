@@ -35,6 +35,7 @@ from devserver.watching.answers import (
     file_entry,
     fingerprint_at,
     is_young,
+    links_in,
     list_entry,
     mode_of,
     module_place,
@@ -69,6 +70,7 @@ class Recorder:
         self._written: set[str] = set()
         self._back: set[str] = set()  # of these the ones that were read then
         self._examined: set[str] = set()
+        self._scanned: set[str] = set()
         self._executed: set[str] = set()
         self._repeated: set[str] = set()
         self._as_data: set[str] = set()
@@ -214,6 +216,14 @@ class Recorder:
         """See `reads.Sink`."""
         if self.is_new(Kind.LIST, path):
             self.record(list_entry(path))
+
+    def scanned(self, path: str) -> None:
+        """See `reads.Sink`. Whether a name is a file or a folder it says by being read or listed next."""
+        if path not in self._scanned:
+            self._scanned.add(path)
+            for link in links_in(path):
+                self.asked(link)
+        self.listed(path)
 
     def asked(self, path: str) -> None:
         """See `reads.Sink`."""

@@ -68,6 +68,9 @@ class Sink(Protocol):
     def listed(self, path: str) -> None:
         """The names in a folder are about to be asked for."""
 
+    def scanned(self, path: str) -> None:
+        """The same, with what each of them is."""
+
     def asked(self, path: str) -> None:
         """What is at a path is about to be asked for."""
 
@@ -159,8 +162,8 @@ class Reads:
         self._replace(io, "open", opened)
         self._replace(io, "open_code", Wrapper(io.open_code, self._opened))
         self._replace(os, "open", Wrapper(os.open, self._os_opened))
-        for name in ("listdir", "scandir"):
-            self._wrap(os, name, self._listed)
+        self._wrap(os, "listdir", self._listed)
+        self._wrap(os, "scandir", self._scanned)
         for name in ("stat", "lstat"):
             self._wrap(os, name, self._examined)
         for name in ("access", "readlink"):
@@ -176,7 +179,8 @@ class Reads:
         """Put back what only asks; what reads and writes stays."""
         self._asking = False
         self.wrap_sqlite()
-        self._restore(lambda wrapper: wrapper._note in (self._listed, self._asked, self._examined))
+        asks = self._listed, self._scanned, self._asked, self._examined
+        self._restore(lambda wrapper: wrapper._note in asks)
 
     def stop(self) -> None:
         """Put everything back."""
@@ -266,6 +270,12 @@ class Reads:
             place = self._project.place("." if path is None else _joined(path, None))
             if place is not None and is_curious(sys._getframe(1)):
                 self._sink.listed(place)
+
+    def _scanned(self, path: Any = ".") -> None:
+        if self._asking:
+            place = self._project.place("." if path is None else _joined(path, None))
+            if place is not None and is_curious(sys._getframe(1)):
+                self._sink.scanned(place)
 
     def _asked(self, path: Any, *_: Any, dir_fd: int | None = None, **__: Any) -> None:
         if not self._asking or (type(path) is str and path in self._asked_before):

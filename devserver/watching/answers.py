@@ -52,6 +52,7 @@ SUFFIXES = (".py", *EXTENSION_SUFFIXES)
 """Of files that are modules."""
 
 _stat, _lstat, _listdir, _readlink = os.stat, os.lstat, os.listdir, os.readlink
+_scandir = os.scandir
 
 
 class Kind(Enum):
@@ -196,6 +197,15 @@ def list_entry(folder: str) -> Entry:
     if len(names) > LIST_LIMIT:
         names = "#" + digest_of(names.encode("utf-8", "surrogatepass"))
     return Entry(Kind.LIST, folder, names or "/", fingerprint)
+
+
+def links_in(folder: str) -> list[str]:
+    """The links that a folder lists: where one leads, and whether to a file, no name says."""
+    try:
+        with _scandir(folder) as entries:
+            return [entry.path for entry in entries if entry.is_symlink()]
+    except (OSError, ValueError):
+        return []
 
 
 def tree_entry(folder: str, pattern: str) -> Entry:
