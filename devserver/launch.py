@@ -80,7 +80,8 @@ def start(config: Config, *, spare: bool = True, program: Program = target, foun
                 return _supervise(config, listeners.sockets, events, spare, signals)
         from devserver.alone import serve_alone
 
-        _keep()
+        if spare:
+            _keep()
         _announce(config, listeners, events, found)
         return serve_alone(config, listeners.sockets, events, program)
     finally:
@@ -150,7 +151,8 @@ def _supervise(
         launcher.begin()  # its imports take their time, and so do ours
         from devserver.reload.supervisor import Supervisor
 
-        _keep()
+        if spare:
+            _keep()
         return Supervisor(config, sockets, events, launcher, terminal).run(signals)
 
 
@@ -165,7 +167,10 @@ def _launcher(spare: bool) -> Launcher:
 
 
 def _keep() -> None:
-    """What is there by now lives to the end: no collection needs to look at it, least of all the last one."""
+    """What is there by now lives to the end: no collection needs to look at it, least of all the last one.
+
+    Not where a script calls `run`, which may want to collect what it has made before, or nothing.
+    """
     gc.freeze()
     gc.enable()
 

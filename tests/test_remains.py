@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -71,6 +73,27 @@ def test_a_signal_to_both_ends_neither() -> None:
 
 def test_a_thread_of_the_application_does_not_meet_closed_descriptors() -> None:
     thread = "threading.Thread(target=threading.Event().wait, name='theirs', daemon=True).start()"
+    assert run(thread) == ["not told", "nothing left"]
+
+
+def test_a_locked_file_is_let_go_of_before_it_is_gone(tmp_path: Path) -> None:
+    """It may be mapped, too, and then closing it is not enough."""
+    lock = f"import fcntl; held = open({str(tmp_path / 'lock')!r}, 'w'); fcntl.flock(held, fcntl.LOCK_EX)"
+    assert run(lock) == ["not told", "nothing left"]
+
+
+@pytest.mark.skipif(not os.access("/dev/fuse", os.R_OK), reason="no device that may be opened")
+def test_a_device_is_let_go_of_before_it_is_gone() -> None:
+    assert run("held = os.open('/dev/fuse', os.O_RDONLY)") == ["not told", "nothing left"]
+
+
+def test_a_thread_that_executes_what_the_application_says_counts() -> None:
+    thread = "threading.Thread(target=threading.Event().wait, name='devserver-checks', daemon=True).start()"
+    assert run(thread) == ["not told", "nothing left"]
+
+
+def test_a_thread_that_python_does_not_list_counts() -> None:
+    thread = "import _thread, time; _thread.start_new_thread(time.sleep, (100,))"
     assert run(thread) == ["not told", "nothing left"]
 
 

@@ -325,6 +325,17 @@ def test_where_changes_are_found_by_looking_the_first_look_is_taken(tmp_path: Pa
         assert gate.changed() == [path]
 
 
+def test_a_sure_look_waits_for_no_sweep(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.py", "old")
+    watched = WatchSet(config(tmp_path, poll=True))
+    with closing(watched):
+        watched.add(read_entry(path))
+        assert watched.changed() == []
+        Path(path).write_text("new")
+        assert watched.changed() == []
+        assert watched.changed(surely=True) == [path]
+
+
 def test_what_the_first_look_finds_is_not_lost(tmp_path: Path, gate: Gate) -> None:
     """The thread's look takes the event from the kernel: the next question must be answered by it."""
     path = write(tmp_path / "a.py", "old")

@@ -18,6 +18,7 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 _last: list[Callable[[], None]] = []
+_ran = False
 
 
 def at_last(callback: Callable[[], None]) -> None:
@@ -35,13 +36,22 @@ def leave(code: int, *, whole: bool = False) -> NoReturn:
         whole: end as any other program in any case.
     """
     threading._shutdown()  # type: ignore[attr-defined] # the first that an interpreter does at its end
-    atexit._run_exitfuncs()
+    run_exit_handlers()
     flush()
     if whole or _has_files_to_write():
         sys.exit(code)
     for callback in _last:
-        callback()
+        with suppress(Exception):  # it ends, whatever they meet
+            callback()
     os._exit(code)
+
+
+def run_exit_handlers() -> None:
+    """Run them, once: if another thread has begun and hangs in one, those before it must not run again."""
+    global _ran
+    if not _ran:
+        _ran = True
+        atexit._run_exitfuncs()
 
 
 def flush() -> None:

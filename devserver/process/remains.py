@@ -2,27 +2,42 @@
 
 To the kernel a process is gone when its memory has been unmapped: a millisecond for each 20 MB, for which
 a successor would wait. So at the very end, with everything closed, a second process is made that has the
-*same* memory and nothing else. The first one then is gone at once: its descriptors, locks and process id with
+*same* memory and nothing else. The first one then is gone at once: its descriptors and process id with
 it. The second ends a moment later, by itself, and it is for that one that the kernel works, beside
-whoever comes next.
+whoever comes next. It executes one function of the C library and nothing of ours.
 
-It executes one function of the C library and nothing of ours. Where there is none to be had, or where threads
-of the application still run, which could meet the descriptors that are closed, the process ends as any other.
+A process ends as any other where there is none to be had; where threads still run that are not ours, native
+ones, too, since they could meet descriptors that are closed; and where it has locked whole files or opened
+devices, which are released when nobody has them mapped any more. Mappings whose descriptors were closed
+before are not seen.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import signal
+import stat
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from devserver.process.reactor import Reactor
 
 STAYS = 0.02
 """Seconds for which the second process lives: more than the first one needs to be gone."""
+
+NICE = 5
+"""How much more whoever comes next needs the processor. Not for ever: memory is given back at last."""
+
+OURS = ("devserver-control", "devserver-digests", "devserver-deadline")
+"""Threads that execute nothing of the application's, and wait."""
+
+_HARMLESS = (1, 4, 5, *range(136, 144))
+"""Major numbers of devices (Linux, admin-guide/devices): null, zero and random; terminals."""
+
+_LOCK = re.compile(rb"^lock:.*(FLOCK|OFDLCK)", re.M)
 
 _CLONE_VM = 0x100
 _STACK = 64 * 1024
@@ -36,29 +51,53 @@ def bequeath(keep: int, tell: Callable[[int], None]) -> None:
         keep: the one descriptor that stays open, apart from the standard ones.
         tell: is told the other's process id: it becomes a child of who adopts this one's.
     """
-    if sys.platform != "linux" or sys.implementation.name != "cpython" or _others_run():
+    if sys.platform != "linux" or sys.implementation.name != "cpython" or not hasattr(os, "pidfd_open"):
+        return
+    fds = {int(name) for name in os.listdir("/proc/self/fd")} - {0, 1, 2, keep}
+    if _others_run() or _may_hold_by_memory(fds):
         return
     import ctypes
 
     libc = ctypes.PyDLL(None)  # which keeps the GIL
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    os.closerange(3, keep)
-    os.closerange(keep + 1, os.sysconf("SC_OPEN_MAX"))
+    for fd in fds:
+        with suppress(OSError):
+            os.close(fd)
     _stacks.append(stack := ctypes.create_string_buffer(_STACK))
     top = (ctypes.addressof(stack) + _STACK) & ~15
     sleep = ctypes.cast(libc.usleep, ctypes.c_void_p)
     pid = libc.clone(sleep, ctypes.c_void_p(top), _CLONE_VM, ctypes.c_void_p(int(STAYS * 1e6)))
     if pid > 0:
         with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, pid, 19)  # what comes next needs the processor more
+            os.setpriority(os.PRIO_PROCESS, pid, NICE)
         tell(pid)
 
 
 def _others_run() -> bool:
-    ours = threading.current_thread(), threading.main_thread()
-    return any(
-        thread not in ours and not thread.name.startswith("devserver-") for thread in threading.enumerate()
-    )
+    ours = {thread.native_id for thread in threading.enumerate() if thread.name in OURS}
+    main = os.getpid()  # the number of its thread; Python does not know it in a copy
+    return not {int(name) for name in os.listdir("/proc/self/task")} <= {
+        *ours,
+        main,
+        threading.get_native_id(),
+    }
+
+
+def _may_hold_by_memory(fds: Iterable[int]) -> bool:
+    """Whether there is what a mapping could keep from a successor."""
+    if sys.platform == "win32":
+        return True
+    for fd in fds:
+        with suppress(OSError):  # the one by which the folder was listed is closed by now
+            status = os.fstat(fd)
+            if stat.S_ISCHR(status.st_mode) and os.major(status.st_rdev) not in _HARMLESS:
+                return True
+            if stat.S_ISREG(status.st_mode):
+                # Not by /proc/locks, for which the kernel waits tens of milliseconds.
+                with open(f"/proc/self/fdinfo/{fd}", "rb") as file:
+                    if _LOCK.search(file.read()):
+                        return True
+    return False
 
 
 class Remains:
@@ -73,9 +112,9 @@ class Remains:
         self._reactor = reactor
 
     def add(self, pid: int) -> None:
-        """Have its end noticed, after which nothing is left of it."""
+        """Have its end noticed, after which nothing is left of it. Where that cannot be, `Kin` ends it."""
         if sys.platform == "linux":
-            with suppress(ProcessLookupError):
+            with suppress(OSError):
                 fd = os.pidfd_open(pid)
                 self.pids.add(pid)
                 self._reactor.add(fd, lambda: self._ended(pid, fd))

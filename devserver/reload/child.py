@@ -29,7 +29,6 @@ copies of it say, and are told, stands in `checkpoint`.
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
 import select
@@ -46,7 +45,7 @@ from typing import Any, Protocol
 from devserver.console import summarise
 from devserver.process import EXIT_RESTART
 from devserver.process.control import Channel, Closed, Message
-from devserver.process.ending import at_last, flush
+from devserver.process.ending import at_last, flush, run_exit_handlers
 from devserver.process.remains import bequeath
 from devserver.reload.prompt import Prompt, debugged, in_debugger, unseen
 
@@ -386,7 +385,7 @@ class Child:
         names = ", ".join(running) or "exit handlers"
         logger.warning("still running at the end of the grace, and ended: %s", names)
         try:
-            atexit._run_exitfuncs()
+            run_exit_handlers()
         finally:
             flush()
             os._exit(EXIT_RESTART if self._restart else EXIT_FAILED)

@@ -187,8 +187,8 @@ class Children:
             else:
                 spawned.child.kill()  # nobody goes on; its exit will be reported
         elif what == "ready":
-            self._copies.made_ready(spawned, message["pid"], fds[0])
-            self._said(spawned, message)
+            if self._copies.made_ready(spawned, message["pid"], fds[0]):
+                self._said(spawned, message)
         elif what == "lost":
             self._copies.lost(spawned)
         elif what == "remains":

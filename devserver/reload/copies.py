@@ -77,17 +77,18 @@ class Copies:
             if waiting.tell({"do": "ready", "like": sibling, "most": most}):
                 self._readied = waiting
 
-    def made_ready(self, waiting: Spawned, pid: int, fd: int) -> None:
-        """A copy was made ahead."""
+    def made_ready(self, waiting: Spawned, pid: int, fd: int) -> bool:
+        """A copy was made ahead. Returns whether it will do."""
         copy = self.adopt(waiting, pid, fd)
         if copy is None:
             self.lost(waiting)
-            return
+            return False
         self.waiting.add(copy)
-        if waiting is self._readied:
-            self._ready = copy
-        else:  # it took too long
-            copy.child.kill()
+        if waiting is not self._readied:
+            copy.child.kill()  # it took too long
+            return False
+        self._ready = copy
+        return True
 
     def lost(self, waiting: Spawned) -> None:
         """None was made, and what there is of it is nobody's."""

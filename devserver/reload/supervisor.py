@@ -173,9 +173,9 @@ class Supervisor:
         self._report.because(reason)
         self._raise(Event.CHANGED)
 
-    def _look(self) -> None:
+    def _look(self, surely: bool = False) -> None:
         """Ask whether something changed."""
-        changed = self._watched.changed()
+        changed = self._watched.changed(surely=surely)
         self._warm.changed(changed)  # whoever decides, and whether in time or not
         if changed and not self._judged(changed):
             self._changed(changed)
@@ -265,7 +265,7 @@ class Supervisor:
 
     def _loaded(self, spawned: Spawned) -> None:
         self._timers.pop(Event.SLOW, None)
-        self._look()  # it watches by itself from now on, and believes that all was as it had read it
+        self._look(surely=True)  # it watches by itself from now on, and believes that all is as it was read
         spawned.loaded = True
         self._report.loaded(spawned.generation, spawned.child.pid, time.monotonic() - spawned.began)
         self._raise(Event.LOADED, spawned)

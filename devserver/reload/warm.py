@@ -37,7 +37,7 @@ everything goes on that comes later."""
 def is_wanted(config: Config) -> bool:
     """Whether restarts may be warm."""
     wanted = config.reload.restart
-    return wanted != "cold" and sys.platform == "linux" and not debugged()
+    return wanted != "cold" and sys.platform == "linux" and hasattr(os, "pidfd_open") and not debugged()
 
 
 class Warm:

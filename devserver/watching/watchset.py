@@ -137,11 +137,15 @@ class WatchSet:
 
         Returns whether that will do: not where changes are found by looking now and then.
         """
-        immediate = sys.platform == "linux" and self.watcher.fileno() is not None
-        if immediate and self.watcher.interval is None:
+        if self._is_immediate():
             self.timeline.believe()
             return True
         return False
+
+    def _is_immediate(self) -> bool:
+        """Whether the watcher tells of a change as soon as it has happened, and of all that has."""
+        told = sys.platform == "linux" and self.watcher.fileno() is not None
+        return told and self.watcher.interval is None
 
     def recall(self, timeline: Timeline) -> None:
         """Watch what an earlier timeline asked, too: by the answers of now, not of then."""
@@ -150,10 +154,14 @@ class WatchSet:
             is_file = entry.kind is Kind.FILE
             self.add(file_entry(entry.path, now) if is_file else ASK[entry.kind](entry.path))
 
-    def changed(self) -> list[str]:
-        """The paths whose answers are others than they were; never waits."""
+    def changed(self, *, surely: bool = False) -> list[str]:
+        """The paths whose answers are others than they were; never waits.
+
+        Args:
+            surely: look at all where the watcher may still come to tell of what has happened.
+        """
         hints = self.watcher.hints()
-        if hints is watch.EVERYTHING:
+        if hints is watch.EVERYTHING or (surely and not self._is_immediate()):
             return self.timeline.changes(None, self._walk())
         if not hints and not self.timeline.suspicious:
             return []

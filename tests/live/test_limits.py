@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.live.process import DEADLINE, DevServer, save
+from tests.live.projects import PROJECTS, answer
 
 pytestmark = [
     pytest.mark.live,
@@ -102,4 +103,20 @@ def test_connections_go_over_and_none_is_lost(tmp_path: Path) -> None:
             outside = [client for client in outside if client not in got]
         assert len(server.events("failed")) == 1
         assert not [event for event in server.events("restart") if "process" in event["reason"]]
+        assert server.stop() == 0
+
+
+def test_a_python_that_knows_no_pidfds_restarts_from_nothing(tmp_path: Path) -> None:
+    """One that was built where the kernel's headers were old."""
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text("import os\nvars(os).pop('pidfd_open', None)\n")
+    project = PROJECTS["asgi"]
+    path = project.make(tmp_path)
+    with DevServer(project.target, "--reload", cwd=tmp_path, env={"PYTHONPATH": str(site)}) as server:
+        server.serving()
+        for text in ("two", "three"):
+            save(path, answer(text))
+            assert server.restarted()["kind"] == "cold"
+            assert server.get("/").text == text
         assert server.stop() == 0

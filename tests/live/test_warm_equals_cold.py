@@ -124,7 +124,11 @@ class Comparison:
 
     def compare(self, server: DevServer, cold: Cold) -> bool:
         """Hold the states against each other. Whether it fails."""
-        answer = server.get("/")
+        before, answer = len(server.log), server.get("/")
+        if "GET / failed" in server.log[before:]:  # what was cut is the function that answers
+            self.fails = True
+            server.forget()
+            return True
         if answer.status == 200:
             said = json.loads(answer.text)
             warm = said["state"]
