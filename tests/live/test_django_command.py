@@ -241,7 +241,7 @@ class Command(Runserver):
 """
     command(tmp_path, "runserver", text, "company")
     replace(tmp_path / SETTINGS, "INSTALLED_APPS = [", 'INSTALLED_APPS = [\n    "company",')
-    with runserver(tmp_path) as server:
+    with runserver(tmp_path, "--restart=cold") as server:  # a warm one may go on within
         server.serving()
         assert "INNER" in server.log
         replace(tmp_path / "polls/views.py", "one", "two")
