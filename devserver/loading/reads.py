@@ -266,16 +266,16 @@ class Reads:
             self._sink.wrote(place)
 
     def _listed(self, path: Any = ".") -> None:
-        if self._asking:
-            place = self._project.place("." if path is None else _joined(path, None))
-            if place is not None and is_curious(sys._getframe(1)):
-                self._sink.listed(place)
+        self._names(path, self._sink.listed)
 
     def _scanned(self, path: Any = ".") -> None:
+        self._names(path, self._sink.scanned)
+
+    def _names(self, path: Any, note: Callable[[str], None]) -> None:
         if self._asking:
             place = self._project.place("." if path is None else _joined(path, None))
-            if place is not None and is_curious(sys._getframe(1)):
-                self._sink.scanned(place)
+            if place is not None and is_curious(sys._getframe(2)):
+                note(place)
 
     def _asked(self, path: Any, *_: Any, dir_fd: int | None = None, **__: Any) -> None:
         if not self._asking or (type(path) is str and path in self._asked_before):

@@ -1,9 +1,9 @@
 """The memory of a process that ends, left to another one to take apart. Linux.
 
-To the kernel a process is gone when its memory has been unmapped: a millisecond for each 20 MB, for which
-a successor would wait. So at the very end, with everything closed, a second process is made that has the
-*same* memory and nothing else. The first one then is gone at once: its descriptors and process id with
-it. The second ends a moment later, by itself, and it is for that one that the kernel works, beside
+To the kernel a process is gone when its memory has been unmapped, which takes the longer the more there is,
+and a successor would wait for it. So at the very end, with everything closed, a second process is made that
+has the *same* memory and nothing else. The first one then is gone at once: its descriptors and process id
+with it. The second ends a moment later, by itself, and it is for that one that the kernel works, beside
 whoever comes next. It executes one function of the C library and nothing of ours.
 
 A process ends as any other where there is none to be had; where threads still run that are not ours, native
