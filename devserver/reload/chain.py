@@ -16,9 +16,6 @@ from dataclasses import dataclass
 from devserver.reload.launcher import Spawned
 from devserver.watching.timeline import Entry, Kind
 
-Mark = tuple[str, int]
-"""A module's path and the number of a statement; -1 for its first."""
-
 AGAIN = 3
 """So many times likelier than all others together is the next edit where the last one was."""
 

@@ -54,6 +54,7 @@ from devserver.process.control import Channel, Closed, Message
 from devserver.process.ending import fileno, flush
 from devserver.process.forks import fork
 from devserver.reload.child import Child
+from devserver.reload.marks import END, Mark
 from devserver.watching.answers import Entry, Fingerprint, fingerprint_of, identity_at
 
 assert sys.platform == "linux"  # a type checker reads no further elsewhere
@@ -70,9 +71,6 @@ SLOWER = 3
 
 WORTH = 0.003
 """Seconds of loading that are worth one at a statement that was edited lately."""
-
-Mark = tuple[str, int]
-"""A module's path and the number of a statement; -1 for its first."""
 
 
 class Checkpoints:
@@ -126,8 +124,9 @@ class Checkpoints:
 
     def stop(self) -> None:
         """Make one last checkpoint, if it is worth it, and no more."""
-        if self._on and time.perf_counter() - self._last > PACE:
-            self._leave()
+        passed, marked = time.perf_counter() - self._last, END in self._marks
+        if self._on and (passed > self._pace or (marked and passed > WORTH)):
+            self._leave(END[0] if marked else "")
         elif self._on and (self._obstacle or self._barriers.stirred()) and not self._look():
             self._tell()
         self._on = False

@@ -267,6 +267,7 @@ class Supervisor:
         self._timers.pop(Event.SLOW, None)
         self._look(surely=True)  # it watches by itself from now on, and believes that all is as it was read
         spawned.loaded = True
+        self._warm.loaded()
         self._report.loaded(spawned.generation, spawned.child.pid, time.monotonic() - spawned.began)
         self._raise(Event.LOADED, spawned)
 

@@ -16,12 +16,13 @@ from typing import Any
 
 from devserver.config import Bind, Config
 from devserver.process.control import Message
-from devserver.reload.chain import Chain, Checkpoint, Mark
+from devserver.reload.chain import Chain, Checkpoint
 from devserver.reload.children import Children
 from devserver.reload.launcher import Spawned
+from devserver.reload.marks import END, Mark
 from devserver.reload.prompt import debugged
 from devserver.watching.lines import Lines
-from devserver.watching.timeline import Kind
+from devserver.watching.timeline import Entry, Kind
 from devserver.watching.watchset import WatchSet, here
 
 logger = logging.getLogger("devserver")
@@ -53,9 +54,10 @@ class Warm:
         self._watched = watched
         self._lines = Lines()
         self._changed: list[str] = []
-        self._edited: list[tuple[str, int]] = []
-        self._barred: list[tuple[str, int]] = []
-        self._readers: dict[str, tuple[str, int]] = {}
+        self._edited: list[Mark] = []
+        self._barred: list[Mark] = []
+        self._readers: dict[str, Mark] = {}
+        self._loaded: int | None = None  # the tick at which everything was
         self._resumed: Checkpoint | None = None
         self._room = 0  # bytes that are left of what checkpoints may have
         self._cold = self.obstacle = ""
@@ -76,6 +78,10 @@ class Warm:
         if place is not None and not path.endswith(".py"):
             self._readers[path] = (place[0], place[1])
 
+    def loaded(self) -> None:
+        """A child has loaded the application: what it reads from now on, it reads while it serves."""
+        self._loaded = self._watched.timeline.tick
+
     def line(self, path: str) -> int:
         """At which line a file was changed; 0 if that is not known."""
         return self._lines.changed(path)
@@ -87,12 +93,12 @@ class Warm:
     def boot(self, config: Config) -> Message:
         """What a child is told that begins from nothing."""
         self.clear()
-        self._changed, self._cold = [], ""
+        self._changed, self._cold, self._loaded = [], "", None
         # A script that calls `run` may have read whatever, before anybody noted it.
         clean = self._children.is_clean or config.reload.restart == "warm"
         return {"warm": is_wanted(config) and clean, "marks": self._marks()}
 
-    def _marks(self) -> Sequence[tuple[str, int]]:
+    def _marks(self) -> Sequence[Mark]:
         return [*self._edited, *self._barred]
 
     # going on
@@ -105,8 +111,7 @@ class Warm:
         if self.obstacle:
             return None
         outdated = self._watched.timeline.outdated(changed)
-        places = (self._readers.get(path, (path, -1)) for path in changed)
-        self._edited = [*self._edited, *(each for each in places if each[0].endswith(".py"))][-MARKS:]
+        self._edited = [*self._edited, *self._places(changed, outdated)][-MARKS:]
         self._expect()
         marks = self._marks()
         for checkpoint in self.chain.candidates(outdated):
@@ -118,11 +123,18 @@ class Warm:
         else:
             self.obstacle = "no checkpoint stands before it" if self.chain and is_wanted(config) else ""
             return None
-        self._changed, self._resumed = [], checkpoint
+        self._changed, self._resumed, self._loaded = [], checkpoint, None
         for later in self.chain.after(checkpoint):
             self._forget(later)
         self._watched.resume(checkpoint.tick, checkpoint.unfinished)  # of these it says what it reads now
         return checkpoint
+
+    def _places(self, changed: Iterable[str], outdated: Iterable[Entry]) -> list[Mark]:
+        """Before which statements a checkpoint would have been of most use to a restart."""
+        if self._loaded is not None and all(entry.tick >= self._loaded for entry in outdated):
+            return [END]
+        places = (self._readers.get(path, (path, -1)) for path in changed)
+        return [each for each in places if each[0].endswith(".py")]
 
     def _obstacle(self, before: Config, config: Config) -> str:
         if before != config:

@@ -149,6 +149,30 @@ def test_a_warm_start_that_raises_shows_its_error_at_once(tmp_path: Path, beside
         assert "starting cold" not in server.log
 
 
+@pytest.mark.parametrize(
+    ("name", "state"), [("words.txt", "open('words.txt').read()"), ("words.py", "__import__('words').TEXT")]
+)
+def test_what_only_requests_read_is_gone_on_from_the_end_of_loading(
+    name: str, state: str, tmp_path: Path, beside: Path
+) -> None:
+    """The first save costs what came since the last checkpoint; from then on there is one at the end."""
+    early, late = counted(beside)
+    text = "TEXT = '{}'\n" if name.endswith(".py") else "{}"
+    write(tmp_path, early, f"{late}\ntime.sleep(0.01)", "", f"{state}.strip()")
+    save(tmp_path / name, text.format("one"))
+    with DevServer("app:app", "--reload", cwd=tmp_path) as server:
+        server.serving()
+        assert ask(server) == "one"
+        save(tmp_path / name, text.format("two"))
+        server.restarted()
+        assert ask(server) == "two"
+        executed = (beside / "late").stat().st_size
+        save(tmp_path / name, text.format("three"))
+        server.restarted()
+        assert ask(server) == "three"
+        assert (beside / "late").stat().st_size == executed
+
+
 def test_a_default_timeout_of_sockets_is_none_of_ours(tmp_path: Path) -> None:
     """What waits for a word waits as long as it takes."""
     early = "import socket; socket.setdefaulttimeout(0.05)"
