@@ -247,7 +247,7 @@ def _serve_application(
         gate.add(entry)
 
     recorder = Recorder(report, roots_of(config))
-    warm = _checkpoints(this, recorder, boot, sockets)
+    warm = _checkpoints(this, recorder, boot, sockets, gate.digest)
 
     def serve(application: Application) -> int:
         if warm is not None:
@@ -356,7 +356,11 @@ def _serve_until_told(this: Child, stage: Stage, application: Application, gate:
 
 
 def _checkpoints(
-    this: Child, recorder: Recorder, boot: Message, sockets: list[socket.socket]
+    this: Child,
+    recorder: Recorder,
+    boot: Message,
+    sockets: list[socket.socket],
+    ahead: Callable[[Callable[[], bool]], None],
 ) -> Stepwise | None:
     if sys.platform == "linux" and boot.get("warm"):
         from devserver.process.ending import leave
@@ -365,7 +369,7 @@ def _checkpoints(
         def turn(message: Message) -> NoReturn:
             leave(_serve_page(this, Config.from_json(message["config"]), sockets, message))
 
-        return Checkpoints(this, recorder, [(path, number) for path, number in boot["marks"]], turn)
+        return Checkpoints(this, recorder, [(path, number) for path, number in boot["marks"]], turn, ahead)
     return None
 
 

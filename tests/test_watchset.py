@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,16 @@ import pytest
 
 from devserver.config import Config
 from devserver.watching import answers, watch, watchset
-from devserver.watching.answers import Entry, Kind, fingerprint_at, list_entry, name_entry, read_entry
+from devserver.watching.answers import (
+    OWN,
+    Entry,
+    Kind,
+    fingerprint_at,
+    list_entry,
+    name_entry,
+    read_entry,
+    tree_entry,
+)
 from devserver.watching.rules import Kind as Verdict
 from devserver.watching.rules import Rules
 from devserver.watching.watch import EVERYTHING, Polling
@@ -268,8 +278,7 @@ def gate(tmp_path: Path) -> Iterator[Gate]:
     made = Gate(config(tmp_path))
     made.open()
     yield made
-    assert made._set is not None
-    made._set.close()
+    made.close()
 
 
 def test_a_gate_notices_a_save_at_once(tmp_path: Path, gate: Gate) -> None:
@@ -305,12 +314,64 @@ def test_what_was_noted_before_it_opens_is_believed(tmp_path: Path) -> None:
         gate.add(read_entry(each))
     Path(other).write_text("new")
     gate.open()
-    assert gate._set is not None
-    with closing(gate._set):
+    with closing(gate):
         assert gate.quiet()
         Path(path).write_text("new")
         assert not gate.quiet()
         assert gate.changed() == [path]
+
+
+def test_of_two_answers_noted_before_it_opens_the_later_counts(tmp_path: Path) -> None:
+    """A process that goes on from a checkpoint reads anew what it had begun to execute."""
+    path = write(tmp_path / "a.py", "old")
+    gate = Gate(config(tmp_path))
+    gate.add(read_entry(path))
+    Path(path).write_text("new")
+    gate.add(read_entry(path))
+    gate.open()
+    with closing(gate):
+        os.utime(path)
+        assert gate.changed() == []
+        Path(path).write_text("old")
+        assert gate.changed() == [path]
+
+
+def test_what_the_application_wrote_before_it_opens_is_its_own(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.txt", "old")
+    gate = Gate(config(tmp_path))
+    for entry in (read_entry(path), Entry(Kind.FILE, path, OWN), replace(read_entry(path), own=True)):
+        gate.add(entry)
+    gate.open()
+    with closing(gate):
+        Path(path).write_text("new")
+        assert gate.changed() == []
+
+
+def test_a_tree_that_was_noted_before_it_opens_is_looked_at_then(tmp_path: Path) -> None:
+    gate = Gate(config(tmp_path))
+    gate.add(tree_entry(str(tmp_path / "pages"), "**/*.txt"))
+    path = write(tmp_path / "pages" / "a.txt", "old")
+    gate.open()
+    with closing(gate):
+        assert gate.changed() == []
+        Path(path).write_text("new")
+        new = write(tmp_path / "pages" / "b.txt", "new")
+        assert sorted(gate.changed()) == [path, new]
+
+
+def test_digests_may_be_taken_before_it_opens_until_there_is_no_more_time(tmp_path: Path) -> None:
+    paths = [write(tmp_path / name, "text") for name in ("a.txt", "b.txt")]
+    gate = Gate(config(tmp_path))
+    for path in paths:
+        gate.add(old(path))
+    answers = iter([False, True])
+    gate.digest(lambda: next(answers))
+    gate.open()
+    with closing(gate):
+        for path in paths:
+            os.utime(path, (1, 1))
+            Path(path).open("a").close()  # what a watcher notices
+        assert len(gate.changed()) == 1, "of one there was none: then a touch is a change"
 
 
 def test_where_changes_are_found_by_looking_the_first_look_is_taken(tmp_path: Path) -> None:
@@ -319,8 +380,7 @@ def test_where_changes_are_found_by_looking_the_first_look_is_taken(tmp_path: Pa
     gate.add(read_entry(path))
     Path(path).write_text("new")
     gate.open()
-    assert gate._set is not None
-    with closing(gate._set):
+    with closing(gate):
         assert not gate.quiet()
         assert gate.changed() == [path]
 

@@ -82,6 +82,7 @@ class Checkpoints:
         recorder: Recorder,
         marks: Iterable[Mark],
         turn: Callable[[Message], NoReturn],
+        ahead: Callable[[Callable[[], bool]], None],
     ) -> None:
         """
         Args:
@@ -89,6 +90,7 @@ class Checkpoints:
             recorder: goes on in each new half.
             marks: statements before which a checkpoint is wanted.
             turn: is the page's process from now on, as a message says.
+            ahead: what a copy that stands ready may do, while the callable that it is given says False.
         """
         from devserver.loading.barriers import Barriers  # a module that is there on Linux only
 
@@ -98,6 +100,7 @@ class Checkpoints:
         self._stepping = Stepping(recorder, self.ticker)
         self._marks = set(marks)
         self._turn = turn
+        self._ahead = ahead
         self._barriers = Barriers([this.channel.fileno()])
         self._seeds = Seeds()
         self._reread: list[tuple[str, Fingerprint, bytes]] = []
@@ -294,6 +297,7 @@ class Checkpoints:
         """In a copy that was made ahead: go on at the word, or end. See `pages.take_after`."""
         try:
             pages.take_after(sibling, most)
+            self._ahead(lambda: self._this.channel.wait(0))
             message = self._word()
             while signal.sigtimedwait(signal.valid_signals(), 0):
                 pass  # what was sent to everybody meanwhile was not for the one that it becomes now

@@ -199,6 +199,16 @@ def list_entry(folder: str) -> Entry:
     return Entry(Kind.LIST, folder, names or "/", fingerprint)
 
 
+def lists_otherwise(listing: Entry, path: str) -> bool:
+    """Whether a name in a folder is not there as it was listed, or that cannot be said."""
+    answer, name = listing.answer or "", "/" + os.path.basename(path)
+    if answer[:1] != "/":
+        return True
+    if passing(name[1:]):
+        return False
+    return (answer.endswith(name) or name + "/" in answer) != is_there(path)
+
+
 def links_in(folder: str) -> list[str]:
     """The links that a folder lists: where one leads, and whether to a file, no name says."""
     try:

@@ -34,9 +34,9 @@ from devserver.watching.answers import (
     file_entry,
     fingerprint_at,
     identity_at,
-    is_there,
     is_young,
     list_entry,
+    lists_otherwise,
     mode_of,
     module_place,
     places_of,
@@ -45,7 +45,7 @@ from devserver.watching.answers import (
     watched_for,
 )
 from devserver.watching.rules import Kind as Verdict
-from devserver.watching.rules import Rules, passing
+from devserver.watching.rules import Rules
 
 __all__ = ["ASK", "OWN", "Entry", "Kind", "Timeline", "read_entry", "tree_entry"]
 
@@ -122,6 +122,15 @@ class Timeline:
         more = self.add(_name_of(entry)) if entry.names is not None else []
         return watched_for(entry) + more
 
+    def renew(self, entry: Entry) -> list[str]:
+        """Like `add`, but of two answers the later counts: it is that of a process that went on from here."""
+        known = self._entries.get((entry.kind, entry.path))
+        if known is None or entry.kind is not Kind.FILE or entry.own or OWN in (known.answer, entry.answer):
+            return self.add(entry)
+        known.answer, known.fingerprint = entry.answer, entry.fingerprint
+        self._doubt(known)
+        return []
+
     def believe(self) -> None:
         """Take what was added for what a look would find now."""
         self._suspects = []
@@ -191,10 +200,9 @@ class Timeline:
         if entry.kind is Kind.FILE and entry.answer is None and self._lazy:
             self._undigested.append(entry)
 
-    def undigested(self) -> list[Entry]:
-        """The entries for `digest`, each given once."""
-        entries, self._undigested = self._undigested, []
-        return entries
+    def undigested(self) -> Entry | None:
+        """An entry for `digest`, each given once; None when there is no more."""
+        return self._undigested.pop() if self._undigested else None
 
     def digest(self, entry: Entry, fresh: Entry) -> None:
         """Complete an entry by what `read_entry` found, if that is what its fingerprint means."""
@@ -300,7 +308,7 @@ class Timeline:
         not have all be looked at that is below. What came or went there is hinted by itself.
         """
         listing = self._lists.get(os.path.dirname(hint))
-        if listing is not None and _lists_otherwise(listing, hint):
+        if listing is not None and lists_otherwise(listing, hint):
             yield listing
         if hint not in self._identities or not self._is_another(hint):
             return
@@ -387,13 +395,3 @@ class Timeline:
 def _name_of(entry: Entry) -> Entry:
     """The other question of a module that was imported: for its name."""
     return Entry(Kind.NAME, module_place(entry.path), entry.names)
-
-
-def _lists_otherwise(listing: Entry, path: str) -> bool:
-    """Whether a name in a folder is not there as it was listed, or that cannot be said."""
-    answer, name = listing.answer or "", "/" + os.path.basename(path)
-    if answer[:1] != "/":
-        return True
-    if passing(name[1:]):
-        return False
-    return (answer.endswith(name) or name + "/" in answer) != is_there(path)

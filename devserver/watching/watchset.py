@@ -82,15 +82,27 @@ class WatchSet:
 
     timeline: Timeline
 
+    watcher: watch.Watcher
+
     def __init__(self, config: Config, *, second: bool = False) -> None:
         """
         Args:
-            second: another process watches the same and says what cannot be watched. Here digests are
-                left to whoever asks the timeline for what lacks them.
+            second: another process watches the same and says what cannot be watched. This one watches
+                nothing before `open`, and leaves digests to whoever asks the timeline for what lacks them.
         """
-        self.watcher = watch.make(config.reload.poll, quiet=second)
         self._warned = self._lazy = second
+        self._noted: dict[str, None] | None = {} if second else None  # paths to be watched, in order
+        if not second:
+            self.watcher = watch.make(config.reload.poll)
         self._begin(config, None)
+
+    def open(self, config: Config) -> None:
+        """Begin to watch what was noted until now, and what counts without being read."""
+        noted, self._noted = self._noted or {}, None
+        self.watcher = watch.make(config.reload.poll, quiet=True)
+        for path in noted:
+            self.watcher.watch(path)
+        self._expect(self._walk())
 
     def begin(self, config: Config) -> Timeline:
         """Forget everything but digests, for a new generation. Returns the timeline as it was."""
@@ -103,8 +115,7 @@ class WatchSet:
         """Keep what was read before a tick, apart from those about files that are read again."""
         old = self.timeline
         self.timeline = Timeline(self._rules, old, lazy=self._lazy)
-        for path in self.timeline.begin_like(old, tick, without):
-            self.watcher.watch(path)
+        self._watch(self.timeline.begin_like(old, tick, without))
 
     def _begin(self, config: Config, before: Timeline | None) -> None:
         self._rules = rules_of(config)
@@ -113,19 +124,31 @@ class WatchSet:
         self.timeline = Timeline(self._rules, before, lazy=self._lazy)
         if config.file is not None:
             self.add(read_entry(config.file))
-        for path in self._walk():
-            self.timeline.expect(path)
+        if self._noted is None:
+            self._expect(self._walk())
 
     def add(self, entry: Entry) -> None:
-        """Watch for another answer to a question."""
+        """Watch for another answer to a question. Of two that are noted ahead of `open` the later counts."""
         if entry.kind is Kind.TREE:
             self._rules.include(entry.answer or "")
             self._trees = tuple(self._rules.trees())
-            for path in self._walk(entry.path):
-                self.timeline.expect(path)
-            return
-        for path in self.timeline.add(entry):
-            self.watcher.watch(path)
+            if self._noted is None:
+                self._expect(self._walk(entry.path))
+        elif self._noted is None:
+            self._watch(self.timeline.add(entry))
+        else:
+            self._watch(self.timeline.renew(entry))
+
+    def _watch(self, paths: Iterable[str]) -> None:
+        for path in paths:
+            if self._noted is None:
+                self.watcher.watch(path)
+            else:
+                self._noted[path] = None
+
+    def _expect(self, paths: Iterable[str]) -> None:
+        for path in paths:
+            self.timeline.expect(path)
 
     def accept(self, paths: Iterable[str]) -> None:
         """See `Timeline.accept`."""
@@ -209,14 +232,15 @@ class WatchSet:
 class Gate:
     """A watch set for the event loop and the threads of an application.
 
-    Until it is opened it only takes note: a process that is forked meanwhile shares no watcher.
+    Until it is opened it only takes note: a process that is forked meanwhile shares no watcher, and has what
+    was noted before.
     """
 
     def __init__(self, config: Config) -> None:
         self._lock = threading.Lock()
         self._config = config
-        self._noted: dict[tuple[Kind, str], Entry] = {}
-        self._set: WatchSet | None = None
+        self._set = WatchSet(config, second=True)
+        self._is_open = False
         self._is_silent: Callable[[], bool] = lambda: False
         self._unsure = True
         self._found: list[str] = []
@@ -229,20 +253,20 @@ class Gate:
         when it is told that this one is open, before it lets anybody serve.
         """
         with self._lock:
-            self._set = WatchSet(self._config, second=True)
-            for entry in self._noted.values():
-                self._set.add(entry)
-            self._noted.clear()
+            self._set.open(self._config)
+            self._is_open = True
             self._unsure = not self._set.believe()
             self._is_silent = self._set.watcher.quiet
 
+    def close(self) -> None:
+        """Stop watching."""
+        if self._is_open:
+            self._set.close()
+
     def add(self, entry: Entry) -> None:
-        """See `WatchSet.add`. Of two answers that were given before it was opened the later counts."""
+        """See `WatchSet.add`."""
         with self._lock:
             self._unsure = True
-            if self._set is None:
-                self._noted[entry.kind, entry.path] = entry
-                return
             self._set.add(entry)
         if entry.kind is Kind.FILE and entry.answer is None:
             self._came.set()
@@ -259,7 +283,7 @@ class Gate:
         if self.quiet():
             return []
         with self._lock:
-            if not self._found and self._set is not None:
+            if not self._found and self._is_open:
                 self._unsure = True
                 self._found = self._set.changed()
                 self._unsure = bool(self._found)
@@ -268,7 +292,7 @@ class Gate:
     def accept(self, path: str) -> None:
         """See `Timeline.accept`."""
         with self._lock:
-            if self._set is not None:
+            if self._is_open:
                 self._set.accept([path])
             self._found = [each for each in self._found if each != path]
             self._unsure = True
@@ -286,13 +310,17 @@ class Gate:
             self._came.wait()
             self._came.clear()
 
-    def digest(self) -> None:
-        """Take the digests that are missing."""
-        if self._set is None:
-            return
-        with self._lock:
-            entries = self._set.timeline.undigested()
-        for entry in entries:
+    def digest(self, stop: Callable[[], bool] = lambda: False) -> None:
+        """Take the digests that are missing.
+
+        Args:
+            stop: asked before each; the others are left for the next time.
+        """
+        while not stop():
+            with self._lock:
+                entry = self._set.timeline.undigested()
+            if entry is None:
+                return
             fresh = read_entry(entry.path)
             with self._lock:
                 self._set.timeline.digest(entry, fresh)
