@@ -21,7 +21,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from typing import Any
 
@@ -44,6 +44,9 @@ _HARMLESS_THREADS = frozenset(("jemalloc_bg_thd",))
 
 _ENDING = 0.05
 """Seconds after which the kernel lists a thread no more that was waited for."""
+
+_STARTING = 15e-6
+"""Seconds; neither a thread nor a process is started in less."""
 
 _HARMLESS_DEVICES = frozenset(
     ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty")
@@ -69,7 +72,10 @@ class Barriers:
         names = ("mkdtemp", "_mkstemp_inner" if hasattr(tempfile, "_mkstemp_inner") else "mkstemp")
         self._makers = {name: getattr(tempfile, name) for name in names}
         self._temporary: list[str] = []
+        self._around = self._threads_and_children()
+        self._finalizer = -1  # the number of the newest that was looked at
         self._calm, self._found = self._sign(), ""
+        self._asked = time.perf_counter()
 
     def start(self) -> None:
         """Begin to note temporary files and folders: what removes them is most often a later statement."""
@@ -96,33 +102,38 @@ class Barriers:
         Some microseconds: to be asked at every tick, so that the statement can be named. What is not
         noticed so is shared memory, and is seen by the next look only.
         """
+        if time.perf_counter() - self._asked > _STARTING:
+            self._around = self._threads_and_children()
         sign, calm = self._sign(), self._calm
-        if sign == calm:
-            return False
         # SQLAlchemy makes a finalizer for each model; a whole look takes a millisecond.
-        if not self._found and (*sign[:2], *sign[4:]) == (*calm[:2], *calm[4:]) and not self._exit_handlers():
+        stirred = sign != calm and (sign[:-1] != calm[:-1] or bool(self._found) or bool(self._finalizers()))
+        if not stirred:
             self._calm = sign
-            return False
-        return True
+        self._asked = time.perf_counter()
+        return stirred
 
     def _sign(self) -> tuple[object, ...]:
         fd = os.dup(self._any)
         os.close(fd)
-        weakref, after_fork = sys.modules.get("weakref"), sys.modules.get("multiprocessing.util")
+        after_fork = sys.modules.get("multiprocessing.util")
         return (
             fd,  # the lowest that is free
-            _stat("/proc/self/task").st_nlink,  # two more than there are threads
+            self._around,
             atexit._ncallbacks(),
-            len(getattr(getattr(weakref, "finalize", None), "_registry", ())),
             len(getattr(after_fork, "_afterfork_registry", ())),  # locks are in it
             len(self._temporary),
-            _has_children(),
             _has_timer(),
+            len(_finalizers()),
         )
+
+    def _threads_and_children(self) -> tuple[int, bool]:
+        return _stat("/proc/self/task").st_nlink, _has_children()  # two more than there are threads
 
     def look(self) -> str:
         """What stands in the way of a fork now; "" for nothing. 0.1 to 0.5 ms; a trial takes some more."""
+        self._finalizer = -1
         found = next(filter(None, (check() for check in self._checks())), "")
+        self._around = self._threads_and_children()
         self._calm, self._found = self._sign(), found
         return found
 
@@ -132,6 +143,7 @@ class Barriers:
             self._threads,
             self._open_files,
             self._exit_handlers,
+            self._finalizers,
             self._temporaries,
             self._children,
             self._timers,
@@ -179,8 +191,15 @@ class Barriers:
         for func in _exit_handlers():
             if not (func in self._at_exit or _is_harmless(func)):
                 return f"an exit handler ({_module(func)}.{getattr(func, '__qualname__', '?')})"
-        weakref = sys.modules.get("weakref")
-        for info in list(getattr(getattr(weakref, "finalize", None), "_registry", {}).values()):
+        return ""
+
+    def _finalizers(self) -> str:
+        """Looks at those only that have come since it was asked last."""
+        newest = self._finalizer
+        for info in reversed(list(_finalizers().values())):
+            if info.index <= newest:
+                break
+            self._finalizer = max(self._finalizer, info.index)
             if info.atexit and _module(info.func) not in _HARMLESS_FINALIZERS:
                 return f"a finalizer ({getattr(info.func, '__qualname__', info.func)})"
         return ""
@@ -230,6 +249,13 @@ def _is_harmless(func: Callable[..., Any]) -> bool:
 
 def _module(func: Callable[..., Any]) -> str:
     return str(getattr(func, "__module__", "") or type(getattr(func, "__self__", func)).__module__)
+
+
+def _finalizers() -> Mapping[Any, Any]:
+    """Those of `weakref.finalize` that live, in the order in which they were made."""
+    weakref = sys.modules.get("weakref")
+    known: Mapping[Any, Any] = getattr(getattr(weakref, "finalize", None), "_registry", {})
+    return known
 
 
 def _has_children() -> bool:

@@ -62,7 +62,7 @@ assert sys.platform == "linux"  # a type checker reads no further elsewhere
 PACE = 0.05
 """Seconds of loading that are worth a checkpoint, at least."""
 
-COST = 40
+COST = 60
 """So many times what the last one took, too: a fork of a large process takes tens of milliseconds, and
 pages that are written to afterwards some more. A first start is to be 5 % slower at most."""
 
