@@ -1,4 +1,7 @@
-"""What the supervisor says: a line for the terminal, an event for programs. Decides nothing."""
+"""What the supervisor says: a line for the terminal, an event for programs. Decides nothing.
+
+The line comes first: a program that has heard of an event finds in the log what was told of it.
+"""
 
 from __future__ import annotations
 
@@ -89,8 +92,8 @@ class Report:
 
     def strayed(self, generation: int, how: str) -> None:
         """A load, or a startup, that went on from a checkpoint leads nowhere."""
-        self._events.emit("strayed", generation=generation, reason=how)
         logger.warning("the warm start %s: starting cold", how)
+        self._events.emit("strayed", generation=generation, reason=how)
 
     def starts(self) -> None:
         """What is loaded begins its startup."""
@@ -119,9 +122,9 @@ class Report:
         told = f"{path}:{line} {reason.partition('(')[0]}"
         if told != self._barred:
             self._barred = told
-            self._events.emit("barrier", path=path, line=line, reason=reason)
             where = f"{self._short(path)}, line {line}" if path else "the start"
             logger.info("%s: %s allows no checkpoint; a later change restarts from before it", where, reason)
+            self._events.emit("barrier", path=path, line=line, reason=reason)
 
     def loaded(self, generation: int, pid: int, seconds: float) -> None:
         """The application is loaded; it may still have to wait for its predecessor."""
@@ -136,10 +139,10 @@ class Report:
         if not self._resumed and self._starts is not None:
             self._startup = now - self._starts
         seconds = now - (began if generation == 1 else self.since)
-        self._events.emit("serving", generation=generation, pid=pid, seconds=round(seconds, 4))
         if generation > 1:
             cold = f" (cold: {self._cold:.1f} s)" if self._resumed and self._cold is not None else ""
             logger.info("%s: %s, %.2f s%s", self._told, self._how, seconds, cold)
+        self._events.emit("serving", generation=generation, pid=pid, seconds=round(seconds, 4))
 
     def failed(self, generation: int, failure: Message) -> bool:
         """There is nothing to serve. Returns whether that is news: the same failure is shown once."""
@@ -148,12 +151,12 @@ class Report:
         news = text != self._shown
         self._shown = text
         if news:
-            self._events.emit("failed", generation=generation, **failure)
             if failure["traceback"]:
                 logger.error("%s", failure["traceback"].rstrip())
             # Below suggestions, of which each has a line of its own, it must not seem to belong to the last.
             break_ = "\n" if "\n" in failure["error"] else "; "
             logger.error("%s%swaiting for a change", failure["error"], break_)
+            self._events.emit("failed", generation=generation, **failure)
         else:
             logger.info("still: %s", failure["error"])
         return news
