@@ -278,7 +278,7 @@ def gate(tmp_path: Path) -> Iterator[Gate]:
     made = Gate(config(tmp_path))
     made.open()
     yield made
-    made.close()
+    made._set.close()
 
 
 def test_a_gate_notices_a_save_at_once(tmp_path: Path, gate: Gate) -> None:
@@ -314,7 +314,7 @@ def test_what_was_noted_before_it_opens_is_believed(tmp_path: Path) -> None:
         gate.add(read_entry(each))
     Path(other).write_text("new")
     gate.open()
-    with closing(gate):
+    with closing(gate._set):
         assert gate.quiet()
         Path(path).write_text("new")
         assert not gate.quiet()
@@ -329,7 +329,7 @@ def test_of_two_answers_noted_before_it_opens_the_later_counts(tmp_path: Path) -
     Path(path).write_text("new")
     gate.add(read_entry(path))
     gate.open()
-    with closing(gate):
+    with closing(gate._set):
         os.utime(path)
         assert gate.changed() == []
         Path(path).write_text("old")
@@ -342,7 +342,7 @@ def test_what_the_application_wrote_before_it_opens_is_its_own(tmp_path: Path) -
     for entry in (read_entry(path), Entry(Kind.FILE, path, OWN), replace(read_entry(path), own=True)):
         gate.add(entry)
     gate.open()
-    with closing(gate):
+    with closing(gate._set):
         Path(path).write_text("new")
         assert gate.changed() == []
 
@@ -352,7 +352,7 @@ def test_a_tree_that_was_noted_before_it_opens_is_looked_at_then(tmp_path: Path)
     gate.add(tree_entry(str(tmp_path / "pages"), "**/*.txt"))
     path = write(tmp_path / "pages" / "a.txt", "old")
     gate.open()
-    with closing(gate):
+    with closing(gate._set):
         assert gate.changed() == []
         Path(path).write_text("new")
         new = write(tmp_path / "pages" / "b.txt", "new")
@@ -367,11 +367,22 @@ def test_digests_may_be_taken_before_it_opens_until_there_is_no_more_time(tmp_pa
     answers = iter([False, True])
     gate.digest(lambda: next(answers))
     gate.open()
-    with closing(gate):
+    with closing(gate._set):
         for path in paths:
             os.utime(path, (1, 1))
             Path(path).open("a").close()  # what a watcher notices
         assert len(gate.changed()) == 1, "of one there was none: then a touch is a change"
+
+
+def test_digests_of_large_files_are_not_taken_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watchset, "LARGE", 10)
+    small, large = write(tmp_path / "a.txt", "text"), write(tmp_path / "b.txt", "text" * 10)
+    gate = Gate(config(tmp_path))
+    for path in (small, large):
+        gate.add(old(path))
+    gate.digest(lambda: False)
+    assert gate._set.timeline.undigested().path == large
+    assert gate._set.timeline.undigested() is None
 
 
 def test_where_changes_are_found_by_looking_the_first_look_is_taken(tmp_path: Path) -> None:
@@ -380,7 +391,7 @@ def test_where_changes_are_found_by_looking_the_first_look_is_taken(tmp_path: Pa
     gate.add(read_entry(path))
     Path(path).write_text("new")
     gate.open()
-    with closing(gate):
+    with closing(gate._set):
         assert not gate.quiet()
         assert gate.changed() == [path]
 

@@ -11,6 +11,7 @@ Only looks; refuses to know what follows. Linux.
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import fcntl
 import os
@@ -46,7 +47,7 @@ _ENDING = 0.05
 """Seconds after which the kernel lists a thread no more that was waited for."""
 
 _STARTING = 15e-6
-"""Seconds; neither a thread nor a process is started in less."""
+"""Seconds; a process, or a native library's thread, is hardly started in less. If so it is named late."""
 
 _HARMLESS_DEVICES = frozenset(
     ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty")
@@ -102,14 +103,14 @@ class Barriers:
         Some microseconds: to be asked at every tick, so that the statement can be named. What is not
         noticed so is shared memory, and is seen by the next look only.
         """
-        if time.perf_counter() - self._asked > _STARTING:
-            self._around = self._threads_and_children()
+        now = time.perf_counter()
+        if now - self._asked > _STARTING:
+            self._around, self._asked = self._threads_and_children(), now
         sign, calm = self._sign(), self._calm
         # SQLAlchemy makes a finalizer for each model; a whole look takes a millisecond.
         stirred = sign != calm and (sign[:-1] != calm[:-1] or bool(self._found) or bool(self._finalizers()))
         if not stirred:
             self._calm = sign
-        self._asked = time.perf_counter()
         return stirred
 
     def _sign(self) -> tuple[object, ...]:
@@ -119,6 +120,7 @@ class Barriers:
         return (
             fd,  # the lowest that is free
             self._around,
+            _thread._count(),
             atexit._ncallbacks(),
             len(getattr(after_fork, "_afterfork_registry", ())),  # locks are in it
             len(self._temporary),

@@ -30,9 +30,10 @@ class Checkpoint:
         seconds: of loading, that it stands after.
         unfinished: the modules that it had begun to execute, the innermost last: for each its path, and
             the line of the statement that is executed next, or being executed.
-        marked: the module for whose edit it was left; "" for none.
+        marked: the module for whose edit it was left, or `END`'s; "" for none.
         likely: how many of the latest edits were made directly behind it; many more for a place from which
             everything goes on that comes later, since there is no other behind it.
+        is_first: it holds nothing of the user's.
     """
 
     spawned: Spawned
@@ -41,6 +42,7 @@ class Checkpoint:
     unfinished: dict[str, int]
     marked: str = ""
     likely: int = 0
+    is_first: bool = False
 
 
 class Chain:

@@ -7,7 +7,7 @@ again, and that copy goes on with the files as they are now. What is executed af
 fresh process would execute there, over the state that a fresh process would have there.
 
 A fork of a large process takes its time. So where the next edit is likely a copy is made *ready*, ahead of
-the word: it does nothing but wait for it, too, and goes on itself.
+the word: it waits for it, too, makes ready what it can meanwhile, and goes on itself.
 
 Each fork is double, and the half between ends at once: so every process is the supervisor's own child
 (it is their *subreaper*), and none has to wait for another.
@@ -180,7 +180,7 @@ class Checkpoints:
         """Fork, unless something stands in the way; returns in the half that goes on.
 
         Args:
-            marked: the module for whose edit a checkpoint is wanted here.
+            marked: the module for whose edit a checkpoint is wanted here, or `END`'s name.
         """
         began = time.perf_counter()
         self._seconds += began - self._last
@@ -188,6 +188,8 @@ class Checkpoints:
         if os.getpid() != self._this.pid:
             self._on = False  # the application has forked, and this is its child: our channel is not for it
             return
+        if self._this.sayings.busy:
+            return  # a finalizer or a signal's handler imports; a copy would say the rest, too
         if not self._look():
             self._tell()
             return
@@ -340,7 +342,7 @@ class Checkpoints:
             except (OSError, SyntaxError):
                 return False
             marks.append((execution.path, text.differs_at(before)))
-        self._marks.update(marks)
+        self._marks = set(marks)
         self._touched = [Entry.from_json(entry) for entry in message["touched"]]
         for execution, _, data in reread:
             execution.keep(data)

@@ -47,6 +47,7 @@ from devserver.process import EXIT_RESTART
 from devserver.process.control import Channel, Closed, Message
 from devserver.process.ending import at_last, flush, run_exit_handlers
 from devserver.process.remains import bequeath
+from devserver.process.turns import Turns
 from devserver.reload.prompt import Prompt, debugged, in_debugger, unseen
 
 logger = logging.getLogger("devserver")
@@ -72,10 +73,6 @@ _FAREWELL = 1.0
 """Seconds in which a debugger ends the threads of its own."""
 
 OnMessage = Callable[[Message, list[int]], None]
-
-
-def _nothing(message: Message, fds: list[int]) -> None:
-    """Takes messages before anybody else does."""
 
 
 class Retired(BaseException):
@@ -118,6 +115,7 @@ class Child:
     Attributes:
         channel: to the supervisor.
         pid: of this process.
+        sayings: what is said, one after the other.
         phase: what the process is at: "load", "lifespan" or "serve"; "end" if it never came to these.
     """
 
@@ -127,19 +125,24 @@ class Child:
         self.pid = os.getpid()
         self.phase = "load"
         self._graceful = graceful
-        self._send_lock = threading.Lock()
+        self.sayings = Turns(self._send)
         self._retire_lock = threading.Lock()
         self._service: Service | None = None
-        self._on_message: OnMessage = _nothing
+        self._on_message: OnMessage = lambda message, fds: None
         self._retiring = self._unfit = self._restart = False
         self._closing = threading.Event()
         self._ended = threading.Event()
         self._prompt = Prompt(lambda reading: self.say("stdin", reading=reading))
 
     def say(self, what: str, fds: Sequence[int] = (), **fields: Any) -> None:
-        """Tell the supervisor something; a supervisor that is gone is noticed elsewhere."""
-        with self._send_lock, suppress(Closed):
-            self.channel.send({"say": what, **fields}, fds)
+        """Tell the supervisor, with duplicates of descriptors; one that is gone is noticed elsewhere."""
+        self.sayings.give(({"say": what, **fields}, [os.dup(fd) for fd in fds]))
+
+    def _send(self, saying: tuple[Message, Sequence[int]]) -> None:
+        with suppress(Closed):
+            self.channel.send(*saying)
+        for fd in saying[1]:
+            os.close(fd)
 
     # loading
 
@@ -377,12 +380,11 @@ class Child:
 
     def _leave(self) -> None:
         main = threading.main_thread()
-        running = [
-            t.name for t in threading.enumerate() if t is not main and not t.name.startswith("devserver-")
-        ]
+        threads = (t for t in threading.enumerate() if t is not main)
+        running = [t.name for t in threads if not t.name.startswith("devserver-")]
         if not self._ended.is_set():
             running.insert(0, "the main thread")
-        names = ", ".join(running) or "exit handlers"
+        names = ", ".join(running or ["exit handlers"])
         logger.warning("still running at the end of the grace, and ended: %s", names)
         try:
             run_exit_handlers()

@@ -76,7 +76,8 @@ class Report:
         if checkpoint is not None:
             path, line = next(reversed(checkpoint.unfinished.items()), ("", 0))
             self._fields = {"kind": "warm", "tick": checkpoint.tick, "path": path, "line": line}
-            self._how = f"resumed at line {line} of {self._short(path)}" if path else "resumed at the start"
+            outside = "at the start" if checkpoint.is_first else "at the end of loading"
+            self._how = f"resumed {f'at line {line} of {self._short(path)}' if path else outside}"
         else:
             self._fields = {"kind": "cold", "obstacle": obstacle}
             because = f" (from nothing: {obstacle})" if obstacle and obstacle != self.reason else ""

@@ -129,9 +129,9 @@ class Warm:
         self._watched.resume(checkpoint.tick, checkpoint.unfinished)  # of these it says what it reads now
         return checkpoint
 
-    def _places(self, changed: Iterable[str], outdated: Iterable[Entry]) -> list[Mark]:
+    def _places(self, changed: Iterable[str], outdated: Sequence[Entry]) -> list[Mark]:
         """Before which statements a checkpoint would have been of most use to a restart."""
-        if self._loaded is not None and all(entry.tick >= self._loaded for entry in outdated):
+        if outdated and self._loaded is not None and outdated[0].tick >= self._loaded:
             return [END]
         places = (self._readers.get(path, (path, -1)) for path in changed)
         return [each for each in places if each[0].endswith(".py")]
@@ -161,21 +161,26 @@ class Warm:
             most: of them that are kept.
         """
         tick = self._watched.timeline.tick
+        checkpoint = Checkpoint(spawned, tick, said["seconds"], dict(said["stack"]), said["marked"])
+        checkpoint.is_first = not self.chain
+        barred = any((path, number) in self._barred for path, number in said["at"])
+        checkpoint.likely = BARRED if barred else self._likely(checkpoint)
         # What will be read behind the newest is not known yet, so one of the others is forgotten for it.
         while len(self.chain) >= max(2, most) and (least := self.chain.dispensable(tick)) is not None:
+            if least.likely > checkpoint.likely:
+                self._children.dismiss(spawned)
+                return
             self._forget(least)
-        checkpoint = Checkpoint(spawned, tick, said["seconds"], dict(said["stack"]), said["marked"])
-        if any((path, number) in self._barred for path, number in said["at"]):
-            checkpoint.likely = BARRED
         self.chain.add(checkpoint)
-        self._expect()
 
     def _expect(self) -> None:
         """Note where the next edit is likely: where the latest were."""
-        edited = [path for path, _ in self._edited]
         for checkpoint in self.chain:
             if checkpoint.likely != BARRED:
-                checkpoint.likely = edited.count(checkpoint.marked)
+                checkpoint.likely = self._likely(checkpoint)
+
+    def _likely(self, checkpoint: Checkpoint) -> int:
+        return sum(path == checkpoint.marked for path, _ in self._edited)
 
     def make_ready(self) -> None:
         """When there is time: have a copy made from which an edit would go on that is like the last one.

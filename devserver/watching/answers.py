@@ -199,6 +199,11 @@ def list_entry(folder: str) -> Entry:
     return Entry(Kind.LIST, folder, names or "/", fingerprint)
 
 
+def name_of(entry: Entry) -> Entry:
+    """The other question of a module that was imported: for its name."""
+    return Entry(Kind.NAME, module_place(entry.path), entry.names)
+
+
 def lists_otherwise(listing: Entry, path: str) -> bool:
     """Whether a name in a folder is not there as it was listed, or that cannot be said."""
     answer, name = listing.answer or "", "/" + os.path.basename(path)

@@ -20,6 +20,7 @@ Knows neither processes nor watchers nor what follows from a change.
 
 from __future__ import annotations
 
+import math
 import os
 import stat
 import time
@@ -38,7 +39,7 @@ from devserver.watching.answers import (
     list_entry,
     lists_otherwise,
     mode_of,
-    module_place,
+    name_of,
     places_of,
     read_entry,
     tree_entry,
@@ -119,7 +120,7 @@ class Timeline:
         if entry.kind is Kind.PATH and entry.path in self._own:
             return []
         self._append(entry)
-        more = self.add(_name_of(entry)) if entry.names is not None else []
+        more = self.add(name_of(entry)) if entry.names is not None else []
         return watched_for(entry) + more
 
     def renew(self, entry: Entry) -> list[str]:
@@ -158,7 +159,7 @@ class Timeline:
         known.tick, self._next = self._next, self._next + 1
         known.answer, known.fingerprint = entry.answer, entry.fingerprint
         self._doubt(known)
-        return self.add(_name_of(entry)) if entry.names is not None else []
+        return self.add(name_of(entry)) if entry.names is not None else []
 
     def expect(self, path: str) -> None:
         """Note a file that counts without being read, so that a `touch` of it is known to be none."""
@@ -200,9 +201,15 @@ class Timeline:
         if entry.kind is Kind.FILE and entry.answer is None and self._lazy:
             self._undigested.append(entry)
 
-    def undigested(self) -> Entry | None:
-        """An entry for `digest`, each given once; None when there is no more."""
-        return self._undigested.pop() if self._undigested else None
+    def undigested(self, most: float = math.inf) -> Entry | None:
+        """An entry for `digest`, of a file of at most so many bytes; each is given once, then None."""
+        for at in reversed(range(len(self._undigested))):
+            entry = self._undigested[at]
+            if entry.answer is not None or entry.fingerprint is None or entry.fingerprint[2] <= most:
+                del self._undigested[at]
+                if entry.answer is None:
+                    return entry
+        return None
 
     def digest(self, entry: Entry, fresh: Entry) -> None:
         """Complete an entry by what `read_entry` found, if that is what its fingerprint means."""
@@ -390,8 +397,3 @@ class Timeline:
         else:
             self._digests.pop(path, None)
         return fresh
-
-
-def _name_of(entry: Entry) -> Entry:
-    """The other question of a module that was imported: for its name."""
-    return Entry(Kind.NAME, module_place(entry.path), entry.names)

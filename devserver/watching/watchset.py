@@ -9,19 +9,24 @@ soon it comes. Knows no processes, and not what follows from a change.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import sys
-import threading
 import time
 from collections.abc import Callable, Container, Iterable
+from queue import SimpleQueue
 
 from devserver.config import App, Config
+from devserver.process.turns import Turns
 from devserver.watching import watch
 from devserver.watching.answers import file_entry, folder_at
 from devserver.watching.rules import Rules
 from devserver.watching.timeline import ASK, Entry, Kind, Timeline, read_entry
 
 logger = logging.getLogger("devserver")
+
+LARGE = 2**20
+"""Bytes of a file of which the digest may take longer than somebody should wait."""
 
 
 def prepare() -> None:
@@ -128,7 +133,7 @@ class WatchSet:
             self._expect(self._walk())
 
     def add(self, entry: Entry) -> None:
-        """Watch for another answer to a question. Of two that are noted ahead of `open` the later counts."""
+        """Watch for another answer to a question. Of two texts noted ahead of `open` the later counts."""
         if entry.kind is Kind.TREE:
             self._rules.include(entry.answer or "")
             self._trees = tuple(self._rules.trees())
@@ -237,14 +242,14 @@ class Gate:
     """
 
     def __init__(self, config: Config) -> None:
-        self._lock = threading.Lock()
+        self._turns = Turns(self._take)
         self._config = config
         self._set = WatchSet(config, second=True)
         self._is_open = False
         self._is_silent: Callable[[], bool] = lambda: False
         self._unsure = True
         self._found: list[str] = []
-        self._came = threading.Event()
+        self._came = SimpleQueue[None]()
 
     def open(self) -> None:
         """Begin to watch what has been noted.
@@ -252,24 +257,21 @@ class Gate:
         Whether it is as it was noted the supervisor says, whose watch set has had it all the time: it looks
         when it is told that this one is open, before it lets anybody serve.
         """
-        with self._lock:
+        with self._turns.own():
             self._set.open(self._config)
             self._is_open = True
             self._unsure = not self._set.believe()
             self._is_silent = self._set.watcher.quiet
 
-    def close(self) -> None:
-        """Stop watching."""
-        if self._is_open:
-            self._set.close()
-
     def add(self, entry: Entry) -> None:
         """See `WatchSet.add`."""
-        with self._lock:
-            self._unsure = True
-            self._set.add(entry)
+        self._turns.give(entry)
         if entry.kind is Kind.FILE and entry.answer is None:
-            self._came.set()
+            self._came.put(None)
+
+    def _take(self, entry: Entry) -> None:
+        self._unsure = True
+        self._set.add(entry)
 
     def quiet(self) -> bool:
         """Whether nothing has happened since the last look, which found nothing. Takes no lock.
@@ -282,8 +284,8 @@ class Gate:
         """The paths whose answers are others than they were; from then on it stays so."""
         if self.quiet():
             return []
-        with self._lock:
-            if not self._found and self._is_open:
+        with self._turns.own() as mine:
+            if not self._found and self._is_open and mine:
                 self._unsure = True
                 self._found = self._set.changed()
                 self._unsure = bool(self._found)
@@ -291,7 +293,7 @@ class Gate:
 
     def accept(self, path: str) -> None:
         """See `Timeline.accept`."""
-        with self._lock:
+        with self._turns.own():
             if self._is_open:
                 self._set.accept([path])
             self._found = [each for each in self._found if each != path]
@@ -307,20 +309,20 @@ class Gate:
         self.changed()
         while True:
             self.digest()
-            self._came.wait()
-            self._came.clear()
+            self._came.get()
 
-    def digest(self, stop: Callable[[], bool] = lambda: False) -> None:
+    def digest(self, stop: Callable[[], bool] | None = None) -> None:
         """Take the digests that are missing.
 
         Args:
-            stop: asked before each; the others are left for the next time.
+            stop: asked before each; the others are left for the next time, and so are all of large files.
         """
-        while not stop():
-            with self._lock:
-                entry = self._set.timeline.undigested()
+        most = math.inf if stop is None else LARGE
+        while stop is None or not stop():
+            with self._turns.own():
+                entry = self._set.timeline.undigested(most)
             if entry is None:
                 return
             fresh = read_entry(entry.path)
-            with self._lock:
+            with self._turns.own():
                 self._set.timeline.digest(entry, fresh)

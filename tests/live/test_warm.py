@@ -171,6 +171,33 @@ def test_what_only_requests_read_is_gone_on_from_the_end_of_loading(
         server.restarted()
         assert ask(server) == "three"
         assert (beside / "late").stat().st_size == executed
+        assert f"{name} changed" in server.log
+        assert "resumed at the end of loading" in server.log
+        for number in range(4):  # then something else is: the end is not kept for ever
+            save(tmp_path / "app.py", f"{APP}\nNUMBER = {number}")
+            server.restarted()
+        assert ask(server) == "three"
+        save(tmp_path / name, text.format("four"))
+        assert server.restarted()["path"]
+        assert ask(server) == "four"
+
+
+def test_where_only_two_checkpoints_are_kept_the_second_is_behind_the_last_edit(tmp_path: Path) -> None:
+    """And not where loading has come furthest."""
+    modules = ("early", "leaf", "tail", "rest")
+    (tmp_path / "app.py").write_text(
+        "".join(f"import {name}\n" for name in modules) + APP.replace("page", "leaf")
+    )
+    for name in modules:
+        (tmp_path / f"{name}.py").write_text("import time\ntime.sleep(0.2)\n")
+    with DevServer("app:app", "--reload", "--checkpoints", "2", cwd=tmp_path) as server:
+        server.serving()
+        for number in range(5):
+            text = f"import time\ntime.sleep(0.2)\ndef state(): return {number}\n"
+            save(tmp_path / "leaf.py", text)
+            restart = server.restarted()
+            assert ask(server) == number
+        assert restart["path"] == str(tmp_path / "leaf.py")
 
 
 def test_a_default_timeout_of_sockets_is_none_of_ours(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,67 @@ def test_failure_is_told_once_though_nothing_follows_its_half_written_file(tmp_p
     data.write_text("begun")
     with DevServer("app:app", *QUICK, "--reload-exclude", "*.log", cwd=tmp_path) as server:
         assert server.failed()["error"] == "RuntimeError: as it is"
+
+
+MANY = 1400
+
+INTERRUPTED = {
+    "a finalizer": ("", "Cycle()", ""),
+    "a signal": (
+        "signal.signal(signal.SIGALRM, lambda *_: read()); signal.setitimer(signal.ITIMER_REAL, 1e-3, 7e-4)",
+        "",
+        "signal.setitimer(signal.ITIMER_REAL, 0)",
+    ),
+}
+
+READS = """
+import itertools, signal
+
+MORE, NUMBERS = itertools.count({many}), itertools.count()
+
+def read(numbers=MORE):
+    open(f"data/{{next(numbers) % {all}}}").read()
+
+class Cycle:
+    def __init__(self):
+        self.me = self
+
+    def __del__(self):
+        read()
+
+{begin}
+for _ in range({many}):
+    {each}
+    read(NUMBERS)
+{end}
+
+def application(environ, start_response):
+    for _ in range(3):
+        Cycle()
+        read(NUMBERS)
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"one"]
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no timers")
+@pytest.mark.parametrize("by", INTERRUPTED)
+def test_reading_may_interrupt_itself(by: str, tmp_path: Path) -> None:
+    """Collections of garbage and signals come wherever an object is made: also while a read is noted."""
+    (tmp_path / "data").mkdir()
+    for number in range(2 * MANY):
+        (tmp_path / "data" / str(number)).touch()
+    begin, each, end = INTERRUPTED[by]
+    (tmp_path / "app.py").write_text(
+        READS.format(many=MANY, all=2 * MANY, begin=begin, each=each or "pass", end=end)
+    )
+    with DevServer("app:application", "--reload", cwd=tmp_path) as server:
+        server.serving()
+        for _ in range(60):
+            assert server.get("/").text == "one"
+        save(tmp_path / "data" / str(2 * MANY - 1), "what was read amid something else counts")
+        if by == "a finalizer":
+            server.restarted()
 
 
 def test_target_elsewhere_is_a_project_with_all_its_data(tmp_path: Path) -> None:
