@@ -112,7 +112,6 @@ class Warm:
             return None
         outdated = self._watched.timeline.outdated(changed)
         self._edited = [*self._edited, *self._places(changed, outdated)][-MARKS:]
-        self._expect()
         marks = self._marks()
         for checkpoint in self.chain.candidates(outdated):
             # It does not know digests, so that a file that was only touched would be a change to it.
@@ -124,6 +123,7 @@ class Warm:
             self.obstacle = "no checkpoint stands before it" if self.chain and is_wanted(config) else ""
             return None
         self._changed, self._resumed, self._loaded = [], checkpoint, None
+        self._expect()
         for later in self.chain.after(checkpoint):
             self._forget(later)
         self._watched.resume(checkpoint.tick, checkpoint.unfinished)  # of these it says what it reads now
@@ -180,7 +180,8 @@ class Warm:
                 checkpoint.likely = self._likely(checkpoint)
 
     def _likely(self, checkpoint: Checkpoint) -> int:
-        return sum(path == checkpoint.marked for path, _ in self._edited)
+        """How many of the latest edits were made behind it; one at least if the last restart began there."""
+        return max(checkpoint is self._resumed, sum(path == checkpoint.marked for path, _ in self._edited))
 
     def make_ready(self) -> None:
         """When there is time: have a copy made from which an edit would go on that is like the last one.
