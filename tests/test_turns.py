@@ -103,6 +103,26 @@ def test_what_was_left_to_another_is_not_forgotten() -> None:
     assert taken == [1]
 
 
+def test_what_is_given_for_now_comes_after_what_was_left_and_not_later() -> None:
+    taken: list[int] = []
+    given = Turns(taken.append)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def own() -> None:
+        with given.own():
+            begun.set()
+            assert go_on.wait(DEADLINE)
+
+    first = in_thread(own)
+    assert begun.wait(DEADLINE)
+    given.give(1)
+    second = in_thread(lambda: (given.give_now(2), taken.append(3)))
+    go_on.set()
+    for thread in (first, second):
+        thread.join(DEADLINE)
+    assert taken == [1, 2, 3]
+
+
 def test_a_failure_leaves_it_usable() -> None:
     taken: list[int] = []
 

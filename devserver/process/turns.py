@@ -40,6 +40,11 @@ class Turns(Generic[Item]):
         self._waiting.append(item)
         self._go_on()
 
+    def give_now(self, item: Item) -> None:
+        """Have an item taken before this returns, however long that takes. Not for what interrupts."""
+        with self.own():
+            self._take(item)
+
     @contextmanager
     def own(self) -> Iterator[bool]:
         """Have nothing taken meanwhile. Gives False where this has interrupted what must not be."""

@@ -135,14 +135,13 @@ class Child:
         self._prompt = Prompt(lambda reading: self.say("stdin", reading=reading))
 
     def say(self, what: str, fds: Sequence[int] = (), **fields: Any) -> None:
-        """Tell the supervisor, with duplicates of descriptors; one that is gone is noticed elsewhere."""
-        self.sayings.give(({"say": what, **fields}, [os.dup(fd) for fd in fds]))
+        """Tell the supervisor something; a supervisor that is gone is noticed elsewhere."""
+        give = self.sayings.give_now if fds else self.sayings.give  # they are closed by the caller
+        give(({"say": what, **fields}, fds))
 
     def _send(self, saying: tuple[Message, Sequence[int]]) -> None:
         with suppress(Closed):
             self.channel.send(*saying)
-        for fd in saying[1]:
-            os.close(fd)
 
     # loading
 
@@ -379,13 +378,12 @@ class Child:
         self._leave()
 
     def _leave(self) -> None:
-        main = threading.main_thread()
-        threads = (t for t in threading.enumerate() if t is not main)
-        running = [t.name for t in threads if not t.name.startswith("devserver-")]
+        names = (t.name for t in threading.enumerate() if t is not threading.main_thread())
+        running = [name for name in names if not name.startswith("devserver-")]
         if not self._ended.is_set():
             running.insert(0, "the main thread")
-        names = ", ".join(running or ["exit handlers"])
-        logger.warning("still running at the end of the grace, and ended: %s", names)
+        told = ", ".join(running or ["exit handlers"])
+        logger.warning("still running at the end of the grace, and ended: %s", told)
         try:
             run_exit_handlers()
         finally:

@@ -56,7 +56,7 @@ def test_failure_is_told_once_though_nothing_follows_its_half_written_file(tmp_p
         assert server.failed()["error"] == "RuntimeError: as it is"
 
 
-MANY = 1400
+MANY = 500
 
 INTERRUPTED = {
     "a finalizer": ("", "Cycle()", ""),
