@@ -153,11 +153,22 @@ def test_request_in_flight_is_finished_and_lifespan_shut_down_once(
         refused(server)
 
 
-def refused(server: DevServer) -> None:
-    """Nobody listens any more, and the port can be had."""
+def refused(server: DevServer, deadline: float = 0.0) -> None:
+    """Nobody listens any more, and the port can be had.
+
+    Args:
+        deadline: until when it may be taken, on `time.monotonic`.
+    """
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(("127.0.0.1", server.port))
+        while True:
+            try:
+                sock.bind(("127.0.0.1", server.port))
+                break
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
         sock.listen()
 
 
@@ -288,7 +299,7 @@ def test_killed_supervisor_leaves_nothing_behind(path: str, folder: Path) -> Non
             deadline = time.monotonic() + 2
             for pid in pids:
                 gone(pid, max(0.0, deadline - time.monotonic()))
-            refused(server)
+            refused(server, deadline)  # there may be a copy that was being made
 
 
 @pytest.mark.parametrize("state", ["failed", "loading"])
@@ -309,7 +320,7 @@ def test_killed_supervisor_leaves_nothing_behind_while_it_waits(state: str, fold
         deadline = time.monotonic() + 2
         for pid in pids:
             gone(pid, max(0.0, deadline - time.monotonic()))
-        refused(server)
+        refused(server, deadline)  # there may be a copy that was being made
 
 
 def test_nothing_is_left_behind_by_a_clean_end(folder: Path) -> None:
