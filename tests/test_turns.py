@@ -14,6 +14,20 @@ def in_thread(target: Callable[[], object]) -> threading.Thread:
     return thread
 
 
+def owned(turns: Turns[int]) -> tuple[threading.Thread, threading.Event]:
+    """A thread that has it for its own by now, until the event is set."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def own() -> None:
+        with turns.own():
+            begun.set()
+            assert go_on.wait(DEADLINE)
+
+    thread = in_thread(own)
+    assert begun.wait(DEADLINE)
+    return thread, go_on
+
+
 def test_what_interrupts_itself_is_taken_after_what_it_interrupted() -> None:
     taken: list[str] = []
 
@@ -87,15 +101,7 @@ def test_what_was_left_to_another_is_not_forgotten() -> None:
     """Whoever could not wait has gone; who was at it looks again when the lock is given back."""
     taken: list[int] = []
     given = Turns(taken.append)
-    begun, go_on = threading.Event(), threading.Event()
-
-    def own() -> None:
-        with given.own():
-            begun.set()
-            assert go_on.wait(DEADLINE)
-
-    thread = in_thread(own)
-    assert begun.wait(DEADLINE)
+    thread, go_on = owned(given)
     given.give(1)  # not for longer than its patience
     assert taken == []
     go_on.set()
@@ -106,15 +112,7 @@ def test_what_was_left_to_another_is_not_forgotten() -> None:
 def test_what_is_given_for_now_comes_after_what_was_left_and_not_later() -> None:
     taken: list[int] = []
     given = Turns(taken.append)
-    begun, go_on = threading.Event(), threading.Event()
-
-    def own() -> None:
-        with given.own():
-            begun.set()
-            assert go_on.wait(DEADLINE)
-
-    first = in_thread(own)
-    assert begun.wait(DEADLINE)
+    first, go_on = owned(given)
     given.give(1)
     second = in_thread(lambda: (given.give_now(2), taken.append(3)))
     go_on.set()

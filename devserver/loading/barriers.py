@@ -100,8 +100,8 @@ class Barriers:
     def stirred(self) -> bool:
         """Whether something has come or gone since the last look: threads, descriptors, exit handlers...
 
-        Some microseconds: to be asked at every tick, so that the statement can be named. What is not
-        noticed so is shared memory, and is seen by the next look only.
+        Some microseconds: to be asked at every tick, so that the statement can be named. Shared memory and
+        tracers are seen by the next look only; processes and native threads late, if statements are quick.
         """
         now = time.perf_counter()
         if now - self._asked > _STARTING:

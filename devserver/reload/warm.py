@@ -161,8 +161,9 @@ class Warm:
             most: of them that are kept.
         """
         tick = self._watched.timeline.tick
-        checkpoint = Checkpoint(spawned, tick, said["seconds"], dict(said["stack"]), said["marked"])
-        checkpoint.is_first = not self.chain
+        stack = dict(said["stack"])
+        first = not self.chain
+        checkpoint = Checkpoint(spawned, tick, said["seconds"], stack, said["marked"], is_first=first)
         barred = any((path, number) in self._barred for path, number in said["at"])
         checkpoint.likely = BARRED if barred else self._likely(checkpoint)
         # What will be read behind the newest is not known yet, so one of the others is forgotten for it.

@@ -153,22 +153,11 @@ def test_request_in_flight_is_finished_and_lifespan_shut_down_once(
         refused(server)
 
 
-def refused(server: DevServer, deadline: float = 0.0) -> None:
-    """Nobody listens any more, and the port can be had.
-
-    Args:
-        deadline: until when it may be taken, on `time.monotonic`.
-    """
+def refused(server: DevServer) -> None:
+    """Nobody listens any more, and the port can be had."""
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        while True:
-            try:
-                sock.bind(("127.0.0.1", server.port))
-                break
-            except OSError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.01)
+        sock.bind(("127.0.0.1", server.port))
         sock.listen()
 
 
@@ -291,7 +280,8 @@ def test_killed_supervisor_leaves_nothing_behind(path: str, folder: Path) -> Non
     with DevServer("app:app", "--reload", cwd=folder) as server:
         server.serving()
         save(folder / "app.py", f"{APP}\n")
-        server.restarted()  # from now on there is a spare
+        server.restarted()
+        server.wait("ready")  # from now on there is a spare, and none is being made
         with Begun(server, path) if path != "/" else contextlib.nullcontext():
             pids = server.processes()
             assert server.child in pids
@@ -299,7 +289,7 @@ def test_killed_supervisor_leaves_nothing_behind(path: str, folder: Path) -> Non
             deadline = time.monotonic() + 2
             for pid in pids:
                 gone(pid, max(0.0, deadline - time.monotonic()))
-            refused(server, deadline)  # there may be a copy that was being made
+            refused(server)
 
 
 @pytest.mark.parametrize("state", ["failed", "loading"])
@@ -310,6 +300,7 @@ def test_killed_supervisor_leaves_nothing_behind_while_it_waits(state: str, fold
         if state == "failed":
             server.failed()
             assert server.get("/").status == 500
+            server.wait("ready")
         else:
             server.listening()
             while "loading" not in server.log:
@@ -320,7 +311,7 @@ def test_killed_supervisor_leaves_nothing_behind_while_it_waits(state: str, fold
         deadline = time.monotonic() + 2
         for pid in pids:
             gone(pid, max(0.0, deadline - time.monotonic()))
-        refused(server, deadline)  # there may be a copy that was being made
+        refused(server)
 
 
 def test_nothing_is_left_behind_by_a_clean_end(folder: Path) -> None:
