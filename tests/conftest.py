@@ -17,6 +17,8 @@ import pytest
 
 from tests import once
 
+pytest_plugins = ["tests.unsteady"]
+
 FOLDER = Path(__file__).parent
 
 GATE, ROOM = FOLDER, FOLDER / "live"
@@ -89,3 +91,12 @@ def is_worker(config: pytest.Config) -> bool:
 def is_alone(item: pytest.Item) -> bool:
     """Whether a test must be alone."""
     return item.get_closest_marker("alone") is not None
+
+
+@pytest.fixture(autouse=True)
+def _measure_nothing_where_it_would_show(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keep coverage out of programs that a test marked `unmeasured` starts: it imports, and opens files."""
+    if request.node.get_closest_marker("unmeasured"):
+        monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)

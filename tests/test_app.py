@@ -11,6 +11,8 @@ from devserver.app import Target, load, parse
 from devserver.config import App
 from devserver.errors import TargetError
 
+pytestmark = pytest.mark.interpreter
+
 Write = Callable[[dict[str, str]], str]
 
 WSGI = "def app(environ, start_response): ...\n"

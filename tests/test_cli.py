@@ -247,6 +247,7 @@ def test_help_has_each_default(folder: Path) -> None:
         assert text in shown
 
 
+@pytest.mark.unmeasured
 def test_the_command_line_is_light() -> None:
     program = (
         "import sys, devserver.cli\n"

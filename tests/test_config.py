@@ -499,6 +499,7 @@ def test_explain_has_each_option_with_value_and_source(folder: Path) -> None:
     assert explain_config(Config()).endswith("pyproject.toml: none found")
 
 
+@pytest.mark.unmeasured
 def test_the_configuration_is_light(folder: Path) -> None:
     project(folder, "port = 9")
     program = (

@@ -664,6 +664,7 @@ def test_the_log_shows_failures_cut(tmp_path: Path) -> None:
     assert text.endswith("ZeroDivisionError: division by zero\n")
 
 
+@pytest.mark.unmeasured
 def test_the_supervisor_stays_light() -> None:
     heavy = {"asyncio", "socket", "colorama", "logging.config", "tomllib", "click"}
     code = f"import sys, devserver.console, devserver.events; sys.exit(str({heavy} & set(sys.modules) or ''))"

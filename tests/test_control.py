@@ -355,6 +355,7 @@ def test_descriptors_that_nobody_took_are_closed(pair: Pair, file: Callable[[str
     theirs.close()
 
 
+@pytest.mark.unmeasured
 def test_descriptors_find_room_above_the_limit_for_programs() -> None:
     program = (
         "import os, resource, socket, subprocess\n"

@@ -5,6 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
+pytestmark = pytest.mark.interpreter
+
 HANGS = """
 import atexit, os, threading
 from devserver.process.ending import run_exit_handlers

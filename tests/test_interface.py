@@ -9,6 +9,8 @@ import pytest
 from devserver.errors import TargetError
 from devserver.interface import check_factory, classify
 
+pytestmark = pytest.mark.interpreter
+
 # --- plain callables ---
 
 

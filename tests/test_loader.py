@@ -22,6 +22,8 @@ from devserver.loading.bytecode import cached, keep, read_source
 from devserver.loading.loader import Recorder
 from devserver.watching.answers import OWN, digest_of
 
+pytestmark = pytest.mark.interpreter
+
 SOURCE = os.path.dirname(os.path.dirname(os.path.abspath(devserver.__file__)))
 
 PROGRAM = """

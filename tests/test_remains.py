@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or sys.implementation.name != "cpython", reason="it ends as any other process"
-)
+pytestmark = [
+    pytest.mark.interpreter,
+    pytest.mark.skipif(
+        sys.platform != "linux" or sys.implementation.name != "cpython", reason="it ends as any other process"
+    ),
+]
 
 # The parent adopts what its child leaves behind, as a supervisor does.
 PROGRAM = """

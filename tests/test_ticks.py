@@ -19,6 +19,8 @@ import pytest
 
 from devserver.loading.ticks import TICK, Execution, Text, Ticker, can_go_on
 
+pytestmark = pytest.mark.interpreter
+
 LIBRARY = Path(sysconfig.get_paths()["stdlib"])
 SAMPLE = [*sorted(LIBRARY.glob("*.py")), *sorted((LIBRARY / "asyncio").glob("*.py"))]
 

@@ -30,6 +30,8 @@ from devserver.watching.answers import (
 from devserver.watching.rules import Rules
 from devserver.watching.timeline import Timeline
 
+pytestmark = pytest.mark.interpreter
+
 LATER = 3600 * 10**9
 """Nanoseconds: for a clock by which nothing that a test has made is young."""
 

@@ -3,7 +3,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+import pytest
+
 from devserver.process.turns import Turns
+
+pytestmark = pytest.mark.interpreter
 
 DEADLINE = 10.0
 

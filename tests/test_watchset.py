@@ -33,6 +33,8 @@ from devserver.watching.rules import Rules
 from devserver.watching.watch import EVERYTHING, Polling
 from devserver.watching.watchset import Gate, WatchSet, roots_of, rules_of
 
+pytestmark = pytest.mark.interpreter
+
 DEADLINE = 10.0
 
 

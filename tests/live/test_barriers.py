@@ -24,6 +24,7 @@ from tests.live.process import DevServer, save
 
 pytestmark = [
     pytest.mark.live,
+    pytest.mark.interpreter,
     pytest.mark.skipif(sys.platform != "linux", reason="there are no warm restarts"),
 ]
 

@@ -27,7 +27,7 @@ pytest.importorskip("debugpy")
 # Not imported: that would begin to debug this process.
 PYDEVD = Path(sysconfig.get_path("platlib"), "pydevd.py")
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.live, pytest.mark.interpreter, pytest.mark.timeout(120)]
 
 README = Path(__file__).parents[2] / "README.md"
 

@@ -16,7 +16,7 @@ from tests.live.polls import Stock, make, make_stock, manage, replace, runserver
 from tests.live.process import DevServer, gone
 from tests.live.projects import INTERRUPTS_ITSELF
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.django]
 
 SETTINGS = "mysite/settings.py"
 QUIT = "Quit the server with CONTROL-C."

@@ -21,7 +21,7 @@ from tests.live.test_debuggers import SHORT_GRACE, Launched
 pytest.importorskip("debugpy")
 PYDEVD = Path(sysconfig.get_path("platlib"), "pydevd.py")
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.live, pytest.mark.django, pytest.mark.timeout(120)]
 
 
 def breakpoints(folder: Path) -> dict[Path, list[int]]:

@@ -11,7 +11,7 @@ import pytest
 from tests.live import polls
 from tests.live.polls import make, replace, runserver
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.django]
 
 SETTINGS, VIEWS = "mysite/settings.py", "polls/views.py"
 INDEX = "polls/templates/polls/index.html"

@@ -12,7 +12,7 @@ import pytest
 from tests.live.polls import Stock, make, make_stock, replace, runserver
 from tests.live.process import DEADLINE, Answer, DevServer
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.django]
 
 SETTINGS, VIEWS = "mysite/settings.py", "polls/views.py"
 

@@ -11,7 +11,7 @@ import pytest
 from tests.live.polls import make, manage, replace, runserver
 from tests.live.process import DevServer
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.django]
 
 RECEIVERS = """
 

@@ -18,7 +18,7 @@ import pytest
 from tests.live.process import DEADLINE, DevServer, descendants, gone, save
 from tests.live.projects import PROJECTS, answer
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.interpreter]
 
 REPORT = """
 import json, os, sys

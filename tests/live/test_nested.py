@@ -20,7 +20,7 @@ import pytest
 
 from tests.live.process import DEADLINE, DevServer, gone, save
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.interpreter]
 
 OUTER = """
 import subprocess, sys

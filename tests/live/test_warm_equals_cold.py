@@ -25,6 +25,7 @@ from tests.live.process import DevServer, tell
 
 pytestmark = [
     pytest.mark.live,
+    pytest.mark.interpreter,
     pytest.mark.skipif(sys.platform != "linux", reason="there are no warm restarts"),
 ]
 

@@ -17,6 +17,7 @@ from tests.live.warm_frameworks import FRAMEWORKS, Framework, apply
 
 pytestmark = [
     pytest.mark.live,
+    pytest.mark.interpreter,
     pytest.mark.skipif(sys.platform != "linux", reason="there are no warm restarts"),
 ]
 

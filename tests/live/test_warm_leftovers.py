@@ -19,6 +19,7 @@ from tests.live.test_leftovers import LIMIT, MARK, nothing_is_left
 
 pytestmark = [
     pytest.mark.live,
+    pytest.mark.interpreter,
     pytest.mark.skipif(sys.platform != "linux", reason="there are no warm restarts"),
 ]
 

@@ -1,0 +1,152 @@
+"""What a contributor runs, each by its name: `nox -s lint`, `nox -s tests-3.12`, `nox -s live -- -k drain`.
+
+    lint      ruff, and whether everything is formatted
+    types     mypy on the package for three platforms, and on tests and benchmarks
+    tests     what needs no server process; on the newest Python with branch coverage and its floor
+    live      what starts real servers
+    projects  Django projects with the packages that real ones have (Wagtail, Channels, …)
+    soak      the long counts
+    bench     the benchmark of saves; arguments go to it
+    docs      README and docs against the code
+
+`tests` and `live` have a session for each Python on this machine. The newest runs everything; the others
+run what an interpreter can break, which is marked `interpreter`, and one of them has the oldest Django.
+Environments are made by uv, which takes a tenth of pip's time. `.ci/run` calls these sessions.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tomllib
+from pathlib import Path
+
+import nox
+
+ROOT = Path(__file__).parent
+MINORS = (11, 12, 13, 14)
+OLDEST_DJANGO = "3.12", "django~=4.2.0"
+"""The Python whose sessions have the oldest Django that is supported, which newer Pythons cannot run."""
+
+WORKERS = "4"
+"""Tests side by side on two cores: most of them wait more than they work."""
+
+
+def _interpreters() -> list[str]:
+    """The Pythons that there are, oldest first. Those of pyenv are put on PATH under their own names."""
+    versions = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
+    found = []
+    for minor in MINORS:
+        ours = sorted(versions.glob(f"3.{minor}.*/bin"), key=lambda path: int(path.parent.name.split(".")[2]))
+        if ours:
+            os.environ["PATH"] = os.pathsep.join([str(ours[-1]), os.environ["PATH"]])
+        if ours or shutil.which(f"python3.{minor}"):
+            found.append(f"3.{minor}")
+    return found
+
+
+PYTHONS = _interpreters()
+NEWEST = PYTHONS[-1]
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "uv"
+nox.options.sessions = ["lint", "types", f"tests-{NEWEST}"]
+os.environ["UV_PYTHON_DOWNLOADS"] = "never"
+
+
+@nox.session(python=NEWEST)
+def lint(session: nox.Session) -> None:
+    """Ruff's rules, and whether everything is formatted."""
+    session.install("ruff>=0.6")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session(python=NEWEST)
+def types(session: nox.Session) -> None:
+    """The package as each platform sees it; what else is typed as Linux does."""
+    session.install("-e", ".[lint,test,fast]", "nox")
+    for platform in ("darwin", "win32"):
+        session.run("mypy", "--platform", platform, "-p", "devserver")
+    session.run("mypy", "--platform", "linux", "-p", "devserver", "-p", "tests", "-p", "benchmarks")
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """What needs no server process: under a minute."""
+    _install(session)
+    if session.python != NEWEST:
+        _pytest(session, "not live and interpreter", "tests")
+        return
+    data = Path(session.create_tmp()).absolute()
+    env = {"COVERAGE_FILE": str(data / "coverage")}
+    session.run("coverage", "erase", env=env)
+    _pytest(session, "not live", "tests", under=["coverage", "run", "-m"], env=env)
+    session.run("coverage", "combine", "--quiet", env=env)
+    session.run("coverage", "report", "--skip-covered", env=env)  # it fails below the floor
+
+
+@nox.session(python=PYTHONS)
+def live(session: nox.Session) -> None:
+    """What starts real servers."""
+    _install(session)
+    marks = "live and not soak"
+    if session.python != NEWEST:
+        others = "interpreter or django" if session.python == OLDEST_DJANGO[0] else "interpreter"
+        marks += f" and ({others})"
+    _pytest(session, marks, "tests/live")
+
+
+@nox.session(python=NEWEST)
+def projects(session: nox.Session) -> None:
+    """Django projects with the packages that real ones have."""
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
+    session.install("-e", ".[test,fast]", *groups["projects"])
+    _pytest(session, "not soak", "tests/live/test_django_projects.py")
+
+
+@nox.session(python=NEWEST)
+def soak(session: nox.Session) -> None:
+    """The long counts: hours."""
+    _install(session)
+    _pytest(session, "soak", "tests")
+
+
+@nox.session(python=NEWEST)
+def bench(session: nox.Session) -> None:
+    """From a save to the answer by new code, beside other servers; see benchmarks/README.md."""
+    session.install("-e", ".[fast]", "-r", "benchmarks/requirements.txt")
+    session.run("python", "benchmarks/reload_latency.py", *session.posargs)
+
+
+@nox.session(python=NEWEST)
+def docs(session: nox.Session) -> None:
+    """Whether what README and docs say of options, commands and links is so."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "pytest", "-q", "tests/test_readme.py", *session.posargs)
+
+
+def _install(session: nox.Session) -> None:
+    django = [OLDEST_DJANGO[1]] if session.python == OLDEST_DJANGO[0] else []
+    session.install("-e", ".[test,fast]", *django)
+
+
+def _pytest(
+    session: nox.Session,
+    marks: str,
+    path: str,
+    *,
+    under: list[str] | None = None,
+    env: dict[str, str] | None = None,
+) -> None:
+    """Run the tests that a mark expression selects; arguments of the session follow.
+
+    Args:
+        under: what runs pytest; the interpreter if it is not given.
+    """
+    spread = ["-n", os.environ.get("WORKERS", WORKERS), "--dist", "worksteal"]
+    again = ["--again", os.environ["UNSTEADY"]] if "UNSTEADY" in os.environ else []
+    given = session.posargs
+    paths = [] if any(Path(each.partition("::")[0]).exists() for each in given) else [path]
+    command = [*(under or ["python", "-m"]), "pytest", "-q", *spread, *again, "-m", marks]
+    session.run(*command, *paths, *given, env=env)
