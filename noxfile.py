@@ -65,7 +65,7 @@ def lint(session: nox.Session) -> None:
 @nox.session(python=NEWEST)
 def types(session: nox.Session) -> None:
     """The package as each platform sees it; what else is typed as Linux does."""
-    session.install("-e", ".[lint,test,fast]", "nox")
+    session.install("-e", ".[lint,test,fast]")
     for platform in ("darwin", "win32"):
         session.run("mypy", "--platform", platform, "-p", "devserver")
     session.run("mypy", "--platform", "linux", "-p", "devserver", "-p", "tests", "-p", "benchmarks")
