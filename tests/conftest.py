@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests import once
+from tests.patience import TIMEOUT
 
 pytest_plugins = ["tests.unsteady"]
 
@@ -32,7 +33,10 @@ if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_I
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # of nohup's, which all that is started here would inherit
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-timeout looks at it
 def pytest_configure(config: pytest.Config) -> None:
+    if config.option.timeout is None:
+        config.option.timeout = TIMEOUT
     if not is_worker(config):
         once.begin()
 

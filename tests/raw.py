@@ -13,9 +13,7 @@ from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 import devserver
-
-DEADLINE = 15.0
-"""Seconds for anything that a test waits for; a loaded machine is slow, a hang is for ever."""
+from tests.patience import DEADLINE
 
 
 class Signal:

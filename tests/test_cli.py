@@ -16,6 +16,7 @@ from devserver.cli import COMMAND, REFUSED, TITLES, main
 from devserver.config import OPTIONS, SECTIONS, Config
 from devserver.errors import BindError
 from devserver.options import Option
+from tests.patience import DEADLINE
 
 Run = Callable[..., Config]
 
@@ -256,6 +257,6 @@ def test_the_command_line_is_light() -> None:
         "except SystemExit as end: print('ended', end.code, *sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=20, check=True
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=DEADLINE, check=True
     )
     assert done.stdout.splitlines()[-1] == "ended 0"

@@ -13,6 +13,7 @@ from devserver.cli import explain_config
 from devserver.config import OPTIONS, SECTIONS, App, Bind, Config, Http, resolve
 from devserver.errors import UsageError
 from devserver.options import misspelt
+from tests.patience import DEADLINE
 
 
 @pytest.fixture
@@ -510,6 +511,6 @@ def test_the_configuration_is_light(folder: Path) -> None:
         "print(*sorted({'asyncio', 'click', 'difflib', 'h11', 'wsproto', 'watchfiles'} & set(sys.modules)))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=20, check=True
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=DEADLINE, check=True
     )
     assert done.stdout.splitlines() == ["False", ""]

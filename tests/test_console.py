@@ -29,6 +29,7 @@ from devserver.console import (
     wants_colors,
 )
 from devserver.errors import ApplicationError, TargetError, UsageError
+from tests.patience import DEADLINE
 
 CLIENT = ("127.0.0.1", 51234)
 
@@ -480,7 +481,7 @@ def failure(tmp_path: Path, source: str, name: str = "shop.py") -> str:
             sys.stdout.write(format_failure(error))
     """)
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", timeout=30, check=True
+        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", timeout=DEADLINE, check=True
     )
     assert done.stderr == ""
     return done.stdout
@@ -669,6 +670,6 @@ def test_the_supervisor_stays_light() -> None:
     heavy = {"asyncio", "socket", "colorama", "logging.config", "tomllib", "click"}
     code = f"import sys, devserver.console, devserver.events; sys.exit(str({heavy} & set(sys.modules) or ''))"
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=DEADLINE, check=False
     )
     assert done.stderr.strip() == ""

@@ -16,6 +16,7 @@ import pytest
 
 from devserver.process.control import MAX_FDS, Channel, Closed, Message, QueueingChannel
 from devserver.process.reactor import Reactor
+from tests.patience import DEADLINE
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="descriptors do not travel on Windows")
 
@@ -161,11 +162,11 @@ def test_waiting_ends_with_a_message_with_the_end_and_with_the_time(pair: Pair) 
     ours, theirs = pair
     assert not theirs.wait(0)
     ours.send({"say": "something"})
-    assert theirs.wait(10)
+    assert theirs.wait(DEADLINE)
     theirs.receive()
     assert not theirs.wait(0)
     ours.close()
-    assert theirs.wait(10)
+    assert theirs.wait(DEADLINE)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="descriptors have other numbers there")
@@ -185,7 +186,7 @@ def test_waiting_on_a_descriptor_that_select_does_not_take() -> None:
         channel = Channel(socket.socket(fileno=high))
         assert not channel.wait(0)
         ours.sendall(b"x")
-        assert channel.wait(10)
+        assert channel.wait(DEADLINE)
         channel.close()
     set_limit(before)
 
@@ -368,7 +369,7 @@ def test_descriptors_find_room_above_the_limit_for_programs() -> None:
         "(_, fds), = theirs.receive()\n"
         "print(len(fds), resource.getrlimit(resource.RLIMIT_NOFILE) == (highest, hard))\n"
     )
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=DEADLINE)
     assert (run.stderr, run.stdout) == ("", "9 True\n")
 
 
@@ -390,7 +391,7 @@ def test_descriptors_that_found_no_room_break_the_channel() -> None:
         "theirs.close()\n"
         "print(count() - before)\n"
     )
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=DEADLINE)
     assert run.stderr == ""
     # Five found room, and were closed with the channel.
     assert run.stdout.splitlines() == [
@@ -527,7 +528,7 @@ def test_another_process(pair: Pair, file: Callable[[str], int]) -> None:
         theirs.close()
         ours.send({"n": 1}, [file("text")])
         message, fds = ours.receive_one()
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=DEADLINE) == 0
     assert message == {"said": {"n": 1}, "held": "text"}
     assert [stat.S_ISFIFO(os.fstat(fd).st_mode) for fd in fds] == [True]
     assert not any(os.get_inheritable(fd) for fd in fds)

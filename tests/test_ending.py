@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from tests.patience import DEADLINE
+
 pytestmark = pytest.mark.interpreter
 
 HANGS = """
@@ -37,7 +39,7 @@ devserver.run(app, port=0)
 
 def run(program: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=DEADLINE, check=True
     )
     return done.stdout
 

@@ -15,6 +15,7 @@ import pytest
 
 from devserver.errors import UsageError
 from devserver.events import Events
+from tests.patience import DEADLINE
 
 
 @pytest.fixture
@@ -210,7 +211,7 @@ def test_a_long_line_arrives_whole(pipe: tuple[int, int]) -> None:
     writer.start()
     with open(read, "rb", closefd=False) as reader:
         received = reader.read()
-    writer.join(timeout=10)
+    writer.join(timeout=DEADLINE)
     assert json.loads(received)["traceback"] == text
 
 

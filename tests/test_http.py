@@ -24,7 +24,8 @@ import pytest
 
 import devserver
 from devserver.http import line
-from tests.raw import DEADLINE, Raw, Signal, request, serving
+from tests.patience import DEADLINE
+from tests.raw import Raw, Signal, request, serving
 
 Parser = dict[str, str]
 

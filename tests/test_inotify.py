@@ -19,6 +19,7 @@ from devserver.watching.inotify import HOLD, SELF, Inotify
 from devserver.watching.kernel import IN_CREATE, IN_DONT_FOLLOW, IN_MODIFY, IN_ONLYDIR, Kernel
 from devserver.watching.mounts import find_silent_mount, read_mounts
 from devserver.watching.watch import EVERYTHING
+from tests.patience import DEADLINE
 
 
 class Clock:
@@ -486,7 +487,9 @@ def test_watches_run_out_for_real(tmp_path: Path) -> None:
     script = 'echo 20 > /proc/sys/user/max_inotify_watches && exec "$0" -c "$1" "$2"'
     command = ["unshare", "--user", "--map-root-user", "sh", "-c", script, sys.executable, program]
     try:
-        done = subprocess.run([*command, tmp_path], capture_output=True, text=True, timeout=30, check=False)
+        done = subprocess.run(
+            [*command, tmp_path], capture_output=True, text=True, timeout=DEADLINE, check=False
+        )
     except FileNotFoundError:
         pytest.skip("no unshare(1) here")
     if "max_inotify_watches" in done.stderr or "unshare" in done.stderr:

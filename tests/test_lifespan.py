@@ -15,7 +15,8 @@ from devserver.errors import ApplicationError
 from devserver.gateway.lifespan import Lifespan, StartupFailed
 from devserver.listeners import bind
 from devserver.server import Serving
-from tests.raw import DEADLINE, Raw, Signal, serving
+from tests.patience import DEADLINE
+from tests.raw import Raw, Signal, serving
 
 UP = {"type": "lifespan.startup.complete"}
 DOWN = {"type": "lifespan.shutdown.complete"}

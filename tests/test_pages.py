@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from tests.patience import DEADLINE
+
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or tuple(map(int, platform.release().split(".", 2)[:2])) < (5, 14),
     reason="madvise cannot populate",
@@ -62,7 +64,7 @@ def taken(most: int, sibling: str = "alive") -> tuple[int, bool, tuple[int, int]
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=DEADLINE,
     )
     copied, same, faults = json.loads(done.stdout)
     return copied, same, faults

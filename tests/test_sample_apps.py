@@ -21,8 +21,9 @@ from wsgiref.validate import validator
 import httpx
 import pytest
 
+from tests.patience import DEADLINE
+
 SAMPLES = Path(__file__).parent.parent / "sample_apps"
-DEADLINE = 10.0  # seconds, for anything that is waited for
 
 Load = Callable[[str], ModuleType]
 
@@ -347,7 +348,7 @@ def site(tmp_path: Path) -> Path:
 def run(site: Path, *arguments: str) -> str:
     environ = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
     command = [sys.executable, "-W", "error", *arguments]
-    done = subprocess.run(command, cwd=site, env=environ, capture_output=True, text=True, timeout=50)
+    done = subprocess.run(command, cwd=site, env=environ, capture_output=True, text=True, timeout=DEADLINE)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 

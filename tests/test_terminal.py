@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 
-DEADLINE = 10.0
+from tests.patience import DEADLINE
 
 # A session with the terminal as its own; what it does comes after, and each of its lines is waited for.
 PROGRAM = """

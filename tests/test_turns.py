@@ -6,10 +6,9 @@ from collections.abc import Callable
 import pytest
 
 from devserver.process.turns import Turns
+from tests.patience import DEADLINE
 
 pytestmark = pytest.mark.interpreter
-
-DEADLINE = 10.0
 
 
 def in_thread(target: Callable[[], object]) -> threading.Thread:

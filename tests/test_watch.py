@@ -18,8 +18,7 @@ from devserver.watching.notify import Watchfiles
 from devserver.watching.places import MAX_LINKS, walk_trail
 from devserver.watching.rules import Rules
 from devserver.watching.watch import EVERYTHING, GRAIN, Polling, Watcher
-
-DEADLINE = 10.0
+from tests.patience import DEADLINE
 
 
 def make_inotify() -> Watcher:

@@ -32,10 +32,9 @@ from devserver.watching.rules import Kind as Verdict
 from devserver.watching.rules import Rules
 from devserver.watching.watch import EVERYTHING, Polling
 from devserver.watching.watchset import Gate, WatchSet, roots_of, rules_of
+from tests.patience import DEADLINE
 
 pytestmark = pytest.mark.interpreter
-
-DEADLINE = 10.0
 
 
 def config(root: Path, target: str = "app:app", **options: Any) -> Config:

@@ -24,10 +24,10 @@ from devserver.gateway.environ import BLOCK, ClientDisconnected, constant_enviro
 from devserver.gateway.threads import Threads
 from devserver.gateway.wsgi import WsgiGateway
 from devserver.http.exchange import Handler, Headers, Peer, Request
+from tests.patience import DEADLINE
 
 Ts = TypeVarTuple("Ts")
 
-DEADLINE = 20.0
 PLAIN = [("Content-Type", "text/plain")]
 PEER = Peer(("127.0.0.1", 50000), ("127.0.0.1", 8000))
 

@@ -9,7 +9,7 @@ import urllib.parse
 import urllib.request
 from types import TracebackType
 
-from tests.live.process import DEADLINE
+from tests.patience import DEADLINE
 
 
 class Browser:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from tests.live.process import DEADLINE
+from tests.patience import DEADLINE
 
 Message = dict[str, Any]
 Then = Callable[[Message], None]

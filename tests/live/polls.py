@@ -15,6 +15,7 @@ from typing import Any
 
 from tests.live.process import DevServer
 from tests.once import once
+from tests.patience import DEADLINE
 
 MODELS = """
 from django.db import models
@@ -130,7 +131,7 @@ def manage(folder: Path, *arguments: str, text: str = "") -> str:
         [sys.executable, "manage.py", *arguments],
         cwd=folder,
         check=True,
-        timeout=60,
+        timeout=DEADLINE,
         input=text,
         capture_output=True,
         text=True,
@@ -141,7 +142,7 @@ def manage(folder: Path, *arguments: str, text: str = "") -> str:
 def _make(folder: Path) -> None:
     """The site, migrated and filled."""
     start = [sys.executable, "-m", "django", "startproject", "mysite", "."]
-    subprocess.run(start, cwd=folder, check=True, timeout=60)
+    subprocess.run(start, cwd=folder, check=True, timeout=DEADLINE)
     manage(folder, "startapp", "polls")
     polls = folder / "polls"
     for name in ("templates/polls", "static/polls"):
@@ -217,7 +218,7 @@ class Stock:
 
     def __exit__(self, *ignored: object) -> None:
         self.process.terminate()
-        self.process.communicate(timeout=20)
+        self.process.communicate(timeout=DEADLINE)
 
     def until(self, text: str) -> str:
         """Read what is printed until a line has a text in it. Returns all of it so far."""

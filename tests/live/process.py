@@ -11,6 +11,7 @@ import http.client
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,8 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-DEADLINE = 20.0
-"""Seconds for anything that a test waits for; a loaded machine is slow, a hang is for ever."""
+from tests.patience import DEADLINE
 
 
 class Answer:
@@ -212,6 +212,13 @@ class DevServer:
             pass
         return [event for event in self.seen if event["event"] == name]
 
+    def wait_log(self, text: str) -> None:
+        """Wait until a text has been printed, for which there is no event."""
+        deadline = time.monotonic() + DEADLINE
+        while text not in self.log:
+            assert time.monotonic() < deadline, f"{text!r} was not printed\n{self.log}"
+            self.idle(0.05)
+
     # requests
 
     def connect(self) -> contextlib.closing[http.client.HTTPConnection]:
@@ -265,14 +272,36 @@ class DevServer:
         return descendants(self.process.pid)
 
 
+def begin(server: DevServer, path: str) -> socket.socket:
+    """Send a request, and read until its response has begun, and not a byte beyond."""
+    sock = socket.create_connection((server.host, server.port), timeout=DEADLINE)
+    sock.sendall(f"GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n".encode())
+    text = b""
+    while not text.endswith((b"begun", b"started")):
+        data = sock.recv(1)
+        assert data, text
+        text += data
+    return sock
+
+
 def tell(text: str) -> None:
     """Print a line of figures; pytest shows it with -s, or when the test fails."""
     sys.stdout.write(f"{text}\n")
 
 
 def save(path: Path, text: str) -> None:
-    """Save as most editors do that write in place."""
-    path.write_text(text)
+    """Save as editors do that write beside a file and rename: no moment shows a part of the text.
+
+    Who writes in place empties the file first, and a busy machine may stop a test in between. Half-written
+    files have tests of their own.
+    """
+    path = path.resolve()
+    with tempfile.TemporaryDirectory() as elsewhere:
+        new = Path(elsewhere, path.name)
+        new.write_text(text)
+        if path.exists():
+            shutil.copymode(path, new)
+        os.replace(new, path)
 
 
 def gone(pid: int, deadline: float = DEADLINE) -> None:

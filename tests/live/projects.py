@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.once import once
+from tests.patience import DEADLINE
 
 SAMPLES = Path(__file__).parents[2] / "sample_apps"
 
@@ -157,7 +158,7 @@ def _migrate(folder: Path) -> None:
     shutil.copytree(SAMPLES / "django_site", folder, dirs_exist_ok=True)
     (folder / "db.sqlite3").unlink(missing_ok=True)
     command = [sys.executable, "manage.py", "migrate", "-v0"]
-    subprocess.run(command, cwd=folder, check=True, timeout=60, stdin=subprocess.DEVNULL)
+    subprocess.run(command, cwd=folder, check=True, timeout=DEADLINE, stdin=subprocess.DEVNULL)
 
 
 PROJECTS = {

@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
-from tests.live.process import DEADLINE, DevServer
+from tests.live.process import DevServer
+from tests.patience import DEADLINE
 
 # A shell as far as signals and terminals go: leader of the session, with the server as its foreground job.
 # It lives as long as the test, since a terminal forgets its settings when the session's leader ends.

@@ -6,8 +6,6 @@ import json
 import os
 import re
 import signal
-import socket
-import subprocess
 import sys
 import sysconfig
 import time
@@ -15,28 +13,28 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from devserver.reload.children import SLACK_DEBUGGED
 from tests.live.dap import Dap, Editor, Message, Pydevd, Stop
-from tests.live.process import DEADLINE, Answer, DevServer, descendants, gone, save
+from tests.live.launched import SHORT_GRACE, Launched
+from tests.live.process import Answer, DevServer, descendants, gone, save
+from tests.patience import DEADLINE
 
 pytest.importorskip("debugpy")
 # Not imported: that would begin to debug this process.
 PYDEVD = Path(sysconfig.get_path("platlib"), "pydevd.py")
 
-pytestmark = [pytest.mark.live, pytest.mark.interpreter, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.live, pytest.mark.interpreter]
 
 README = Path(__file__).parents[2] / "README.md"
 
 PATIENCE = 0.2 + SLACK_DEBUGGED + 0.3
 """Seconds: a short grace, what a debugged process has beyond it, and more. Nothing may be killed by then."""
 
-SHORT_GRACE = {"DEVSERVER_RELOAD_GRACE": "0.2"}
 SHORT_TIMEOUT = {"DEVSERVER_TIMEOUT_GRACEFUL_SHUTDOWN": "0.5"}
-"""So that they are soon over for a process that stands at a breakpoint."""
+"""Short, so that it is soon over for a process that stands at a breakpoint."""
 
 APPS = {
     "flask": """
@@ -94,56 +92,6 @@ class Project:
     def say(self, text: str) -> None:
         """Save another version."""
         save(self.path, self._source.replace('"one"', repr(text)))
-
-
-class Launched(DevServer):
-    """A devserver that VS Code's debug adapter starts.
-
-    Attributes:
-        process: the launcher, which waits for the supervisor.
-        adapter: the debug adapter.
-    """
-
-    def __init__(self, folder: Path, editor: Dap, configuration: Message, env: Mapping[str, str]) -> None:
-        super().__init__(cwd=folder, env=env)
-        self._editor = editor
-        self._configuration = configuration
-        self._fifo = folder.parent / f"{folder.name}.events"
-
-    def __enter__(self) -> Launched:
-        os.mkfifo(self._fifo)
-        self._read = os.open(self._fifo, os.O_RDONLY | os.O_NONBLOCK)
-        self._editor.run = self._run
-        ours, theirs = socket.socketpair()
-        with theirs:
-            command, fd = [sys.executable, "-m", "debugpy.adapter"], theirs.fileno()
-            self.adapter = subprocess.Popen(command, stdin=fd, stdout=fd, stderr=self.log_file)
-        self._editor.open(ours, {**self._configuration, "cwd": str(self._cwd)})
-        return self
-
-    def _run(self, wanted: Message) -> int:
-        """Do what VS Code's terminal does."""
-        own = {"DEVSERVER_PORT": "0", "DEVSERVER_EVENTS": str(self._fifo)}
-        env = {name: value for name, value in wanted.get("env", {}).items() if value is not None}
-        self.process = subprocess.Popen(
-            wanted["args"],
-            cwd=wanted["cwd"],
-            env={**self._env, **own, **env},
-            stdin=subprocess.DEVNULL,
-            stdout=self.log_file,
-            stderr=subprocess.STDOUT,
-        )
-        return self.process.pid
-
-    def __exit__(self, *error: Any) -> None:
-        try:
-            if self.process.poll() is None:
-                for pid in descendants(self.process.pid):
-                    os.kill(pid, signal.SIGINT)
-            super().__exit__(*error)
-        finally:
-            self.adapter.kill()
-            self.adapter.wait()
 
 
 def configuration() -> Message:
@@ -309,11 +257,10 @@ def test_interrupt_ends_it_although_somebody_stands_at_a_breakpoint(
         if saved:
             project.say("two")
             server.wait("loaded")
-        below, began = server.processes(), time.monotonic()
+        below = server.processes()
         assert server.stop(signal.SIGINT) == 0
-        assert time.monotonic() < began + DEADLINE / 2  # for who waits for a person there is no end
         for pid in below:
-            gone(pid, 0.5)
+            gone(pid)
         answer.exception(DEADLINE)  # cut off or answered, but over
 
 
@@ -350,7 +297,7 @@ def test_vs_code_opens_a_browser_and_stops_it_at_a_breakpoint(
         assert len(below) >= 2
         editor.end()
         for pid in [server.process.pid, *below]:
-            gone(pid, 2)
+            gone(pid)
 
 
 PROGRAM = """
@@ -374,7 +321,7 @@ def test_nothing_is_left_when_the_supervisor_is_killed(way: str, tmp_path: Path)
         assert descendants(server.child)
         os.kill(supervisor, signal.SIGKILL)
         for pid in [supervisor, *below]:
-            gone(pid, 2)
+            gone(pid)
 
 
 def test_restart_waits_for_a_breakpoint_while_loading(tmp_path: Path) -> None:

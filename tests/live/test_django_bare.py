@@ -21,8 +21,7 @@ def test_the_project_is_served(tmp_path: Path, named: bool, reload: bool) -> Non
         assert "serving manage.py" in server.log
         assert server.get("/polls/word/").text == "one"
         assert "green" in server.get("/static/polls/style.css").text
-        while "development server at http://127.0.0.1" not in server.log:
-            server.idle(0.05)
+        server.wait_log("development server at http://127.0.0.1")
         if reload:
             process = server.get("/polls/process/").text
             (tmp_path / "polls/templates/polls/index.html").write_text("new")

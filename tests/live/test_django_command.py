@@ -15,6 +15,7 @@ import pytest
 from tests.live.polls import Stock, make, make_stock, manage, replace, runserver
 from tests.live.process import DevServer, gone
 from tests.live.projects import INTERRUPTS_ITSELF
+from tests.patience import DEADLINE
 
 pytestmark = [pytest.mark.live, pytest.mark.django]
 
@@ -33,9 +34,7 @@ def command(folder: Path, name: str, text: str, app: str = "polls") -> None:
 
 def said(server: DevServer, text: str = QUIT) -> str:
     """The log as soon as it has a text."""
-    while text not in server.log:
-        server.idle(0.05)
-        assert server.process.poll() is None, server.log
+    server.wait_log(text)
     return server.log
 
 
@@ -126,7 +125,7 @@ def test_what_cannot_be_ends_it(tmp_path: Path, arguments: Sequence[str], code: 
         cwd=make(tmp_path),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=DEADLINE,
     )
     assert done.returncode == code
     assert text in done.stdout + done.stderr
@@ -188,7 +187,7 @@ def test_a_port_in_use_ends_it(tmp_path: Path) -> None:
                 cwd=tmp_path,
                 capture_output=True,
                 text=True,
-                timeout=60,
+                timeout=DEADLINE,
             )
             assert done.returncode == 1
             assert "in use" in done.stderr
@@ -290,11 +289,11 @@ def test_testserver(tmp_path: Path) -> None:
             if line.startswith("Quit the server"):
                 break
         port = int(re.findall(r"http://127.0.0.1:(\d+)/", "".join(lines))[-1])
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/polls/", timeout=20) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/polls/", timeout=DEADLINE) as answer:
             assert "What is in memory?" in answer.read().decode()
     finally:
         process.send_signal(signal.SIGINT)
-        rest, _ = process.communicate(timeout=20)
+        rest, _ = process.communicate(timeout=DEADLINE)
     assert process.returncode == 0
     assert "Server stopped." in rest  # the command's `shutdown_message`
 

@@ -14,14 +14,15 @@ from pathlib import Path
 import pytest
 
 from tests.live.dap import Dap, Editor, Pydevd
+from tests.live.launched import SHORT_GRACE, Launched
 from tests.live.polls import make, replace
-from tests.live.process import DEADLINE, DevServer, gone
-from tests.live.test_debuggers import SHORT_GRACE, Launched
+from tests.live.process import DevServer, gone
+from tests.patience import DEADLINE
 
 pytest.importorskip("debugpy")
 PYDEVD = Path(sysconfig.get_path("platlib"), "pydevd.py")
 
-pytestmark = [pytest.mark.live, pytest.mark.django, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.live, pytest.mark.django]
 
 
 def breakpoints(folder: Path) -> dict[Path, list[int]]:

@@ -53,11 +53,9 @@ def test_a_project_that_django_cannot_set_up_becomes_ours_when_it_is_mended(
     good = path.read_text()
     replace(path, old, new)
     with runserver(tmp_path, "--nostatic", "0", "--reload-grace", "0.7") as server:
-        while "Error" not in server.log:
-            server.idle(0.05)
+        server.wait_log("Error")
         first = server.process.pid
-        while "Watching for file changes" not in server.log:
-            server.idle(0.05)
+        server.wait_log("Watching for file changes")
         mend(server, path, good)
         assert server.get("/polls/word/").text == "one"
         assert server.get("/static/polls/style.css").status == 404, "--nostatic is lost"
@@ -72,7 +70,7 @@ def test_a_project_that_django_cannot_set_up_becomes_ours_when_it_is_mended(
         server.process.send_signal(signal.SIGTERM)
         server.ended()
         for pid in below:
-            gone(pid, 2.5)
+            gone(pid)
 
 
 def test_ctrl_c_ends_both(tmp_path: Path) -> None:
@@ -80,14 +78,13 @@ def test_ctrl_c_ends_both(tmp_path: Path) -> None:
     text = (tmp_path / SETTINGS).read_text()
     (tmp_path / SETTINGS).write_text(f"{text}\nLOGGING = {{'version': 7}}\n")
     with runserver(tmp_path, "0", new_session=True) as server:
-        while "Watching for file changes" not in server.log:
-            server.idle(0.05)
+        server.wait_log("Watching for file changes")
         mend(server, tmp_path / SETTINGS, text)
         below = server.processes()
         server.interrupt()
         server.ended()
         for pid in below:
-            gone(pid, 2.5)
+            gone(pid)
 
 
 def test_a_variable_of_an_env_file_is_read_anew(tmp_path: Path) -> None:

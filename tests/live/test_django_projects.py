@@ -15,7 +15,8 @@ from websockets.sync.client import connect
 
 from tests.live.browser import Browser
 from tests.live.polls import OURS, install, make, manage, replace, runserver
-from tests.live.process import DEADLINE, DevServer
+from tests.live.process import DevServer
+from tests.patience import DEADLINE
 
 pytestmark = pytest.mark.live
 
@@ -281,7 +282,7 @@ def _event(stream: object) -> bytes:
 def test_wagtail(tmp_path: Path) -> None:
     needs("wagtail")
     start = [str(Path(sys.executable).parent / "wagtail"), "start", "mysite", "."]
-    subprocess.run(start, cwd=tmp_path, check=True, timeout=60, stdout=subprocess.DEVNULL)
+    subprocess.run(start, cwd=tmp_path, check=True, timeout=DEADLINE, stdout=subprocess.DEVNULL)
     settings = tmp_path / "mysite/settings/base.py"
     replace(settings, "INSTALLED_APPS = [", 'INSTALLED_APPS = [\n    "devserver.django",')
     manage(tmp_path, "migrate", "-v0")

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from tests.live.polls import Stock, make, make_stock, replace, runserver
-from tests.live.process import DEADLINE, Answer, DevServer
+from tests.live.process import Answer, DevServer
+from tests.patience import DEADLINE
 
 pytestmark = [pytest.mark.live, pytest.mark.django]
 
@@ -213,8 +214,7 @@ def test_logging_that_disables_other_loggers(tmp_path: Path) -> None:
     with runserver(tmp_path) as server:
         server.serving()
         assert server.get("/polls/word/?seen").text == "one"
-        while "/polls/word/?seen" not in server.log:
-            server.idle(0.05)
+        server.wait_log("/polls/word/?seen")
 
 
 def test_a_refusal_of_the_command_is_shown(tmp_path: Path) -> None:

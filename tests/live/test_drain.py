@@ -21,7 +21,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from tests.live.process import DEADLINE, DevServer, gone, tell
+from tests.live.process import DevServer, begin, gone, tell
+from tests.patience import DEADLINE
 
 pytestmark = pytest.mark.live
 
@@ -198,18 +199,6 @@ def serving(interface: str, folder: Path, *arguments: str) -> Iterator[Restarts]
         server.serving()
         assert server.get("/").text == "1"
         yield Restarts(server, folder)
-
-
-def begin(server: DevServer, path: str) -> socket.socket:
-    """Send a request, and read until its response has begun, and not a byte beyond."""
-    sock = socket.create_connection((server.host, server.port), timeout=DEADLINE)
-    sock.sendall(f"GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n".encode())
-    text = b""
-    while not text.endswith((b"begun", b"started")):
-        data = sock.recv(1)
-        assert data, text
-        text += data
-    return sock
 
 
 def rest(sock: socket.socket) -> bytes:

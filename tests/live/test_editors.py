@@ -14,6 +14,7 @@ import pytest
 
 from tests.live.process import DevServer, save
 from tests.live.projects import PROJECTS, WSGI, answer
+from tests.patience import DEADLINE
 
 pytestmark = pytest.mark.live
 
@@ -35,7 +36,7 @@ def run_vim(path: Path, text: str, *settings: str) -> None:
         cwd=path.parent,
         env=environment,
         check=True,
-        timeout=30,
+        timeout=DEADLINE,
         stdin=subprocess.DEVNULL,
     )
 
@@ -95,7 +96,7 @@ def sublime(path: Path, text: str) -> None:
 
 def sed(path: Path, text: str) -> None:
     """`sed -i`: a name that no rule knows."""
-    subprocess.run(["sed", "-i", f"1s/.*/{text.splitlines()[0]}/", path], check=True, timeout=30)
+    subprocess.run(["sed", "-i", f"1s/.*/{text.splitlines()[0]}/", path], check=True, timeout=DEADLINE)
 
 
 def hard_link(path: Path, text: str) -> None:
@@ -347,7 +348,7 @@ def few_watches(count: int) -> list[str]:
     """The beginning of a command line that is allowed so many inotify watches; empty if that cannot be."""
     unshare = ["unshare", "--user", "--map-root-user", "sh", "-c", FEW_WATCHES, str(count)]
     try:
-        done = subprocess.run([*unshare, "true"], capture_output=True, timeout=30, check=False)
+        done = subprocess.run([*unshare, "true"], capture_output=True, timeout=DEADLINE, check=False)
     except OSError:
         return []
     return unshare if done.returncode == 0 else []

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.process import DEADLINE, DevServer, tell
+from tests.live.process import DevServer, tell
+from tests.patience import DEADLINE
 
 pytestmark = pytest.mark.live
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.process import DEADLINE, DevServer
+from tests.live.process import DevServer
+from tests.patience import DEADLINE
 
 pytestmark = pytest.mark.live
 

@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
-from tests.live.process import DEADLINE, DevServer, descendants, gone, save
+from tests.live.process import DevServer, descendants, gone, save
 from tests.live.projects import PROJECTS, answer
+from tests.patience import DEADLINE
 
 pytestmark = [pytest.mark.live, pytest.mark.interpreter]
 

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
 import signal
-import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.live.leftovers import MARK, nothing_is_left
 from tests.live.process import DevServer, descendants, gone
 from tests.live.projects import PROJECTS, answer
 from tests.live.terminal import OnTerminal
 
 pytestmark = pytest.mark.live
-
-LIMIT = 2.0
-"""Seconds within which everything must be gone."""
-
-MARK = "DEVSERVER_TEST_TREE"
-"""What the test started, and all that this starts, has it in its environment."""
 
 # One that ends when asked to and one that does not, and a child of it; none in a session of its own.
 PROGRAMS = """
@@ -40,46 +32,6 @@ NOT_SERVING = {
 }
 
 STARTS = {"alone": "", "with programs": PROGRAMS}
-
-
-def tree(mark: str) -> set[int]:
-    """Every process that carries a mark."""
-    wanted = f"{MARK}={mark}".encode()
-    found = set()
-    for entry in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # ended meanwhile
-            if wanted in (entry / "environ").read_bytes().split(b"\0"):
-                found.add(int(entry.name))
-    return found
-
-
-@contextlib.contextmanager
-def nothing_is_left(server: DevServer, mark: str) -> Iterator[set[int]]:
-    """Everything that lives now, and whatever comes of it, is gone within `LIMIT` of what is done inside."""
-    shell = {server.process.pid} - {server.supervisor}
-    before = tree(mark) - shell
-    assert server.supervisor in before
-    yield before
-    end = time.monotonic() + LIMIT
-    server.ended(LIMIT)
-    for pid in before:
-        gone(pid, max(0.0, end - time.monotonic()))
-    while left := tree(mark) - shell:  # what was being started meanwhile
-        assert time.monotonic() < end, left
-    for host in ("127.0.0.1", "::1"):
-        while not is_free(host, server.port):  # a process that ends loses its mark before its sockets
-            assert time.monotonic() < end, host
-
-
-def is_free(host: str, port: int) -> bool:
-    """Whether nobody listens, and a server could."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            sock.bind((host, port))
-        except OSError:
-            return False
-        return True
 
 
 def kill_supervisor(server: DevServer) -> None:
@@ -207,7 +159,7 @@ def test_killed_child_leaves_nothing_but_its_successor(tmp_path: Path) -> None:
         below = {server.child, *descendants(server.child)}
         os.kill(server.child, signal.SIGKILL)
         for pid in below:
-            gone(pid, LIMIT)
+            gone(pid)
         server.restarted()
         assert server.get("/").text == "one"
         with nothing_is_left(server, mark):

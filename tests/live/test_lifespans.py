@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.process import DevServer, gone
-from tests.live.test_drain import begin
+from tests.live.process import DevServer, begin, gone
 
 pytestmark = pytest.mark.live
 

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.process import DEADLINE, DevServer, save
+from tests.live.process import DevServer, save
 from tests.live.projects import PROJECTS, answer
+from tests.patience import DEADLINE
 
 pytestmark = [
     pytest.mark.live,

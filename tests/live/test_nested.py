@@ -18,7 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.process import DEADLINE, DevServer, gone, save
+from tests.live.process import DevServer, gone, save
+from tests.patience import DEADLINE
 
 pytestmark = [pytest.mark.live, pytest.mark.interpreter]
 

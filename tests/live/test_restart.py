@@ -13,8 +13,9 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from tests.live.process import DEADLINE, DevServer, save
+from tests.live.process import DevServer, save
 from tests.live.projects import PROJECTS, Project, answer
+from tests.patience import DEADLINE
 
 pytestmark = pytest.mark.live
 

@@ -16,8 +16,9 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from tests.live.process import DEADLINE, DevServer, save
+from tests.live.process import DevServer, save
 from tests.live.projects import SAMPLES, migrated
+from tests.patience import DEADLINE
 
 pytestmark = pytest.mark.live
 

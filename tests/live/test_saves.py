@@ -18,8 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.process import DEADLINE, DevServer, save
+from tests.live.process import DevServer, save
 from tests.live.projects import PROJECTS, answer
+from tests.patience import DEADLINE
 
 pytestmark = pytest.mark.live
 
@@ -123,7 +124,9 @@ def test_many_saves_while_it_begins_to_serve(tmp_path: Path) -> None:
 
 def git(folder: Path, *arguments: str) -> None:
     identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "gc.auto=0"]
-    subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, timeout=60, capture_output=True)
+    subprocess.run(
+        ["git", *identity, *arguments], cwd=folder, check=True, timeout=DEADLINE, capture_output=True
+    )
 
 
 def test_checkout_of_many_files_is_at_most_two_boots(tmp_path: Path) -> None:

@@ -188,7 +188,6 @@ def compare(seeds: Iterable[int], edits: int, folder: Path) -> None:
     assert within
 
 
-@pytest.mark.timeout(240)  # where much else runs
 def test_state_after_a_warm_restart_is_that_of_a_fresh_process(tmp_path: Path) -> None:
     compare(range(1, 4), 6, tmp_path)
 

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.process import DEADLINE, DevServer, descendants, gone, save, tell
-from tests.live.test_leftovers import LIMIT, MARK, nothing_is_left
+from tests.live.leftovers import MARK, nothing_is_left
+from tests.live.process import DevServer, descendants, gone, save, tell
+from tests.patience import DEADLINE
 
 pytestmark = [
     pytest.mark.live,
@@ -79,8 +80,8 @@ class Page:
         return [pid for pid in descendants(self.server.supervisor) if _state(pid) not in ("Z", "X", "")]
 
     def is_clean(self) -> None:
-        """Within `LIMIT` there is no zombie and no orphan: all are children of the supervisor, and live."""
-        end = time.monotonic() + LIMIT
+        """Soon there is no zombie and no orphan: all are children of the supervisor, and live."""
+        end = time.monotonic() + DEADLINE
         above = str(self.server.supervisor)
         while left := [
             (pid, _state(pid), _field(pid, 4))
@@ -151,7 +152,7 @@ def test_killed_process_is_not_missed(victim: str, tmp_path: Path) -> None:
             with contextlib.suppress(ProcessLookupError):  # a copy goes with what it is a copy of
                 os.kill(pid, signal.SIGKILL)
         for pid in victims:
-            gone(pid, LIMIT)
+            gone(pid)
         if served_by in victims:
             assert "SIGKILL" in server.restarted()["reason"]
         page.check()
