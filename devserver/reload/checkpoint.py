@@ -55,22 +55,14 @@ from devserver.process.ending import fileno, flush
 from devserver.process.forks import fork
 from devserver.reload.child import Child
 from devserver.reload.marks import END, Mark
+from devserver.reload.policy import Policy
 from devserver.watching.answers import Entry, Fingerprint, fingerprint_of, identity_at
 
 assert sys.platform == "linux"  # a type checker reads no further elsewhere
 
-PACE = 0.05
-"""Seconds of loading that are worth a checkpoint, at least."""
-
-COST = 60
-"""So many times what the last one took, too: a fork of a large process takes tens of milliseconds, and
-pages that are written to afterwards some more. A first start is to be 5 % slower at most."""
-
-SLOWER = 3
-"""So many times as rare they become at once: one may have been slow since the machine was busy."""
-
-WORTH = 0.003
-"""Seconds of loading that are worth one at a statement that was edited lately."""
+PLACES = "_DEVSERVER_CHECKPOINTS"
+"""Names the variable by which tests ask for checkpoints at each statement, or exactly at marked ones; see
+`Policy`. It is not an option: it costs more than it saves."""
 
 
 class Checkpoints:
@@ -105,9 +97,7 @@ class Checkpoints:
         self._seeds = Seeds()
         self._reread: list[tuple[str, Fingerprint, bytes]] = []
         self._touched: list[Entry] = []
-        self._last = time.perf_counter()
-        self._seconds = 0.0
-        self._pace = PACE
+        self._policy = Policy(time.perf_counter(), os.environ.get(PLACES, ""))
         self._on = self._pristine = False
         self._passed: Mark = "", 0
         self._left: tuple[Execution, int] | None = None  # where the last checkpoint was made
@@ -127,8 +117,8 @@ class Checkpoints:
 
     def stop(self) -> None:
         """Make one last checkpoint, if it is worth it, and no more."""
-        passed, marked = time.perf_counter() - self._last, END in self._marks
-        if self._on and (passed > self._pace or (marked and passed > WORTH)):
+        marked = END in self._marks
+        if self._on and self._policy.wants(time.perf_counter(), marked=marked):
             self._leave(END[0] if marked else "")
         elif self._on and (self._obstacle or self._barriers.stirred()) and not self._look():
             self._tell()
@@ -149,14 +139,14 @@ class Checkpoints:
     def _at(self, execution: Execution) -> None:
         if not self._on or (execution, execution.index) == self._left:
             return  # a newer text goes on with the very statement before which this process has waited
-        passed = time.perf_counter() - self._last
+        now = time.perf_counter()
         begins, execution.begins = execution.begins, False
         marked = (execution.path, execution.index) in self._marks or (
             begins and (execution.path, -1) in self._marks
         )
         if self._barriers.stirred():
             self._look()
-        if passed > self._pace or (marked and passed > WORTH):
+        if self._policy.wants(now, marked=marked):
             self._leave(execution.path if marked else "")
         if not self._obstacle:
             self._passed = execution.path, execution.index
@@ -182,9 +172,7 @@ class Checkpoints:
         Args:
             marked: the module for whose edit a checkpoint is wanted here, or `END`'s name.
         """
-        began = time.perf_counter()
-        self._seconds += began - self._last
-        self._last = began
+        self._policy.begins(time.perf_counter())
         if os.getpid() != self._this.pid:
             self._on = False  # the application has forked, and this is its child: our channel is not for it
             return
@@ -204,10 +192,10 @@ class Checkpoints:
         self._seeds.keep()
         frozen.freeze()
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        copied = self._fork("checkpoint", stack=stack, at=at, seconds=self._seconds, marked=marked)
+        copied = self._fork("checkpoint", stack=stack, at=at, seconds=self._policy.seconds, marked=marked)
         if copied:
             self._seeds.restore()
-            self._pace = max(PACE, min(COST * (time.perf_counter() - began), SLOWER * self._pace))
+            self._policy.made(time.perf_counter())
         elif copied is not None:
             self._wait()
             self._seeds.renew()
@@ -218,7 +206,7 @@ class Checkpoints:
         for entry in self._touched:
             self._recorder.restate(entry)
         self._reread, self._touched = [], []
-        self._last = time.perf_counter()
+        self._policy.goes_on(time.perf_counter())
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def _fork(self, what: str, can: Callable[[], bool] = lambda: True, **fields: Any) -> bool | None:

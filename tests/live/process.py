@@ -25,6 +25,15 @@ from typing import Any
 
 from tests.patience import DEADLINE
 
+EACH = {"_DEVSERVER_CHECKPOINTS": "each"}
+"""An environment in which a child leaves a checkpoint before each statement, whatever time has passed."""
+
+MARKED = {"_DEVSERVER_CHECKPOINTS": "marked"}
+"""One in which it does so at the start and where the latest edits were, and nowhere else."""
+
+ALL = ("--checkpoints", "99", "--checkpoint-memory", "99")
+"""Options with which no checkpoint is given up for another."""
+
 
 class Answer:
     """A response: `status`, `headers` (lower-case names), `text`."""

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from tests.live.process import DevServer, save
+from tests.live.process import MARKED, DevServer, save
 
 pytestmark = [
     pytest.mark.live,
@@ -39,19 +39,18 @@ async def app(scope, receive, send):
     await send({"type": "http.response.body", "body": json.dumps(body).encode()})
 """
 
-# Each pause makes a checkpoint worth its while at the statement behind it.
 MIDDLE = """\
 import os, time
 RAN = {{}}
 EARLY = "{early}"
 RAN["early"] = os.getpid()
 {before}
-time.sleep(0.06)
+BEFORE = True
 RAN["before"] = os.getpid()
-time.sleep(0.01)
+RAN["is next"] = 0
 {statement}
 RAN["behind"] = os.getpid()
-time.sleep(0.01)
+BEHIND = True
 LATE = "{late}"
 def sound(): return bool({sound})
 """
@@ -343,10 +342,9 @@ class Served:
     def edit_until(self, is_there: Callable[[int], bool]) -> None:
         """Edit what is late until a restart goes on at such a line.
 
-        The first finds the module, the second the place in it; on a busy machine a fork may take longer
-        than what it saves, and is left out.
+        The first edit marks the module, the second the place in it.
         """
-        for number in range(8):
+        for number in range(3):
             restart, _ = self.edit("one", f"text {number}")
             assert restart["line"] <= LINE or is_there(restart["line"])
             if is_there(restart["line"]):
@@ -358,7 +356,11 @@ class Served:
 def served(kind: Kind, folder: Path, elsewhere: str) -> Iterator[Served]:
     (folder / "app.py").write_text(APP)
     (folder / "lines.txt").write_text("1\n2\n3\n")
-    env = {"ELSEWHERE": elsewhere, "PYTHONWARNINGS": "always::DeprecationWarning:devserver.process.forks"}
+    env = {
+        **MARKED,
+        "ELSEWHERE": elsewhere,
+        "PYTHONWARNINGS": "always::DeprecationWarning:devserver.process.forks",
+    }
     plenty = ["--checkpoints", "9", "--checkpoint-memory", "9"]  # none is given up for another
     with DevServer("app:app", "--reload", "--no-access-log", *plenty, cwd=folder, env=env) as server:
         project = Served(kind, folder, server)
@@ -430,11 +432,11 @@ def test_a_barrier_that_goes_is_none(tmp_path: Path) -> None:
     path = tmp_path / "middle.py"
     (tmp_path / "app.py").write_text(APP)
     path.write_text(text.format(**closed, late="one"))
-    with DevServer("app:app", "--reload", cwd=tmp_path) as server:
+    with DevServer("app:app", "--reload", cwd=tmp_path, env=MARKED) as server:
         server.serving()
         lines = [0]
         while lines[-1] <= LINE + 1:
-            assert len(lines) < 8
+            assert len(lines) < 4
             save(path, text.format(**closed, late=str(len(lines))))
             lines.append(server.restarted()["line"])
         assert not server.events("barrier")
@@ -443,7 +445,7 @@ def test_a_barrier_that_goes_is_none(tmp_path: Path) -> None:
 TUTORIAL = """
 import time
 import fastapi
-time.sleep(0.06)  # more of the like
+MORE = "of the like"
 import database
 
 app = fastapi.FastAPI()
@@ -467,7 +469,7 @@ import os
 import sqlite3
 import fastapi
 fastapi.RAN = os.getpid()
-time = __import__("time").sleep(0.01)
+NEXT = "a barrier"
 CONNECTION = sqlite3.connect("heroes.sqlite3", check_same_thread=False)
 CONNECTION.execute("CREATE TABLE IF NOT EXISTS hero (name)")
 RAN = os.getpid()
@@ -480,14 +482,14 @@ def test_tutorial_that_opens_sqlite_at_import_does_not_import_the_framework_agai
     main = tmp_path / "main.py"
     main.write_text(TUTORIAL)
     (tmp_path / "database.py").write_text(DATABASE)
-    with DevServer("main:app", "--reload", cwd=tmp_path) as server:
+    with DevServer("main:app", "--reload", cwd=tmp_path, env=MARKED) as server:
         server.serving()
         server.ask("POST", "/heroes/Deadpond")
         first = json.loads(server.get("/").text)
         assert first["heroes"] == ["one Deadpond"]
         said, lines = first, [0]
         while lines[-2:] != [7, 7]:
-            assert len(lines) < 8
+            assert len(lines) < 6
             before, name = said, f"{len(lines)}"
             save(main, TUTORIAL.replace('"one ', f'"{name} '))
             restart = server.restarted()
@@ -511,7 +513,7 @@ sys.stderr.write("by stderr;")
 ctypes.CDLL(None).printf(b"by C;")
 logging.warning("by logging;")
 logging.getLogger("saved").warning("by a handler;")
-time.sleep(0.06)
+NEXT = "middle"
 import middle
 """
 
@@ -520,7 +522,7 @@ def test_nothing_is_printed_twice(tmp_path: Path) -> None:
     """What buffers hold at a checkpoint is written before it, and not by each copy."""
     (tmp_path / "app.py").write_text(PRINTS + APP.replace("middle.RAN", "{}").replace("middle.sound()", "1"))
     (tmp_path / "middle.py").write_text('EARLY = LATE = "one"\n')
-    with DevServer("app:app", "--reload", cwd=tmp_path) as server:
+    with DevServer("app:app", "--reload", cwd=tmp_path, env=MARKED) as server:
         server.serving()
         from_start = 0
         for number in range(4):
