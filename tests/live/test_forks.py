@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.process import DevServer, save
+from tests.live.process import EACH, DevServer, save
 
 pytestmark = [
     pytest.mark.live,
@@ -62,9 +62,9 @@ def test_processes_made_at_import(early: str, tmp_path: Path) -> None:
     """By `os.fork`, or made by one statement and started by a later one, with a checkpoint between."""
     (tmp_path / "early.py").write_text(early)
     for name in ("slow.py", "slower.py"):
-        (tmp_path / name).write_text("import time\ntime.sleep(0.2)\nVALUE = 7\n")
+        (tmp_path / name).write_text("VALUE = 7\n")
     (tmp_path / "app.py").write_text(APP)
-    with DevServer("app:app", "--reload", cwd=tmp_path) as server:
+    with DevServer("app:app", "--reload", cwd=tmp_path, env=EACH) as server:
         server.serving()
         assert server.get("/").text == "7 one"
         for text in ("two", "three"):

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from tests.live.generated_projects import Project, break_something, write
-from tests.live.process import DevServer, tell
+from tests.live.process import ALL, EACH, DevServer, tell
 
 pytestmark = [
     pytest.mark.live,
@@ -214,7 +214,10 @@ def same_after(folder: Path, files: dict[str, str], *edits: Edit) -> list[list[s
     """Serve files that say things to `log`, edit them, and compare each time. Returns what was changed."""
     write_all(folder, {"log.py": "SAID = []\nsay = SAID.append\n", **files})
     restarts = []
-    with DevServer("main:app", "--reload", cwd=folder, env=ENVIRON) as server, Cold(folder) as cold:
+    with (
+        DevServer("main:app", "--reload", *ALL, cwd=folder, env={**ENVIRON, **EACH}) as server,
+        Cold(folder) as cold,
+    ):
         server.listening()
         assert server.get("/").text == cold.state()
         for edit in edits:
@@ -234,10 +237,6 @@ def write_all(folder: Path, files: dict[str, str]) -> None:
         (folder / name).write_text(text.lstrip("\n"))
 
 
-SLOW = "import time; time.sleep(0.06)\n"
-"""A checkpoint stands behind it."""
-
-
 @pytest.mark.parametrize(
     "again",
     [
@@ -249,7 +248,7 @@ SLOW = "import time; time.sleep(0.06)\n"
 )
 def test_module_that_is_executed_again_does_not_go_on_within(again: str, tmp_path: Path) -> None:
     """The first time it has done already what was edited."""
-    one = f"import log\nlog.say('one')\n{SLOW}log.say('old')\n"
+    one = "import log\nlog.say('one')\nlog.say('old')\n"
     main = (
         "import importlib, log, one, runpy, sys\nfrom importlib.util import find_spec, module_from_spec\n"
         f"{again}\nlog.say('main')\n{APP}"
@@ -260,8 +259,8 @@ def test_module_that_is_executed_again_does_not_go_on_within(again: str, tmp_pat
 
 def test_module_within_which_it_was_gone_on_is_known_to_earlier_checkpoints(tmp_path: Path) -> None:
     """It went on within the second execution; the first was before a checkpoint all the same."""
-    one = f"import log\nlog.say('one')\n{SLOW}log.say('old')\n"
-    two = f"import importlib, log, one\n{SLOW}log.say('two')\nimportlib.reload(one)\n{SLOW}log.say('end')\n"
+    one = "import log\nlog.say('one')\nlog.say('old')\n"
+    two = "import importlib, log, one\nlog.say('two')\nimportlib.reload(one)\nlog.say('end')\n"
     files = {"main.py": f"import one, two, log\n{APP}", "one.py": one, "two.py": two}
     same_after(
         tmp_path, files, {"two.py": two.replace("end", "END")}, {"main.py": files["main.py"] + "1\n"},
@@ -287,7 +286,7 @@ def test_module_that_has_looked_at_its_own_text_does_not_go_on_within(way: str, 
     main = f"""
 import inspect, linecache, log, os, pkgutil, sys, tokenize
 log.say({way})
-{SLOW}log.say('a')
+log.say('a')
 {APP}"""
     edits = ({"main.py": main.replace("'a'", text)} for text in ("'ab'", "'abc'", "'abcd'"))
     same_after(tmp_path, {"main.py": main}, *edits)
@@ -303,7 +302,7 @@ except ImportError as error:
     log.say(str(error))
 else:
     log.say(one.VALUE)
-{SLOW}log.say('a')
+log.say('a')
 {APP}"""
 
     def pack(value: int) -> None:
@@ -322,7 +321,7 @@ try:
     log.say(os.readlink('link'))
 except OSError:
     log.say('no link')
-{SLOW}log.say('a')
+log.say('a')
 {APP}"""
     link = tmp_path / "link"
     for name in ("one", "two"):
@@ -351,7 +350,7 @@ import log, os
 from pathlib import Path
 {made_sure}
 log.say(open('todo').read())
-{SLOW}log.say('end')
+log.say('end')
 {APP}"""
 
     def keep() -> None:
@@ -377,7 +376,7 @@ except ImportError:
     log.say('none')
 else:
     log.say(conf_local.VALUE)
-{SLOW}log.say('a')
+log.say('a')
 {APP}"""
 
     def put(name: str, text: str, word: str) -> None:
@@ -405,7 +404,7 @@ except FileNotFoundError:
     log.say('none')
 else:
     log.say(module.VALUE)
-{SLOW}log.say('a')
+log.say('a')
 {APP}"""
     restarts = same_after(tmp_path, {"main.py": main}, {"local.py": "VALUE = 1"}, {"local.py": "VALUE = 2"})
     assert [len(each) for each in restarts] == [1, 1]
@@ -419,9 +418,9 @@ class Base: pass
 class Made(Base): pass
 made, one = weakref.ref(Made), Base()
 del Made
-{SLOW}
+
 log.say(sum(type(each) is Base for each in gc.get_objects()))
-{SLOW}
+
 log.say([each["one"] is one for each in gc.get_referrers(one) if "one" in each])
 gc.collect()
 log.say([made(), Base.__subclasses__(), repr(gc.collect)])

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.live.leftovers import MARK, nothing_is_left
-from tests.live.process import DevServer, descendants, gone, save, tell
+from tests.live.process import EACH, DevServer, descendants, gone, save, tell
 from tests.patience import DEADLINE
 
 pytestmark = [
@@ -38,9 +38,7 @@ async def app(scope, receive, send):
 PAGE = """
 import os, time
 EARLY = "{early}"
-time.sleep(0.06)
 MIDDLE = "{middle}"
-time.sleep(0.06)
 BY, LATE = os.getpid(), "{late}"
 """
 
@@ -114,7 +112,7 @@ def served(folder: Path, *options: str, mark: str = "") -> Iterator[Page]:
     """A server that has restarted warm, and has three checkpoints."""
     (folder / "app.py").write_text(APP)
     arguments = ["app:app", "--reload", "--no-access-log", "--checkpoint-memory", "9", *options]
-    with DevServer(*arguments, cwd=folder, env={MARK: mark}) as server:
+    with DevServer(*arguments, cwd=folder, env={MARK: mark, **EACH}) as server:
         page = Page(folder, server)
         page.edit()
         server.serving()
@@ -257,17 +255,12 @@ def test_processes_of_a_failed_restart_are_gone(tmp_path: Path) -> None:
 
 # memory
 
-# Each pause is worth a checkpoint; counting references makes each copy's memory its own.
+# Counting references makes each copy's memory its own.
 LOAD = """
-import time
 DATA = [f"{{n}}" for n in range(500_000)]
-time.sleep(0.3)
 TOUCHED = sum(map(len, DATA))
-time.sleep(0.3)
 TOUCHED = sum(map(len, DATA))
-time.sleep(0.3)
 TOUCHED = sum(map(len, DATA))
-time.sleep(0.3)
 TOUCHED = sum(map(len, DATA))
 LATE = EARLY = "{late}"
 """
@@ -302,7 +295,7 @@ def settled(server: DevServer, least: int = 0) -> tuple[int, int]:
 def needed(folder: Path, *options: str) -> tuple[int, int]:
     """PSS after some restarts, and how many checkpoints there are."""
     (folder / "app.py").write_text(APP)
-    with DevServer("app:app", "--reload", "--no-access-log", *options, cwd=folder) as server:
+    with DevServer("app:app", "--reload", "--no-access-log", *options, cwd=folder, env=EACH) as server:
         (folder / "page.py").write_text(LOAD.format(late="one"))
         server.serving()
         for late in ("two", "three", "four"):
