@@ -1,7 +1,7 @@
 """What a contributor runs, each by its name: `nox -s lint`, `nox -s tests-3.12`, `nox -s live -- -k drain`.
 
     lint      ruff, and whether everything is formatted
-    types     mypy on the package for three platforms, and on tests and benchmarks
+    types     mypy on the package for three platforms, and on the tests
     tests     what needs no server process; on the newest Python with branch coverage and its floor
     live      what starts real servers
     projects  Django projects with the packages that real ones have (Wagtail, Channels, …)
@@ -64,11 +64,11 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(python=NEWEST)
 def types(session: nox.Session) -> None:
-    """The package as each platform sees it; what else is typed as Linux does."""
+    """The package as each platform sees it, and the tests as Linux does."""
     session.install("-e", ".[lint,test,fast]")
     for platform in ("darwin", "win32"):
         session.run("mypy", "--platform", platform, "-p", "devserver")
-    session.run("mypy", "--platform", "linux", "-p", "devserver", "-p", "tests", "-p", "benchmarks")
+    session.run("mypy", "--platform", "linux", "-p", "devserver", "-p", "tests")
 
 
 @nox.session(python=PYTHONS)
@@ -78,8 +78,7 @@ def tests(session: nox.Session) -> None:
     if session.python != NEWEST:
         _pytest(session, "not live and interpreter", "tests")
         return
-    data = Path(session.create_tmp()).absolute()
-    env = {"COVERAGE_FILE": str(data / "coverage")}
+    env = {"COVERAGE_FILE": str(Path(session.virtualenv.location, "coverage"))}
     session.run("coverage", "erase", env=env)
     _pytest(session, "not live", "tests", under=["coverage", "run", "-m"], env=env)
     session.run("coverage", "combine", "--quiet", env=env)

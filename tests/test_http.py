@@ -997,6 +997,7 @@ def test_access_lines(parser: Parser, caplog: pytest.LogCaptureFixture) -> None:
         port = raw.sock.getsockname()[1]
     lines = [record for record in caplog.records if record.name == "devserver.access"]
     assert len(lines) == 1
+    assert isinstance(lines[0].args, tuple)
     assert lines[0].args[:5] == (f"127.0.0.1:{port}", "GET", "/a%20b?c=d", "1.1", 200)
     with serving(Echo(), access_log=False, **parser) as server, Raw(server) as raw:
         raw.get()

@@ -279,6 +279,7 @@ INVISIBLE = {
 
 @pytest.mark.parametrize("late", [False, True], ids=["loading", "serving"])
 @pytest.mark.parametrize("name", INVISIBLE)
+@pytest.mark.unmeasured
 def test_the_application_does_not_notice(project: Project, name: str, late: bool) -> None:
     project.write("shop/__init__.py", '"""A shop."""\n')
     project.write("shop/views.py", "NAME = __name__ or 'views'\n")

@@ -117,7 +117,12 @@ def test_what_is_given_for_now_comes_after_what_was_left_and_not_later() -> None
     given = Turns(taken.append)
     first, go_on = owned(given)
     given.give(1)
-    second = in_thread(lambda: (given.give_now(2), taken.append(3)))
+
+    def give_and_go_on() -> None:
+        given.give_now(2)
+        taken.append(3)
+
+    second = in_thread(give_and_go_on)
     go_on.set()
     for thread in (first, second):
         thread.join(DEADLINE)

@@ -95,6 +95,13 @@ class MemoryExchange:
                 raise ApplicationError(f"header {name!r} has a control character")
         self.started, self.status, self.headers = True, status, headers
 
+    def withdraw(self) -> bool:
+        self._enter()
+        if self.writes:
+            return False
+        self.started = False
+        return True
+
     def write(self, data: bytes, more: bool) -> None:
         self._enter()
         if self.disconnected:

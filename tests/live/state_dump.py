@@ -169,7 +169,7 @@ class Dump:
         """What an instance has besides what it is."""
         own = [self.pairs(each.__dict__.items())] if hasattr(each, "__dict__") else []
         if isinstance(each, enum.Enum):
-            own.append(scrubbed(each))
+            own.append([scrubbed(each)])
         slots = [name for cls in type(each).__mro__ for name in getattr(cls, "__slots__", ())]
         return own + [[name, self.ref(getattr(each, name, None))] for name in slots if name[:2] != "__"]
 
@@ -216,7 +216,7 @@ class Dump:
             "path": sys.path,
             "environ": environ,
             "filters": [scrubbed(each) for each in warnings.filters],
-            "once": sorted(map(str, warnings.onceregistry)),
+            "once": sorted(map(str, vars(warnings)["onceregistry"])),
             "limits": [
                 sys.getrecursionlimit(),
                 sys.getswitchinterval(),
