@@ -17,8 +17,8 @@ from contextlib import suppress
 from devserver.process.control import Closed, Message, QueueingChannel
 from devserver.reload.launcher import Spawned
 
-ASKED = 1.0
-"""Seconds that a checkpoint has to say whether it can be gone on from; it needs some milliseconds."""
+ASKED = 3.0
+"""Seconds that a checkpoint has to say whether it can resume. It needs milliseconds on a calm machine."""
 
 
 class Copies:

@@ -84,6 +84,20 @@ def counted(beside: Path) -> tuple[str, str]:
     )
 
 
+def test_loading_that_takes_a_while_leaves_a_checkpoint_behind_it(tmp_path: Path, beside: Path) -> None:
+    """The policy by which users are served: half a second is worth one, whatever a fork costs here."""
+    early, late = counted(beside)
+    write(tmp_path, f"{early}; time.sleep(0.5)", late, "one")
+    with DevServer("app:app", "--reload", cwd=tmp_path) as server:
+        server.serving()
+        for text in ("two", "three"):
+            write(tmp_path, f"{early}; time.sleep(0.5)", late, text)
+            assert server.restarted()["path"] == str(tmp_path / "page.py")
+            assert ask(server) == text
+        assert (beside / "early").stat().st_size == 1
+        assert (beside / "late").stat().st_size == 3
+
+
 STRAYS = {
     "dies": ("os.kill(os.getpid(), 9)", "the warm start was ended by SIGKILL: starting cold"),
     "exits": ("os._exit(3)", "the warm start exited with code 3: starting cold"),
