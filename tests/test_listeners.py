@@ -555,7 +555,7 @@ def test_standard_input_may_be_the_socket() -> None:
 for _ in range(3):
     with closing(bind(Bind(fd=0))) as found:
         print(*found.urls, flush=True)
-        found.sockets[0].settimeout(DEADLINE)
+        found.sockets[0].settimeout(600)
         with closing(found.sockets[0].accept()[0]) as connection:
             connection.sendall(b"served")
 print(os.get_inheritable(0))

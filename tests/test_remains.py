@@ -22,7 +22,7 @@ import ctypes, os, select, signal, socket, sys, threading
 from devserver.process.ending import at_last, leave
 from devserver.process.remains import bequeath
 
-DEADLINE = 20
+DEADLINE = 600
 ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
 listener = socket.create_server(("127.0.0.1", 0))
 address = listener.getsockname()
