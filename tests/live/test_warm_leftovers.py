@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.live.leftovers import MARK, nothing_is_left
-from tests.live.process import EACH, DevServer, descendants, gone, save, tell
+from tests.live.process import EACH, MARKED, DevServer, descendants, gone, save, tell
 from tests.patience import DEADLINE
 
 pytestmark = [
@@ -112,7 +112,7 @@ def served(folder: Path, *options: str, mark: str = "") -> Iterator[Page]:
     """A server that has restarted warm, and has three checkpoints."""
     (folder / "app.py").write_text(APP)
     arguments = ["app:app", "--reload", "--no-access-log", "--checkpoint-memory", "9", *options]
-    with DevServer(*arguments, cwd=folder, env={MARK: mark, **EACH}) as server:
+    with DevServer(*arguments, cwd=folder, env={MARK: mark, **MARKED}) as server:
         page = Page(folder, server)
         page.edit()
         server.serving()
