@@ -254,10 +254,10 @@ def _serve_application(
             warm.stop()
         recorder.serving()
         os.environ.pop("WERKZEUG_RUN_MAIN", None)
-        stage.outcome.append(EXIT_FAILED)
-        with suppress(Retired):  # it may be told to end while it waits for the word
+        with suppress(Retired):  # it may be told to end from here on, and while it waits for the word
+            stage.outcome.append(EXIT_FAILED)
             stage.outcome[:] = [_serve_until_told(this, stage, application, gate)]
-        return stage.outcome[0]
+        return stage.outcome[0] if stage.outcome else EXIT_FAILED
 
     stage = Stage(
         config,

@@ -22,7 +22,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from tests.live.process import DevServer, begin, gone, tell
-from tests.patience import DEADLINE
+from tests.patience import DEADLINE, SLOWNESS
 
 pytestmark = pytest.mark.live
 
@@ -31,7 +31,7 @@ GRACE = 0.5
 
 LATE = 0.3
 SOON = 0.1
-"""Seconds that the promise allows beyond the load: with something in flight, and without."""
+"""Seconds that a calm machine is allowed beyond the load: with something in flight, and without."""
 
 CALM = 0.2
 """Seconds that a restart takes with nothing in flight when the machine has nothing else to do."""
@@ -212,7 +212,7 @@ def rest(sock: socket.socket) -> bytes:
 def check_bound(what: str, idle: float, measured: tuple[float, float], *, waits: bool) -> None:
     """Hold a restart against its bound, and print both. Args: waits: the grace may be used up."""
     loaded, answered = measured
-    allowance = (LATE if waits else SOON) + NOISE * max(0.0, idle - CALM)
+    allowance = (LATE if waits else SOON) * SLOWNESS + NOISE * max(0.0, idle - CALM)
     bound = (max(loaded, GRACE) if waits else loaded) + allowance
     tell(
         f"{what}: answered after {answered:.3f} s, loaded after {loaded:.3f} s, bound {bound:.3f} s"
