@@ -124,7 +124,7 @@ KINDS = {
     ),
     "exit handler": Kind(
         "import shutil; from atexit import register",
-        "register(os.remove, FILE := shutil.copy('lines.txt', f'lines-{os.getpid()}'))",
+        "register(os.remove, FILE := shutil.copy('lines.txt', f'../lines-{os.getpid()}'))",
         "os.path.exists(FILE)",
         "an exit handler (posix.remove)",
     ),
