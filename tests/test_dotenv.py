@@ -10,6 +10,7 @@ import pytest
 
 from devserver.dotenv import load, parse
 from devserver.errors import UsageError
+from tests.patience import DEADLINE
 
 ENVIRON = {"HOME": "/home/eve", "EMPTY": "", "MODE": "real"}
 
@@ -210,7 +211,11 @@ def test_a_value_that_the_environment_cannot_encode(tmp_path: Path) -> None:
     # The C locale without its coercion to UTF-8 is one that every machine has.
     environ = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
     run = subprocess.run(
-        [sys.executable, "-c", program, str(file)], env=environ, capture_output=True, text=True, timeout=30
+        [sys.executable, "-c", program, str(file)],
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
     )
     assert run.stderr == ""
     assert run.stdout == (

@@ -228,7 +228,7 @@ def test_a_signal_in_the_middle_of_a_line_loses_nothing(pipe: tuple[int, int]) -
         import fcntl
         import termios
 
-        waiting, deadline = 0, time.monotonic() + 10
+        waiting, deadline = 0, time.monotonic() + DEADLINE
         while time.monotonic() < deadline:
             now = int.from_bytes(fcntl.ioctl(read, termios.FIONREAD, bytes(4)), sys.byteorder)
             if now and now == waiting:
@@ -236,7 +236,7 @@ def test_a_signal_in_the_middle_of_a_line_loses_nothing(pipe: tuple[int, int]) -
             waiting = now
         # The system call returns with the part that was written.
         signal.pthread_kill(main, signal.SIGUSR1)
-        handled.wait(10)
+        handled.wait(DEADLINE)
         with open(read, "rb", closefd=False) as reader:
             received.append(reader.read())
 

@@ -204,7 +204,7 @@ def test_a_port_in_use_on_one_of_them_is_in_use(host: str) -> None:
 
 
 @needs_linux
-def test_a_port_in_use_names_its_holder_within_a_second() -> None:
+def test_a_port_in_use_names_its_holder() -> None:
     text = (
         "import socket, sys\n"
         "with socket.create_server(('127.0.0.1', 0)) as sock:\n"

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import DEADLINE
+
 pytestmark = [
     pytest.mark.interpreter,
     pytest.mark.skipif(
@@ -57,7 +59,10 @@ except ChildProcessError:
 
 def run(before: str) -> list[str]:
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM.format(before=before)], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", PROGRAM.format(before=before)],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
     )
     assert not done.stderr
     return done.stdout.splitlines()

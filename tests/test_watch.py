@@ -457,7 +457,7 @@ def test_loading_watchfiles_loads_neither_asyncio_nor_anyio() -> None:
         "import sys; from devserver.watching import watch, notify; notify.load_notify(); print(*sys.modules)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=30
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=DEADLINE
     )
     if "ImportError" in done.stderr:
         pytest.skip("watchfiles is not installed")

@@ -517,6 +517,6 @@ def test_preparing_leaves_nothing_to_be_imported(tmp_path: Path) -> None:
     """
     write(tmp_path / "app.py", "X = 1")
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=DEADLINE
     )
     assert done.stdout == "['app']\n"

@@ -67,7 +67,11 @@ def test_it_says_what_django_says(tmp_path: Path) -> None:
 
 def django_version() -> tuple[int, int]:
     done = subprocess.run(
-        [sys.executable, "-m", "django", "--version"], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-m", "django", "--version"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=DEADLINE,
     )
     major, minor = done.stdout.split(".")[:2]
     return int(major), int(minor)

@@ -10,6 +10,7 @@ import pytest
 
 from tests.live.polls import make, manage, replace, runserver
 from tests.live.process import DevServer
+from tests.patience import DEADLINE
 
 pytestmark = [pytest.mark.live, pytest.mark.django]
 
@@ -188,6 +189,6 @@ def test_live_server_test_case_is_unaffected(tmp_path: Path) -> None:
         "            assert 'WSGIServer' in answer.headers['server']\n"
     )
     done = subprocess.run(
-        [sys.executable, "manage.py", "test"], cwd=tmp_path, capture_output=True, text=True, timeout=60
+        [sys.executable, "manage.py", "test"], cwd=tmp_path, capture_output=True, text=True, timeout=DEADLINE
     )
     assert done.returncode == 0, done.stderr

@@ -247,7 +247,7 @@ def test_new_code_answers_whatever_runs(interface: str, path: str, waits: bool, 
             check_bound(f"{interface} {path}", idle, measured, waits=waits)
             gone(old, 0)
         # It was no state of emergency: the next restart is an ordinary one.
-        assert restarts.measure()[1] < measured[1] + GRACE
+        assert restarts.measure()[1] < measured[1] + GRACE * SLOWNESS
 
 
 @pytest.mark.alone

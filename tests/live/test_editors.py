@@ -255,9 +255,9 @@ def test_editable_install_beside_the_project(tmp_path: Path) -> None:
         '[project]\nname = "library"\nversion = "1"\n'
     )
     environment = tmp_path / "environment"
-    subprocess.run([sys.executable, "-m", "venv", environment], check=True, timeout=120)
+    subprocess.run([sys.executable, "-m", "venv", environment], check=True, timeout=DEADLINE)
     python = environment / "bin" / "python"
-    subprocess.run([python, "-m", "pip", "install", "-q", "-e", library], check=True, timeout=240)
+    subprocess.run([python, "-m", "pip", "install", "-q", "-e", library], check=True, timeout=DEADLINE)
     packages = next((environment / "lib").glob("python*")) / "site-packages"
     ours = [path for path in sys.path if path.endswith("site-packages")]
     (packages / "ours.pth").write_text("\n".join([*ours, str(Path(__file__).parents[2])]))

@@ -250,7 +250,7 @@ def test_what_is_no_change_makes_no_restart(watcher: str, tmp_path: Path) -> Non
     (tmp_path / "data.json").write_text("{}")
     (tmp_path / "app.py").write_text(READER)
     subprocess.run(
-        [sys.executable, "-m", "venv", "--without-pip", tmp_path / ".venv"], check=True, timeout=60
+        [sys.executable, "-m", "venv", "--without-pip", tmp_path / ".venv"], check=True, timeout=DEADLINE
     )
     how = ["--poll"] if watcher == "polling" else ["app:app"]  # without a target it is looked for
     with DevServer(*how, *QUICK, cwd=tmp_path) as server:
