@@ -11,13 +11,14 @@
 
 `tests` and `live` have a session for each Python on this machine. The newest runs everything; the others
 run what an interpreter can break, which is marked `interpreter`, and one of them has the oldest Django.
-Environments are made by uv, which takes a tenth of pip's time. `.ci/run` calls these sessions.
+Environments are made by uv. `.ci/run` calls these sessions.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tomllib
 from pathlib import Path
 
@@ -25,6 +26,8 @@ import nox
 
 ROOT = Path(__file__).parent
 MINORS = (11, 12, 13, 14)
+"""The Pythons that are supported, CPython 3.x each."""
+
 OLDEST_DJANGO = "3.12", "django~=4.2.0"
 """The Python whose sessions have the oldest Django that is supported, which newer Pythons cannot run."""
 
@@ -42,7 +45,7 @@ def _interpreters() -> list[str]:
             os.environ["PATH"] = os.pathsep.join([str(ours[-1]), os.environ["PATH"]])
         if ours or shutil.which(f"python3.{minor}"):
             found.append(f"3.{minor}")
-    return found
+    return found or [f"{sys.version_info[0]}.{sys.version_info[1]}"]
 
 
 PYTHONS = _interpreters()

@@ -136,3 +136,15 @@ def test_functions_keep_their_size() -> None:
                 assert node.end_lineno is not None
                 lines = node.end_lineno - node.body[0].lineno + 1
                 assert lines <= 60, f"{name}.{node.name} has {lines} lines"
+
+
+@pytest.mark.parametrize("name", ["reload/machine.py", "reload/policy.py"])
+def test_what_decides_knows_neither_clock_nor_system(name: str) -> None:
+    tree = ast.parse((PACKAGE / name).read_text())
+    found = {
+        alias.name if isinstance(node, ast.Import) else node.module
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+    }
+    assert not found & {"asyncio", "os", "select", "signal", "socket", "threading", "time"}

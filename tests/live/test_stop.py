@@ -137,7 +137,7 @@ SIGNALS = pytest.mark.parametrize("end", [control_c, terminate])
 def test_request_in_flight_is_finished_and_lifespan_shut_down_once(
     end: Callable[[DevServer], None], reload: list[str], folder: Path
 ) -> None:
-    arguments = ("app:app", *reload, "--timeout-graceful-shutdown", "30")
+    arguments = ("app:app", *reload, "--timeout-graceful-shutdown", "3600")
     with DevServer(*arguments, cwd=folder, new_session=True) as server:
         server.serving()
         with Begun(server, "/body") as request:
@@ -164,7 +164,7 @@ def refused(server: DevServer) -> None:
 @RELOAD
 @SIGNALS
 def test_idle_server_ends_at_once(end: Callable[[DevServer], None], reload: list[str], folder: Path) -> None:
-    arguments = ("app:app", *reload, "--timeout-graceful-shutdown", "30")
+    arguments = ("app:app", *reload, "--timeout-graceful-shutdown", "3600")
     with DevServer(*arguments, cwd=folder, new_session=True) as server:
         server.serving()
         assert server.get("/").text == "hello"

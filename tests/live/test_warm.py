@@ -210,12 +210,12 @@ def test_where_only_two_checkpoints_are_kept_the_second_is_behind_the_last_edit(
         "".join(f"import {name}\n" for name in modules) + APP.replace("page", "leaf")
     )
     for name in modules:
-        (tmp_path / f"{name}.py").write_text("import time\nSLOW = 1\n")
+        (tmp_path / f"{name}.py").write_text("import time\nFIRST = 1\n")
     with DevServer("app:app", "--reload", "--checkpoints", "2", cwd=tmp_path, env=EACH) as server:
         server.serving()
         restarts = []
         for number in range(6):
-            text = f"import time\nSLOW = 1\ndef state(): return {number}\n"
+            text = f"import time\nFIRST = 1\ndef state(): return {number}\n"
             save(tmp_path / "leaf.py", text)
             restarts.append(server.restarted())
             assert ask(server) == number
@@ -340,7 +340,7 @@ def test_says_what_changed_where_it_resumed_and_how_long_it_took(tmp_path: Path)
     folder = tmp_path / "shop"
     folder.mkdir()
     (folder / "views.py").write_text("\n" * 39 + "TEXT = 'one'\nOTHER = 'one'\n")
-    (folder / "urls.py").write_text("import time\nSLOW = 1\n\nfrom shop import views\n")
+    (folder / "urls.py").write_text("import time\nFIRST = 1\n\nfrom shop import views\n")
     write(tmp_path, "from shop import urls", "", "text", "urls.views.OTHER")
     with DevServer("app:app", "--reload", "--checkpoint-memory", "9", cwd=tmp_path, env=EACH) as server:
         server.serving()
