@@ -5,6 +5,7 @@
     tests     what needs no server process; on the newest Python with branch coverage and its floor
     live      what starts real servers
     projects  Django projects with the packages that real ones have (Wagtail, Channels, …)
+    alone     tests that hold a time against a bound: one after the other, and nothing else beside them
     soak      the long counts
     bench     the benchmark of saves; arguments go to it
     docs      README and docs against the code
@@ -92,7 +93,7 @@ def tests(session: nox.Session) -> None:
 def live(session: nox.Session) -> None:
     """What starts real servers."""
     _install(session)
-    marks = "live and not soak"
+    marks = "live and not soak and not alone"
     if session.python != NEWEST:
         others = "interpreter or django" if session.python == OLDEST_DJANGO[0] else "interpreter"
         marks += f" and ({others})"
@@ -105,6 +106,13 @@ def projects(session: nox.Session) -> None:
     groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
     session.install("-e", ".[test,fast]", *groups["projects"])
     _pytest(session, "not soak", "tests/live/test_django_projects.py")
+
+
+@nox.session(python=NEWEST)
+def alone(session: nox.Session) -> None:
+    """Tests that hold a time against a bound. A busy machine can fail them, so CI runs none of them."""
+    _install(session)
+    _pytest(session, "alone", "tests", workers="0")
 
 
 @nox.session(python=NEWEST)
@@ -138,15 +146,17 @@ def _pytest(
     marks: str,
     path: str,
     *,
+    workers: str | None = None,
     under: list[str] | None = None,
     env: dict[str, str] | None = None,
 ) -> None:
     """Run the tests that a mark expression selects; arguments of the session follow.
 
     Args:
+        workers: how many tests run side by side, over what the environment says.
         under: what runs pytest; the interpreter if it is not given.
     """
-    spread = ["-n", os.environ.get("WORKERS", WORKERS), "--dist", "worksteal"]
+    spread = ["-n", workers or os.environ.get("WORKERS", WORKERS), "--dist", "worksteal"]
     again = ["--again", os.environ["UNSTEADY"]] if "UNSTEADY" in os.environ else []
     given = session.posargs
     paths = [] if any(Path(each.partition("::")[0]).exists() for each in given) else [path]

@@ -26,7 +26,7 @@ pytest.importorskip("debugpy")
 # Not imported: that would begin to debug this process.
 PYDEVD = Path(sysconfig.get_path("platlib"), "pydevd.py")
 
-pytestmark = [pytest.mark.live, pytest.mark.interpreter]
+pytestmark = pytest.mark.live
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -154,11 +154,13 @@ WAYS: dict[str, Callable[..., AbstractContextManager[tuple[DevServer, Editor]]]]
     "attached": attached,
     "pycharm": pycharm,
 }
-USUAL = {("vs_code", "flask"), ("attached", "asgi"), ("pycharm", "flask")}
+USUAL = {
+    ("vs_code", "flask"): [],
+    ("attached", "asgi"): [],
+    ("pycharm", "flask"): [pytest.mark.interpreter],  # debuggers work differently on each
+}
 CASES = [
-    pytest.param(way, app, marks=[] if (way, app) in USUAL else pytest.mark.soak)
-    for way in WAYS
-    for app in APPS
+    pytest.param(way, app, marks=USUAL.get((way, app), pytest.mark.soak)) for way in WAYS for app in APPS
 ]
 
 

@@ -9,7 +9,7 @@ import pytest
 from tests.live.polls import make, make_stock, replace
 from tests.live.process import DevServer
 
-pytestmark = [pytest.mark.live, pytest.mark.django]
+pytestmark = pytest.mark.live
 
 
 @pytest.mark.parametrize("named", [True, False])

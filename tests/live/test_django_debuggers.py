@@ -22,7 +22,7 @@ from tests.patience import DEADLINE
 pytest.importorskip("debugpy")
 PYDEVD = Path(sysconfig.get_path("platlib"), "pydevd.py")
 
-pytestmark = [pytest.mark.live, pytest.mark.django]
+pytestmark = pytest.mark.live
 
 
 def breakpoints(folder: Path) -> dict[Path, list[int]]:

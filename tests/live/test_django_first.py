@@ -12,7 +12,7 @@ import pytest
 from tests.live.polls import Stock, make, make_stock, replace, runserver
 from tests.live.process import DevServer, descendants, gone
 
-pytestmark = [pytest.mark.live, pytest.mark.django]
+pytestmark = pytest.mark.live
 
 SETTINGS = "mysite/settings.py"
 

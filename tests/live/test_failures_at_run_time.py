@@ -14,7 +14,7 @@ import pytest
 from tests.live.process import Answer, DevServer, gone, save
 from tests.live.projects import PROJECTS, answer
 
-pytestmark = [pytest.mark.live, pytest.mark.interpreter]
+pytestmark = pytest.mark.live
 
 RETRIED = 2.0
 """Seconds: a failed start is tried again for a request at most so often."""

@@ -19,7 +19,7 @@ from tests.live.process import DevServer, descendants, gone, save
 from tests.live.projects import PROJECTS, answer
 from tests.patience import DEADLINE
 
-pytestmark = [pytest.mark.live, pytest.mark.interpreter]
+pytestmark = pytest.mark.live
 
 REPORT = """
 import json, os, sys

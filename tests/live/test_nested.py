@@ -21,7 +21,7 @@ import pytest
 from tests.live.process import DevServer, gone, save
 from tests.patience import DEADLINE
 
-pytestmark = [pytest.mark.live, pytest.mark.interpreter]
+pytestmark = pytest.mark.live
 
 OUTER = """
 import subprocess, sys

@@ -237,24 +237,29 @@ def write_all(folder: Path, files: dict[str, str]) -> None:
         (folder / name).write_text(text.lstrip("\n"))
 
 
-@pytest.mark.parametrize(
-    "again",
-    [
-        "importlib.reload(one)",
-        "del sys.modules['one']; import one as other",
-        "runpy.run_module('one')",
-        "spec = find_spec('one'); spec.loader.exec_module(module_from_spec(spec))",
-    ],
+EXECUTED_AGAIN = (
+    "importlib.reload(one0)",
+    "del sys.modules['one1']; import one1 as other",
+    "runpy.run_module('one2')",
+    "spec = find_spec('one3'); spec.loader.exec_module(module_from_spec(spec))",
 )
-def test_module_that_is_executed_again_does_not_go_on_within(again: str, tmp_path: Path) -> None:
+
+
+def test_module_that_is_executed_again_does_not_go_on_within(tmp_path: Path) -> None:
     """The first time it has done already what was edited."""
-    one = "import log\nlog.say('one')\nlog.say('old')\n"
-    main = (
-        "import importlib, log, one, runpy, sys\nfrom importlib.util import find_spec, module_from_spec\n"
-        f"{again}\nlog.say('main')\n{APP}"
+    ones = {
+        f"one{number}.py": f"import log\nlog.say('one')\nlog.say('old {number}')\n" for number in range(4)
+    }
+    main = "\n".join(
+        [
+            "import importlib, log, one0, one1, one2, one3, runpy, sys",
+            "from importlib.util import find_spec, module_from_spec",
+            *EXECUTED_AGAIN,
+            f"log.say('main')\n{APP}",
+        ]
     )
-    edits = ({"one.py": one.replace("old", text)} for text in ("new", "newer", "old"))
-    same_after(tmp_path, {"main.py": main, "one.py": one}, *edits)
+    edits = [{name: text.replace("old", "new")} for name, text in ones.items()]
+    same_after(tmp_path, {"main.py": main, **ones}, *edits, {"one3.py": ones["one3.py"]})
 
 
 def test_module_within_which_it_was_gone_on_is_known_to_earlier_checkpoints(tmp_path: Path) -> None:
@@ -268,28 +273,31 @@ def test_module_within_which_it_was_gone_on_is_known_to_earlier_checkpoints(tmp_
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "way",
-    [
-        "open(__file__).read()",
-        "tokenize.open(__file__).read()",
-        "linecache.getlines(__file__)",
-        "inspect.getsource(sys.modules[__name__])",
-        "__loader__.get_source(__name__)",
-        "__loader__.get_data(__file__)",
-        "pkgutil.get_data(__name__, 'main.py')",
-        "os.path.getsize(__file__)",
-    ],
+LOOKS = (
+    "open(__file__).read()",
+    "tokenize.open(__file__).read()",
+    "linecache.getlines(__file__)",
+    "inspect.getsource(sys.modules[__name__])",
+    "__loader__.get_source(__name__)",
+    "__loader__.get_data(__file__)",
+    "pkgutil.get_data(__name__, os.path.basename(__file__))",
+    "os.path.getsize(__file__)",
 )
-def test_module_that_has_looked_at_its_own_text_does_not_go_on_within(way: str, tmp_path: Path) -> None:
+
+
+def test_module_that_has_looked_at_its_own_text_does_not_go_on_within(tmp_path: Path) -> None:
     """It has seen what stands behind, too."""
-    main = f"""
+    modules = {
+        f"look{number}.py": f"""
 import inspect, linecache, log, os, pkgutil, sys, tokenize
-log.say({way})
+log.say({look})
 log.say('a')
-{APP}"""
-    edits = ({"main.py": main.replace("'a'", text)} for text in ("'ab'", "'abc'", "'abcd'"))
-    same_after(tmp_path, {"main.py": main}, *edits)
+"""
+        for number, look in enumerate(LOOKS)
+    }
+    main = "".join(f"import {name.removesuffix('.py')}\n" for name in modules) + f"import log\n{APP}"
+    edits = [{name: text.replace("'a'", "'ab'")} for name, text in modules.items()]
+    same_after(tmp_path, {"main.py": main, **modules}, *edits)
 
 
 def test_archive_that_comes_and_goes_counts(tmp_path: Path) -> None:
