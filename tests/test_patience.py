@@ -60,3 +60,53 @@ def test_no_sleep_stands_for_an_event() -> None:
         and ast.unparse(node.args[0]) != "0"
     ]
     assert not found
+
+
+CLOCKS = ("time.monotonic()", "time.perf_counter()", "time.time()")
+
+
+def test_only_tests_that_run_alone_hold_a_time_against_a_bound() -> None:
+    """A deadline is not such a bound: it ends a wait that would last for ever (tests/patience.py)."""
+    found = [
+        f"{path.name}:{check.lineno}"
+        for path in TESTS
+        for function in ast.walk(ast.parse(path.read_text()))
+        if isinstance(function, ast.FunctionDef) and "alone" not in map(mark, function.decorator_list)
+        for check in ast.walk(function)
+        if isinstance(check, ast.Assert) and bounds(check.test, elapsed(function))
+    ]
+    assert not found
+
+
+def mark(decorator: ast.expr) -> str:
+    return ast.unparse(decorator).removeprefix("pytest.mark.")
+
+
+def elapsed(function: ast.FunctionDef) -> set[str]:
+    """The names that a function gives to times that have passed."""
+    return {
+        target.id
+        for node in ast.walk(function)
+        if isinstance(node, ast.Assign) and any(f"{clock} - " in ast.unparse(node.value) for clock in CLOCKS)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+
+
+def bounds(test: ast.expr, seconds: set[str]) -> bool:
+    """Whether an assertion says that a time that has passed is below something."""
+    if not isinstance(test, ast.Compare) or not isinstance(test.ops[0], ast.Lt | ast.LtE):
+        return False
+    said = ast.unparse(test.left)
+    return said in seconds or any(f"{clock} - " in said for clock in CLOCKS)
+
+
+def test_a_bound_is_found_where_one_is() -> None:
+    source = (
+        "def f():\n    took = time.monotonic() - began\n"
+        "    assert took < 1\n    assert time.time() - began <= 2\n    assert count < 3\n"
+    )
+    (function,) = ast.parse(source).body
+    assert isinstance(function, ast.FunctionDef)
+    checks = [node.test for node in ast.walk(function) if isinstance(node, ast.Assert)]
+    assert [bounds(check, elapsed(function)) for check in checks] == [True, True, False]

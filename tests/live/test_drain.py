@@ -23,7 +23,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from tests.live.process import DevServer, begin, gone, tell
+from tests.live.process import DevServer, begin, gone, save, tell
 from tests.patience import DEADLINE, SLOWNESS
 
 pytestmark = pytest.mark.live
@@ -178,7 +178,7 @@ class Restarts:
 
     def save(self) -> None:
         self._number += 1
-        self._path.write_text(f"NUMBER = {self._number}\n")
+        save(self._path, f"NUMBER = {self._number}\n")
 
     def measure(self) -> tuple[float, float]:
         """Save, and ask. Returns seconds from the save to the end of the load, and to the answer."""

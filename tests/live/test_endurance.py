@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.process import DevServer, tell
+from tests.live.process import DevServer, save, tell
 from tests.patience import DEADLINE
 
 pytestmark = pytest.mark.live
@@ -71,9 +71,9 @@ def check(count: int, folder: Path) -> None:
         first, began = (0, 0, 0), 0.0
         for restart in itertools.count(1):
             if restart % BROKEN == 0:
-                number.write_text(f"NUMBER = {restart} +\n")
+                save(number, f"NUMBER = {restart} +\n")
                 assert server.get("/").status == 500
-            number.write_text(f"NUMBER = {restart}\n")
+            save(number, f"NUMBER = {restart}\n")
             assert server.get("/").text == str(restart)
             server.serving()
             server.forget()
