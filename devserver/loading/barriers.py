@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from typing import Any
 
+from devserver.loading.locks import Locks
 from devserver.process.ending import log_files
 from devserver.process.forks import fork
 
@@ -73,15 +74,21 @@ class Barriers:
         names = ("mkdtemp", "_mkstemp_inner" if hasattr(tempfile, "_mkstemp_inner") else "mkstemp")
         self._makers = {name: getattr(tempfile, name) for name in names}
         self._temporary: list[str] = []
+        self._locks = Locks()
         self._around = self._threads_and_children()
         self._finalizer = -1  # the number of the newest that was looked at
         self._calm, self._found = self._sign(), ""
         self._asked = time.perf_counter()
 
     def start(self) -> None:
-        """Begin to note temporary files and folders: what removes them is most often a later statement."""
+        """Begin to note what a look could not find.
+
+        Temporary files and folders, since what removes them is most often a later statement; and what is to
+        be called at forks.
+        """
         for name, make in self._makers.items():
             setattr(tempfile, name, self._noting(make))
+        self._locks.start()
 
     def _noting(self, make: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(make)
@@ -96,6 +103,14 @@ class Barriers:
         """Note nothing any more."""
         for name, make in self._makers.items():
             setattr(tempfile, name, make)
+        self._locks.stop()
+
+    def held(self) -> str:
+        """Names a lock that forbids a fork as long as it is held; "" for none. Some microseconds.
+
+        Unlike what `look` finds it passes by itself, most often at the end of a statement.
+        """
+        return self._locks.held()
 
     def stirred(self) -> bool:
         """Whether something has come or gone since the last look: threads, descriptors, exit handlers...

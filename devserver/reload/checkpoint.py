@@ -172,6 +172,8 @@ class Checkpoints:
         Args:
             marked: the module for whose edit a checkpoint is wanted here, or `END`'s name.
         """
+        if self._barriers.held():
+            return  # until the first tick at which nobody holds it
         self._policy.begins(time.perf_counter())
         if os.getpid() != self._this.pid:
             self._on = False  # the application has forked, and this is its child: our channel is not for it

@@ -180,8 +180,10 @@ class Session:
         self._connection.sendall(b"Content-Length: %d\r\n\r\n%s" % (len(data), data))
 
     def _answered(self, message: Message) -> None:
-        if not message["success"]:
-            self._editor.problems.append(f"{message['command']}: {message.get('message')}")
+        said = str(message.get("message"))
+        # An interpreter that was made ready and is not needed ends at any moment, and its session with it.
+        if not message["success"] and not said.endswith("disconnected unexpectedly"):
+            self._editor.problems.append(f"{message['command']}: {said}")
         then = self._waiting.pop(message["request_seq"], None)
         if then is not None and message["success"]:
             then(message.get("body") or {})

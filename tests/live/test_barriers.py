@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from tests.live.process import MARKED, DevServer, save
+from tests.live.process import ALL, EACH, MARKED, DevServer, save
 
 pytestmark = [
     pytest.mark.live,
@@ -562,3 +562,67 @@ def test_thread_that_has_not_been_started_can_be_started_in_each_copy(tmp_path: 
     with served(THREAD, tmp_path, "") as project:
         project.check("one", "one")
         project.edit_until(lambda line: line > LINE)
+
+
+LOCKED = {
+    "logging": """
+import logging.config
+logging.config.dictConfig({
+    "version": 1,
+    "filters": {"f": {"()": "inner.Filter"}},
+    "handlers": {"h": {"class": "logging.StreamHandler", "filters": ["f"]}},
+    "root": {"handlers": ["h"]},
+})
+""",
+    "a handler's lock": """
+import logging
+class Handler(logging.Handler):
+    def emit(self, record):
+        import inner
+handler = Handler()
+logging.getLogger("here").addHandler(handler)
+logging.getLogger("here").warning("x")
+""",
+    "a library's lock": """
+import os, threading
+lock = threading.Lock()
+os.register_at_fork(after_in_child=lock._at_fork_reinit)
+with lock:
+    import inner
+""",
+}
+INNER = """
+import logging, os
+ONE = "{one}"
+TWO = os.getpid()
+class Filter(logging.Filter):
+    def filter(self, record): return True
+"""
+LOCKED_APP = """
+import inner
+LATE = "{late}"
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [f"{{inner.ONE}} {{LATE}} {{inner.TWO}}".encode()]
+"""
+
+
+@pytest.mark.parametrize("name", LOCKED)
+def test_no_checkpoint_is_left_while_a_lock_is_held_that_a_fork_makes_anew(name: str, tmp_path: Path) -> None:
+    """`inner` is loaded under the lock: an edit of it restarts from before the statement that took it."""
+    inner, main = tmp_path / "inner.py", tmp_path / "app.py"
+    save(inner, INNER.format(one="one"))
+    save(main, LOCKED[name] + LOCKED_APP.format(late="one"))
+    with DevServer("app:app", "--reload", *ALL, cwd=tmp_path, env=EACH) as server:
+        server.serving()
+        *texts, first = server.get("/").text.split()
+        assert texts == ["one", "one"]
+        save(main, LOCKED[name] + LOCKED_APP.format(late="two"))
+        assert server.restarted()["kind"] == "warm"
+        assert server.get("/").text == f"one two {first}", "what comes behind the lock went on from there"
+        save(inner, INNER.format(one="two"))
+        restart = server.restarted()
+        assert (restart["kind"], restart["path"]) == ("warm", str(main))
+        assert server.get("/").text.startswith("two two ")
+        assert server.stop() == 0
+        assert "Error" not in server.log

@@ -1,0 +1,96 @@
+"""Which locks forbid a fork while they are held. Each program runs by itself: hooks cannot be taken back."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from tests.patience import DEADLINE
+
+pytestmark = [
+    pytest.mark.interpreter,
+    pytest.mark.skipif(sys.platform == "win32", reason="there are no forks"),
+]
+
+PROGRAM = """
+import logging, os, threading, weakref
+from functools import partial
+from devserver.loading.locks import Locks
+locks = Locks()
+locks.start()
+lock = threading.{kind}()
+{register}
+assert locks.held() == "", locks.held()
+with lock:
+    print(locks.held())
+assert locks.held() == "", locks.held()
+locks.stop()
+assert os.register_at_fork.__module__ == "posix"
+"""
+
+HOOKS = {
+    "a method of the lock": "os.register_at_fork(after_in_child=lock._at_fork_reinit)",
+    "a partial": "os.register_at_fork(after_in_child=partial(lambda each: each._at_fork_reinit(), lock))",
+    "a global": """
+def renew():
+    global lock
+    lock = threading.RLock()
+os.register_at_fork(after_in_child=renew)
+""",
+    "a closure": """
+def wire(mine):
+    os.register_at_fork(after_in_child=lambda: mine._at_fork_reinit())
+wire(lock)
+""",
+    "an object of a weak set": """
+class Pool:
+    def __init__(self): self.lock = lock
+pools, pool = weakref.WeakSet(), Pool()
+pools.add(pool)
+os.register_at_fork(after_in_child=lambda: [each.lock._at_fork_reinit() for each in pools])
+""",
+    "a method of a class": """
+class Pool:
+    mine = lock
+    @classmethod
+    def renew(cls): cls.mine = threading.Lock()
+os.register_at_fork(after_in_child=Pool.renew)
+""",
+    "a bound method": """
+class Pool:
+    def __init__(self): self.lock = lock
+    def renew(self): self.lock = threading.Lock()
+pool = Pool()
+os.register_at_fork(after_in_child=pool.renew)
+""",
+}
+
+
+def held(register: str, kind: str) -> str:
+    """What is said while a lock is held, of a process of its own."""
+    program = PROGRAM.format(register=textwrap.dedent(register), kind=kind)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=DEADLINE, check=False
+    )
+    assert not done.returncode, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize("kind", ["Lock", "RLock", "Condition"])
+@pytest.mark.parametrize("name", HOOKS)
+def test_a_lock_that_a_hook_can_reach_counts_while_it_is_held(name: str, kind: str) -> None:
+    assert held(HOOKS[name], kind).startswith("a lock that is held (")
+
+
+def test_a_lock_that_no_hook_can_reach_does_not_count() -> None:
+    assert held("os.register_at_fork(after_in_child=lambda: None)", "Lock") == ""
+
+
+@pytest.mark.parametrize(
+    "lock", ["logging._lock", "logging.getLogger().handlers[0].lock"], ids=["the module's", "a handler's"]
+)
+def test_locks_of_logging_count(lock: str) -> None:
+    assert held(f"logging.basicConfig()\nlock = {lock}", "Lock") == "a lock that is held (logging)"
