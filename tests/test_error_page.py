@@ -25,9 +25,15 @@ LOCAL: Address = ("127.0.0.1", 50000)
 
 
 def request(
-    client: Address | None = LOCAL, *, host: str | None = "localhost", accept: str | None = None
+    client: Address | None = LOCAL,
+    *,
+    host: str | None = "localhost",
+    accept: str | None = None,
+    header: str | None = None,
 ) -> Request:
+    """Args: header: the name of one more header, in lower case as parsers give it."""
     headers = [(b"host", host.encode())] if host is not None else []
+    headers += [(header.encode(), b"203.0.113.9")] if header is not None else []
     headers += [(b"accept", value.encode()) for value in ([accept] if accept is not None else [])]
     return Request("GET", b"/", b"/", b"", "1.1", headers, Peer(client=client))
 
@@ -86,6 +92,25 @@ def test_another_machine_is_not_trusted(address: str) -> None:
 @pytest.mark.parametrize("client", [("/run/app.sock", None), None])
 def test_a_unix_socket_has_permissions_of_its_own(client: Address | None) -> None:
     assert trusted(request(client, host="evil.example"))
+
+
+@pytest.mark.parametrize("client", [LOCAL, ("/run/app.sock", None), None])
+@pytest.mark.parametrize(
+    "header",
+    [
+        "forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-forwarded-prefix",
+        "x-real-ip", "via", "cf-connecting-ip", "cf-ray", "x-original-host", "x-original-url", "true-client-ip",
+        "fly-client-ip", "x-client-ip", "cdn-loop",
+    ],
+)  # fmt: skip
+def test_whom_a_proxy_asks_for_is_not_trusted(header: str, client: Address | None) -> None:
+    """It has this machine's address, and may have rewritten the host."""
+    assert not trusted(request(client, header=header))
+
+
+@pytest.mark.parametrize("header", ["accept-via", "x-forward", "x-requested-with", "client", "x-viable"])
+def test_other_headers_change_nothing(header: str) -> None:
+    assert trusted(request(header=header))
 
 
 def test_the_gateway_of_a_container_is_the_machine_around_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,8 @@ the application let through; only while reloading, never in a plain run. A trace
 and file names, so it goes only to who sits at this machine: a loopback address (or, inside a
 container, its default gateway, which is how the host's browser comes in), asking for `localhost`
 or an address and not for a name, which a foreign page could have pointed here (DNS rebinding).
+A proxy or a tunnel on this machine has a loopback address as well, and may rewrite the name. Almost
+all of them add a header that says for whom they ask: a request with one of these is a stranger's.
 """
 
 from __future__ import annotations
@@ -139,8 +141,17 @@ def _quality(text: str) -> float:
         return 0.0
 
 
+_OF_PROXIES = re.compile(
+    rb"forwarded|via|x-forwarded(-.*)?|x-real-ip|x-original-.*|(true-|fly-|x-|x-cluster-)?client-ip|cdn-loop"
+    rb"|cf-.*|x-envoy-external-address|x-arr-.*|x-proxyuser-ip"
+)
+"""Names of headers by which proxies, tunnels and content networks say for whom they ask."""
+
+
 def trusted(request: Request) -> bool:
-    """Whether the client may see source: who it is, and which name it asked for."""
+    """Whether the client may see source: who it is, and which name it asked for, without anybody between."""
+    if any(_OF_PROXIES.fullmatch(name) for name, _ in request.headers):
+        return False
     client = request.peer.client
     host = next((value.decode("latin-1") for name, value in request.headers if name == b"host"), "")
     if client is None or client[1] is None:
