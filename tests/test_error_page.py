@@ -99,8 +99,8 @@ def test_a_unix_socket_has_permissions_of_its_own(client: Address | None) -> Non
     "header",
     [
         "forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-forwarded-prefix",
-        "x-real-ip", "via", "cf-connecting-ip", "cf-ray", "x-original-host", "x-original-url", "true-client-ip",
-        "fly-client-ip", "x-client-ip", "cdn-loop",
+        "x-real-ip", "via", "cf-connecting-ip", "cf-ray", "x-original-host", "x-original-url",
+        "true-client-ip", "fly-client-ip", "x-client-ip", "cdn-loop",
     ],
 )  # fmt: skip
 def test_whom_a_proxy_asks_for_is_not_trusted(header: str, client: Address | None) -> None:
