@@ -39,10 +39,17 @@ class Adopted(Child):
         return self._code
 
     def _wait(self, options: int) -> None:
-        with suppress(ChildProcessError):  # its maker has not ended yet
+        try:
             pid, status = os.waitpid(self.pid, options)
             if pid:
                 self._code = os.waitstatus_to_exitcode(status)
+        except ChildProcessError:  # its maker has not ended yet
+            try:
+                signal.pidfd_send_signal(self._exit, 0)
+            except ProcessLookupError:
+                # It has ended, and nothing is left of it: the maker, which ignores SIGCHLD as the application
+                # wants, has taken the code along. Only we end a copy before its maker has ended.
+                self._code = -signal.SIGKILL
 
     def terminate(self) -> None:
         """See `Child.terminate`."""
