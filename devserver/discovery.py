@@ -4,16 +4,23 @@ Source files are read and parsed, nothing is imported, so this may run in the su
 price is that only names are seen: a top level that binds `application` or `app` is taken for one
 that holds an application.
 
+In a child a recorder notes what is asked, to restart when it changes. It is to hear of the files that
+were looked at in vain. That the file of the application was looked into is none of its business: the
+import asks for it anyway, and a restart after an edit of it would have to begin before everything.
+
 This module refuses to know how a target is imported.
 """
 
 import ast
 import difflib
+import io
 import itertools
 import os
 import re
+import stat
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 
 from devserver.errors import TargetError
 
@@ -30,6 +37,7 @@ _FACTORY = re.compile(r"(?!_)\w+_app|app_factory")
 # As it was before a recorder wrapped it. When an application is found, what else comes to lie beside it
 # is no reason to restart; when none is, `modules_in` asks by the wrapped one.
 _listdir = os.listdir
+_stat = os.stat
 _SURVEYED = 300  # files read for suggestions; a home folder has thousands
 
 
@@ -45,16 +53,17 @@ def discover(app_dir: str) -> str:
     """
     unreadable = []
     for module, path in _candidates(app_dir):
-        outline = _outline(path)
-        if outline is None:
-            with open(path, "rb") as file:
-                if re.search(rb"\bapp(lication)?\b", file.read()):
-                    return module
-            unreadable.append(module)
-            continue
+        data = _read(path)
+        outline = _outline(data)
+        if outline is None and re.search(rb"\bapp(lication)?\b", data):
+            return module
         for name in ATTRIBUTES:
-            if name in outline:
+            if name in (outline or {}):
                 return f"{module}:{name}"
+        if outline is None:
+            unreadable.append(module)
+        with suppress(OSError), open(path, "rb") as file:
+            file.read()  # so that it is noted
     if unreadable:
         return unreadable[0]
     raise TargetError(_nothing_found(app_dir))
@@ -65,31 +74,51 @@ def _candidates(app_dir: str) -> Iterator[tuple[str, str]]:
         for name in MODULES:
             # In the order of the import system: a package hides a module of the same name.
             for path in (os.path.join(folder, name, "__init__.py"), os.path.join(folder, name + ".py")):
-                if os.path.isfile(path):
+                if _is_file(path):
                     yield prefix + name, path
                     break
+                os.path.isfile(path)  # so that it is noted
+
+
+def may_change(path: str) -> bool:
+    """Whether `discover` may find another application after a change of a file."""
+    stem, suffix = os.path.splitext(os.path.basename(path))
+    return suffix == ".py" and stem in (*MODULES, "__init__")
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return stat.S_ISREG(_stat(path).st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+def _read(path: str) -> bytes:
+    try:
+        with io.FileIO(path) as file:
+            return file.readall()
+    except OSError:
+        return b""
 
 
 def _packages(app_dir: str) -> list[tuple[str, str]]:
     """The folder itself and the packages in it, each with its prefix for names of modules."""
     names = [name for name in listed(app_dir, _listdir) if name.isidentifier()]
     inside = [(name + ".", os.path.join(app_dir, name)) for name in names]
-    return [("", app_dir)] + [(p, f) for p, f in inside if os.path.isfile(os.path.join(f, "__init__.py"))]
+    return [("", app_dir)] + [(p, f) for p, f in inside if _is_file(os.path.join(f, "__init__.py"))]
 
 
-def _outline(path: str) -> dict[str, bool] | None:
-    """Names bound at the top level of a file, and whether each is a function without arguments.
+def _outline(source: bytes) -> dict[str, bool] | None:
+    """Names bound at the top level of a module, and whether each is a function without arguments.
 
-    None when the file cannot be parsed.
+    None when it cannot be parsed.
     """
     try:
-        with open(path, "rb") as file, warnings.catch_warnings():
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they come again, once, when the file is imported
-            tree = ast.parse(file.read())
+            tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
-    except OSError:
-        return {}
     return {name: _is_plain(node) for node in _top_level(tree.body) for name in _bound_by(node)}
 
 
@@ -150,7 +179,7 @@ def _other_targets(app_dir: str) -> Iterator[str]:
     for prefix, folder, name in itertools.islice(files, _SURVEYED):
         path = os.path.join(folder, name)
         is_file = os.path.isfile(path + ".py")
-        outline = _outline(path + ".py" if is_file else os.path.join(path, "__init__.py")) or {}
+        outline = _outline(_read(path + ".py" if is_file else os.path.join(path, "__init__.py"))) or {}
         for bound, plain in outline.items():
             if bound in ATTRIBUTES:
                 yield f"devserver {prefix}{name}:{bound}"

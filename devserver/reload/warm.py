@@ -15,6 +15,8 @@ from dataclasses import fields
 from typing import Any
 
 from devserver.config import Bind, Config
+from devserver.discovery import discover, may_change
+from devserver.errors import TargetError
 from devserver.process.control import Message
 from devserver.reload.chain import Chain, Checkpoint
 from devserver.reload.children import Children
@@ -60,7 +62,7 @@ class Warm:
         self._loaded: int | None = None  # the tick at which everything was
         self._resumed: Checkpoint | None = None
         self._room = 0  # bytes that are left of what checkpoints may have
-        self._cold = self.obstacle = ""
+        self._cold = self.obstacle = self._target = ""
 
     # what the next restart must know
 
@@ -93,7 +95,7 @@ class Warm:
     def boot(self, config: Config) -> Message:
         """What a child is told that begins from nothing."""
         self.clear()
-        self._changed, self._cold, self._loaded = [], "", None
+        self._changed, self._cold, self._loaded, self._target = [], "", None, _found(config)
         # A script that calls `run` may have read whatever, before anybody noted it.
         clean = self._children.is_clean or config.reload.restart == "warm"
         return {"warm": is_wanted(config) and clean, "marks": self._marks()}
@@ -149,6 +151,8 @@ class Warm:
                 return "the options and the environment come first"
             if not self._watched.timeline.knows(path):
                 return "nobody was seen to read it"
+        if any(map(may_change, self._changed)) and _found(config) != self._target:
+            return "another application is found"
         return ""
 
     # checkpoints come and go
@@ -260,6 +264,16 @@ def _tell_of_listeners(before: Config, config: Config) -> None:
             "%s: listeners stay as they are; stop devserver and start it by hand to change them",
             ", ".join(names),
         )
+
+
+def _found(config: Config) -> str:
+    """The application that is served where none was named; "" if none is found."""
+    if config.app.target is not None:
+        return ""
+    try:
+        return discover(config.app.app_dir)
+    except TargetError:
+        return ""
 
 
 def _other(before: Bind, now: Bind, name: str) -> bool:

@@ -222,6 +222,42 @@ def test_where_only_two_checkpoints_are_kept_the_second_is_behind_the_last_edit(
         assert all(restart["path"] for restart in restarts[2:]), "not from the start"
 
 
+FOUND = """
+import os, early
+{name} = lambda environ, start_response: start_response("200 OK", []) and None or [
+    f"{text} {{early.PID}} {{os.getpid()}}".encode()]
+"""
+
+
+def test_an_edit_of_the_application_that_was_found_goes_on_behind_its_imports(tmp_path: Path) -> None:
+    """Nobody named it. That it was looked into to find it is not a reason to begin before everything."""
+    app = tmp_path / "app.py"
+    save(tmp_path / "early.py", "import os\nPID = os.getpid()\n")
+    save(app, FOUND.format(name="app", text="one"))
+    with DevServer("--reload", *ALL, cwd=tmp_path, env=EACH) as server:
+        server.serving()
+        first = server.get("/").text.split()
+        save(app, FOUND.format(name="app", text="two"))
+        restart = server.restarted()
+        assert (restart["kind"], restart["path"], restart["line"]) == ("warm", str(app), 3)
+        text, early, process = server.get("/").text.split()
+        assert (text, early) == ("two", first[1])
+        assert process != first[2]
+        save(app, FOUND.format(name="application", text="three"))
+        restart = server.restarted()
+        assert (restart["kind"], restart["obstacle"]) == ("cold", "another application is found")
+        assert server.get("/").text.startswith("three ")
+        save(tmp_path / "main.py", FOUND.format(name="app", text="main"))
+        assert server.restarted()["kind"] == "cold"
+        assert server.get("/").text.startswith("main ")
+        save(tmp_path / "main.py", "print('a program')\n")
+        server.restarted()
+        assert server.get("/").text.startswith("three ")
+        save(tmp_path / "main.py", FOUND.format(name="app", text="again"))
+        server.restarted()
+        assert server.get("/").text.startswith("again ")
+
+
 def test_a_default_timeout_of_sockets_is_none_of_ours(tmp_path: Path) -> None:
     """What waits for a word waits as long as it takes."""
     early = "import socket; socket.setdefaulttimeout(0.05)"
