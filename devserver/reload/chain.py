@@ -76,9 +76,14 @@ class Chain:
             if all(_is_before(checkpoint, entry) for entry in outdated):
                 yield checkpoint
 
-    def after(self, checkpoint: Checkpoint) -> list[Checkpoint]:
-        """Those that stand behind one: what they have executed is outdated when it goes on."""
-        return self._checkpoints[self._checkpoints.index(checkpoint) + 1 :]
+    def up_to(self, checkpoint: Checkpoint) -> Chain:
+        """Another chain, that ends with a checkpoint of this one.
+
+        What those behind it have executed is outdated when it goes on.
+        """
+        part = Chain()
+        part._checkpoints = self._checkpoints[: self._checkpoints.index(checkpoint) + 1]
+        return part
 
     def dispensable(self, tick: int, sizes: Mapping[Checkpoint, int] | None = None) -> Checkpoint | None:
         """The one whose loss is expected to cost least, for what it occupies. None: there is no other.

@@ -236,8 +236,7 @@ class Supervisor:
             self._loaded(spawned)
         elif what == "serving":
             self._timers.pop(Event.SLOW, None)
-            spawned.serving = True
-            spawned.judges = message["judges"]
+            spawned.serving, spawned.judges = True, message["judges"]
             self._raise(Event.SERVING, spawned)
         elif what == "failed":
             self._failed(spawned, {key: message[key] for key in ("phase", "error", "traceback")})
@@ -361,8 +360,8 @@ class Supervisor:
             self._expect()
 
     def _retire(self) -> None:
-        self._timers.pop(Event.SLOW, None)
-        self._timers.pop(Event.CHANGED, None)
+        for event in (Event.SLOW, Event.CHANGED):
+            self._timers.pop(event, None)
         self._children.retire_current()
 
     def _await(self) -> None:
@@ -384,12 +383,14 @@ class Supervisor:
         current = self._children.current
         assert current is not None
         self._served = self._watched.timeline
+        self._warm.serves()
         self._children.pass_on()
         self._report.serving(self._generation, current.child.pid, current.began)
         self._children.later(self._rest)
 
     def _rest(self) -> None:
         """What can wait until the first requests have been answered."""
+        self._warm.settle()
         if is_wanted(self._config):
             section = self._config.reload
             self._report.checkpoints(*self._warm.bound(section.checkpoints, section.checkpoint_memory))

@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from devserver.config import Bind, Config
@@ -24,7 +24,7 @@ from devserver.reload.launcher import Spawned
 from devserver.reload.marks import END, Mark
 from devserver.reload.prompt import debugged
 from devserver.watching.lines import Lines
-from devserver.watching.timeline import Entry, Kind
+from devserver.watching.timeline import Entry, Kind, Timeline
 from devserver.watching.watchset import WatchSet, here
 
 logger = logging.getLogger("devserver")
@@ -43,8 +43,24 @@ def is_wanted(config: Config) -> bool:
     return wanted != "cold" and sys.platform == "linux" and hasattr(os, "pidfd_open") and not debugged()
 
 
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What the last restart that led to an answer had, before a restart that has not yet.
+
+    Attributes:
+        chain: its checkpoints, some of which the newest load has given up.
+        timeline: what it had read.
+    """
+
+    chain: Chain
+    timeline: Timeline
+
+
 class Warm:
     """See the module.
+
+    A restart may fail, and the save that mends it may put back much of what was loaded before, or all. So
+    the checkpoints that a restart goes back behind are kept until its code serves.
 
     Attributes:
         obstacle: why the newest generation goes on from no checkpoint; "" if it does, or if there is none.
@@ -61,6 +77,8 @@ class Warm:
         self._readers: dict[str, Mark] = {}
         self._loaded: int | None = None  # the tick at which everything was
         self._resumed: Checkpoint | None = None
+        self._good: _Given | None = None
+        self._serves = False
         self._room = 0  # bytes that are left of what checkpoints may have
         self._cold = self.obstacle = self._target = ""
 
@@ -83,6 +101,18 @@ class Warm:
     def loaded(self) -> None:
         """A child has loaded the application: what it reads from now on, it reads while it serves."""
         self._loaded = self._watched.timeline.tick
+
+    def serves(self) -> None:
+        """The newest load has led to an answer."""
+        self._serves = True
+
+    def settle(self) -> None:
+        """When there is time: forget the checkpoints that were kept in case that the restart fails."""
+        if self._serves and self._good is not None:
+            good, self._good = self._good, None
+            for checkpoint in good.chain:
+                if checkpoint not in self.chain:
+                    self._children.dismiss(checkpoint.spawned)
 
     def line(self, path: str) -> int:
         """At which line a file was changed; 0 if that is not known."""
@@ -107,6 +137,8 @@ class Warm:
 
     def resume(self, generation: int, before: Config, config: Config) -> Checkpoint | None:
         """Have a child go on from the latest checkpoint that nothing has changed before. None: from none."""
+        self.settle()
+        self._serves = False
         changed = self._changed
         _tell_of_listeners(before, config)
         self.obstacle = self._cold or self._obstacle(before, config)
@@ -115,9 +147,9 @@ class Warm:
         outdated = self._watched.timeline.outdated(changed)
         self._edited = [*self._edited, *self._places(changed, outdated)][-MARKS:]
         marks = self._marks()
-        for checkpoint in self.chain.candidates(outdated):
+        for checkpoint, timeline in self._candidates(outdated):
             # It does not know digests, so that a file that was only touched would be a change to it.
-            touched = self._watched.timeline.touched(checkpoint.tick, checkpoint.unfinished)
+            touched = timeline.touched(checkpoint.tick, checkpoint.unfinished)
             message = {"marks": marks, "touched": [entry.to_json() for entry in touched]}
             if self._children.resume(checkpoint.spawned, generation, message):
                 break
@@ -125,11 +157,39 @@ class Warm:
             self.obstacle = "no checkpoint stands before it" if self.chain and is_wanted(config) else ""
             return None
         self._changed, self._resumed, self._loaded = [], checkpoint, None
+        self._go_back(checkpoint)
         self._expect()
-        for later in self.chain.after(checkpoint):
-            self._forget(later)
-        self._watched.resume(checkpoint.tick, checkpoint.unfinished)  # of these it says what it reads now
+        self._watched.resume(
+            checkpoint.tick, checkpoint.unfinished, timeline
+        )  # of these it says what it reads
         return checkpoint
+
+    def _candidates(self, outdated: Sequence[Entry]) -> list[tuple[Checkpoint, Timeline]]:
+        """The checkpoints from which to go on, each with what it had read; the one that spares most first.
+
+        Args:
+            outdated: what the newest load would read otherwise now.
+        """
+        timeline = self._watched.timeline
+        found = [(checkpoint, timeline) for checkpoint in self.chain.candidates(outdated)]
+        if self._good is not None:
+            # What has changed meanwhile that only it had read nobody was told.
+            others = self._good.timeline.outdated(None)
+            kept = (each for each in self._good.chain.candidates(others) if each not in self.chain)
+            found += [(checkpoint, self._good.timeline) for checkpoint in kept]
+        return sorted(found, key=lambda each: each[0].seconds, reverse=True)
+
+    def _go_back(self, checkpoint: Checkpoint) -> None:
+        """Have the chain end with the checkpoint that is gone on from, and keep what may be of use again."""
+        before, good = self.chain, self._good
+        self.chain = (before if checkpoint in before or good is None else good.chain).up_to(checkpoint)
+        given_up = [each for each in before if each not in self.chain]
+        if good is None and given_up:
+            self._good = _Given(before, self._watched.timeline)
+        elif good is not None:
+            for each in given_up:
+                if each not in good.chain:
+                    self._children.dismiss(each.spawned)
 
     def _places(self, changed: Iterable[str], outdated: Sequence[Entry]) -> list[Mark]:
         """Before which statements a checkpoint would have been of most use to a restart."""
@@ -207,9 +267,10 @@ class Warm:
 
     def gone(self, spawned: Spawned) -> None:
         """A process that waited is gone."""
-        for checkpoint in self.chain:
-            if checkpoint.spawned is spawned:
-                self.chain.remove(checkpoint)
+        for chain in self._chains():
+            for checkpoint in chain:
+                if checkpoint.spawned is spawned:
+                    chain.remove(checkpoint)
 
     def first(self) -> Spawned | None:
         """The process of the first checkpoint, if there is one."""
@@ -217,12 +278,19 @@ class Warm:
 
     def clear(self) -> None:
         """Forget all checkpoints."""
-        for checkpoint in self.chain:
-            self._forget(checkpoint)
+        for chain in self._chains():
+            for checkpoint in chain:
+                self._forget(checkpoint)
+        self._good = None
 
     def _forget(self, checkpoint: Checkpoint) -> None:
-        self.chain.remove(checkpoint)
+        for chain in self._chains():
+            if checkpoint in chain:
+                chain.remove(checkpoint)
         self._children.dismiss(checkpoint.spawned)
+
+    def _chains(self) -> list[Chain]:
+        return [self.chain, *([self._good.chain] if self._good is not None else [])]
 
     def bound(self, most: int, factor: float) -> tuple[int, int]:
         """When there is time: forget checkpoints until the memory of all is bounded.

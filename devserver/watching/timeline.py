@@ -239,12 +239,16 @@ class Timeline:
             changed += filter(self._always, unread)
         return list(dict.fromkeys(filter(None, changed)))
 
-    def outdated(self, hints: Iterable[str]) -> list[Entry]:
+    def outdated(self, hints: Iterable[str] | None) -> list[Entry]:
         """The entries whose answers a fresh process would find to be others, in order.
 
-        Args: hints: the paths that have changed. What the application has written itself since, or has dealt
-            with, is not among them, nor what by the rules never counts, but a fresh process would read that.
+        Args: hints: the paths that have changed; None where that is not known, then all are asked. What the
+            application has written itself since, or has dealt with, is not among them, nor what by the
+            rules never counts, but a fresh process would read that.
         """
+        if hints is None:
+            everything = sorted(self, key=lambda entry: entry.tick)
+            return [entry for entry in everything if self._is_outdated(entry, named=False)]
         asked: dict[int, Entry] = {}
         for hint in (*hints, *self._own, *self._accepted):
             asked.update((entry.tick, entry) for entry in self._by_path.get(hint, ()))
@@ -261,13 +265,13 @@ class Timeline:
             known = self._silent[path] = self._rules.verdict(path).kind is Verdict.NEVER
         return known or entry.kind is Kind.LIST
 
-    def _is_outdated(self, entry: Entry) -> bool:
+    def _is_outdated(self, entry: Entry, *, named: bool = True) -> bool:
         if entry.answer == OWN or entry.path in self._accepted:
             return True
         if entry.path in self._examined and entry.kind is Kind.PATH:
             return fingerprint_at(entry.path) != entry.fingerprint
         if entry.kind is Kind.FILE:
-            return self._file_differs(entry, named=True)
+            return self._file_differs(entry, named)
         if entry.kind is Kind.LIST and self._is_as_listed(entry):
             return False
         return entry.kind in ASK and ASK[entry.kind](entry.path).answer != entry.answer

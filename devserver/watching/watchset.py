@@ -116,9 +116,12 @@ class WatchSet:
         self._begin(config, old)
         return old
 
-    def resume(self, tick: int, without: Container[str]) -> None:
-        """Keep what was read before a tick, apart from those about files that are read again."""
-        old = self.timeline
+    def resume(self, tick: int, without: Container[str], old: Timeline) -> None:
+        """Have what was read before a tick, apart from those about files that are read again.
+
+        Args:
+            old: the timeline that says so: this one, or an earlier one of the same rules.
+        """
         self.timeline = Timeline(self._rules, old, lazy=self._lazy)
         self._watch(self.timeline.begin_like(old, tick, without))
 

@@ -222,6 +222,54 @@ def test_where_only_two_checkpoints_are_kept_the_second_is_behind_the_last_edit(
         assert all(restart["path"] for restart in restarts[2:]), "not from the start"
 
 
+TWO_MODULES = {
+    "app.py": """
+import json, one, two
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "application/json")])
+    return [json.dumps({"one": one.RAN, "two": two.RAN, "texts": [one.TEXT, two.TEXT]}).encode()]
+""",
+    "one.py": "import os\nRAN = os.getpid()\nTEXT = 'one'\n",
+    "two.py": "import os\nRAN = os.getpid()\nTEXT = 'two'\n",
+}
+
+
+@pytest.mark.parametrize("broken", ["TEXT = (\n", "TEXT = nothing\n"], ids=["syntax", "name"])
+def test_a_save_that_mends_gives_up_nothing_that_was_good(broken: str, tmp_path: Path) -> None:
+    """What a failed restart went back behind is kept until one succeeds."""
+    one, two = tmp_path / "one.py", tmp_path / "two.py"
+    for name, text in TWO_MODULES.items():
+        save(tmp_path / name, text)
+    with DevServer("app:app", "--reload", *ALL, cwd=tmp_path, env=EACH) as server:
+        server.serving()
+        first = ask(server)
+
+        def break_one() -> None:
+            save(one, TWO_MODULES["one.py"].replace("TEXT = 'one'\n", broken))
+            server.wait("failed")
+
+        break_one()
+        save(one, TWO_MODULES["one.py"])
+        assert server.restarted()["kind"] == "warm"
+        assert ask(server) == first, "all was as it had been loaded: nothing is executed again"
+
+        break_one()
+        save(one, TWO_MODULES["one.py"].replace("'one'", "'ONE'"))
+        assert server.restarted()["path"] == str(one)
+        mended = ask(server)
+        assert (mended["texts"], mended["one"]) == (["ONE", "two"], first["one"])
+
+        # What changed meanwhile, and only the last good load had read, counts all the same.
+        save(two, TWO_MODULES["two.py"].replace("'two'", "'TWO'"))
+        assert server.restarted()["path"] == str(two)
+        before = ask(server)
+        break_one()
+        save(two, TWO_MODULES["two.py"])
+        save(one, TWO_MODULES["one.py"].replace("'one'", "'ONE'"))
+        after = ask(server)
+        assert (after["texts"], after["one"]) == (["ONE", "two"], before["one"])
+
+
 FOUND = """
 import os, early
 {name} = lambda environ, start_response: start_response("200 OK", []) and None or [
