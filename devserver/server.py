@@ -51,7 +51,7 @@ _HURRY = 0.05
 
 def plain_error(request: Request, error: BaseException) -> tuple[int, Headers, bytes]:
     """The response to an exception when no error page is wanted."""
-    return 500, [(b"content-type", b"text/plain; charset=utf-8")], b"Internal Server Error"
+    return 500, [(b"Content-Type", b"text/plain; charset=utf-8")], b"Internal Server Error"
 
 
 def parser(name: str) -> Parser:
@@ -204,10 +204,10 @@ class Serving:
 
     def _make_service(self, gateway: Gateway) -> Service:
         http = self._config.http
-        defaults = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in http.headers]
-        names = {name for name, _ in defaults}
+        defaults = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in http.headers]
+        names = {name.lower() for name, _ in defaults}
         if http.server_header and b"server" not in names:
-            defaults.append((b"server", b"devserver/" + __version__.encode("ascii")))
+            defaults.append((b"Server", b"devserver/" + __version__.encode("ascii")))
         from devserver.console import AccessLog
 
         access = AccessLog(self._config.log)

@@ -102,7 +102,8 @@ class Raw:
         first, *lines = self.until(b"\r\n\r\n")[:-4].split(b"\r\n")
         version, status, *_ = first.split(b" ")
         assert version == b"HTTP/1.1"
-        headers = dict(line.split(b": ", 1) for line in lines)
+        fields = (line.split(b": ", 1) for line in lines)
+        headers = {name.lower(): value for name, value in fields}
         assert len(headers) == len(lines), lines
         return int(status), headers
 

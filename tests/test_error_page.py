@@ -151,9 +151,9 @@ def test_every_form_says_what_it_is_and_is_not_kept(accept: str, media: bytes) -
     status, headers, _ = render(FAILURE, request(accept=accept), "full")
     assert status == 500
     assert dict(headers) == {
-        b"content-type": media,
-        b"cache-control": b"no-store",
-        b"x-content-type-options": b"nosniff",
+        b"Content-Type": media,
+        b"Cache-Control": b"no-store",
+        b"X-Content-Type-Options": b"nosniff",
     }
 
 
@@ -178,7 +178,7 @@ def test_text_ends_with_what_to_do(phase: str) -> None:
 def test_while_it_loads_the_client_is_told_to_come_again() -> None:
     status, headers, _ = render(Failure(503, "loading", "still loading", ""), request(), "full")
     assert status == 503
-    assert dict(headers)[b"retry-after"] == b"1"
+    assert dict(headers)[b"Retry-After"] == b"1"
 
 
 def test_what_utf_8_cannot_say_is_escaped() -> None:

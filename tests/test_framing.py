@@ -315,7 +315,9 @@ def test_a_head_of_a_response() -> None:
 
 
 def test_what_the_server_takes_from_a_response() -> None:
-    assert response.encode(200, [(b"X-Mixed", b"A")]).block == b"HTTP/1.1 200 OK\r\nx-mixed: A\r\n"
+    mixed = response.encode(200, [(b"X-Mixed", b"A"), (b"x-mixed", b"B")])
+    assert mixed.block == b"HTTP/1.1 200 OK\r\nX-Mixed: A\r\nx-mixed: B\r\n", "names leave as they were given"
+    assert mixed.names == [b"x-mixed", b"x-mixed"]
     assert response.encode(299, []).block == b"HTTP/1.1 299 \r\n"
     assert response.encode(200, [(b"content-type", b"text/event-stream; charset=utf-8")]).event_stream
     twice = response.encode(200, [(b"content-length", b"05"), (b"content-length", b"5")])
@@ -371,9 +373,49 @@ def test_default_headers_are_added_unless_they_are_there() -> None:
         response.Defaults([(b"a", b"\r\n")])
 
 
+@pytest.mark.parametrize(
+    ("field", "close", "dropped"),
+    [
+        ((b"Connection", b"close"), True, b""),
+        ((b"connection", b"Keep-Alive"), False, b""),
+        ((b"Connection", b"upgrade"), False, b"Connection: upgrade"),
+        ((b"Keep-Alive", b"timeout=5"), False, b"Keep-Alive: timeout=5"),
+        ((b"Transfer-Encoding", b"chunked"), False, b"Transfer-Encoding: chunked"),
+        ((b"TE", b"trailers"), False, b"TE: trailers"),
+    ],
+)
+def test_what_only_the_server_may_say_is_dropped(
+    field: tuple[bytes, bytes], close: bool, dropped: bytes
+) -> None:
+    head = response.encode(200, [(b"X-A", b"1"), field])
+    assert head.block == b"HTTP/1.1 200 OK\r\nX-A: 1\r\n"
+    assert (head.close, head.dropped) == (close, dropped)
+
+
+@pytest.mark.parametrize(
+    ("head", "said"),
+    [
+        (b"GET /" + b"a" * 200, ""),
+        (b"GET / HTTP/1.1\r\nX-Long: " + b"a" * 200, "; its largest field is X-Long, with 208 bytes"),
+        (
+            b"GET / HTTP/1.1\r\ncookie: " + b"a" * 200 + b"\r\n\r\n",
+            "; its largest field is cookie, with 208 bytes: ",
+        ),
+    ],
+)
+def test_a_head_that_is_too_large_is_told_what_of_it_and_what_to_do(head: bytes, said: str) -> None:
+    with pytest.raises(framing.Refused) as refused:
+        framing.end_of_head(head, 0, 100)
+    text = str(refused.value)
+    assert text.startswith(
+        "the request's head is larger than 100 bytes (--h11-max-incomplete-event-size allows more)" + said
+    )
+    assert ("delete them in the browser" in text) is (b"cookie" in head)
+
+
 def test_the_date_is_added_unless_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "time", lambda: 784111777.9)
-    line = b"date: Sun, 06 Nov 1994 08:49:37 GMT\r\n"
+    line = b"Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n"
     defaults = response.Defaults([(b"server", b"me")], date=True)
     assert defaults.lines([]) == b"server: me\r\n" + line
     assert defaults.lines([b"server"]) == line

@@ -23,7 +23,7 @@ import httpx
 import pytest
 
 import devserver
-from devserver.http import line
+from devserver.http import line, stream
 from tests.patience import DEADLINE
 from tests.raw import Raw, Signal, request, serving
 
@@ -956,6 +956,31 @@ def test_headers_that_the_server_adds(parser: Parser) -> None:
         assert b"x-added: a\r\n" in raw.until(b"\r\n\r\n").lower()
 
 
+def test_fields_of_another_server_that_an_application_passes_on(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names leave as they were given; what only this server may send is dropped, and told once."""
+    monkeypatch.setattr(stream, "_told", set())
+
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        passed_on = [("Connection", "keep-alive"), ("Transfer-Encoding", "chunked"), ("X-oWn", "1")]
+        start_response("200 OK", [("Content-TYPE", "text/plain"), *passed_on])
+        return [b"body"]
+
+    with serving(app) as server, Raw(server) as raw:
+        for _ in range(2):
+            raw.get()
+            head = raw.until(b"\r\n\r\n")
+            assert raw.take(4) == b"body"
+            assert b"\r\nContent-TYPE: text/plain\r\nX-oWn: 1\r\nContent-Length: 4\r\n" in head
+            assert b"chunked" not in head
+    [told] = [record.getMessage() for record in caplog.records]
+    assert told == (
+        "the application sent the header 'Transfer-Encoding: chunked', which only the server may send:"
+        " it is dropped"
+    )
+
+
 def test_headers_that_the_server_leaves_out(parser: Parser) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await respond(send, date="today", server="mine")
@@ -1205,7 +1230,7 @@ def test_curl(parser: Parser, tmp_path: Path) -> None:
         assert curl("--data-binary", "hello", url) == b"hello"
         assert curl("--data-binary", f"@{big}", "-H", "Expect: 100-continue", url) == big.read_bytes()
         assert curl("-T", "-", url, stdin=big.read_bytes()) == big.read_bytes()
-        assert b"content-length: 2" in curl("-I", f"{url}/a")
+        assert b"Content-Length: 2" in curl("-I", f"{url}/a")
         assert curl("-0", f"{url}/old") == b"/old"
         written = curl("-o", "/dev/null", "-w", "%{http_code} %{num_connects}", "-X", "PURGE", url)
         assert written == b"200 1"

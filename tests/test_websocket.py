@@ -389,11 +389,11 @@ def test_answer() -> None:
     )
     assert answer.split(b"\r\n") == [
         b"HTTP/1.1 101 Switching Protocols",
-        b"upgrade: websocket",
-        b"connection: Upgrade",
-        b"sec-websocket-accept: " + ACCEPT,
-        b"sec-websocket-protocol: b",
-        b"sec-websocket-extensions: permessage-deflate",
+        b"Upgrade: websocket",
+        b"Connection: Upgrade",
+        b"Sec-WebSocket-Accept: " + ACCEPT,
+        b"Sec-WebSocket-Protocol: b",
+        b"Sec-WebSocket-Extensions: permessage-deflate",
         b"x-own: 1",
         b"",
         b"",
@@ -406,9 +406,9 @@ def test_an_answer_is_not_spoilt_by_what_the_server_adds() -> None:
     added += [(b"sec-websocket-accept", b"x"), (b"sec-websocket-protocol", b"a")]
     answer = handshake.answer(opening, None, "", [(b"x-own", b"mine")], Defaults(added))
     assert answer.split(b"\r\n")[1:] == [
-        b"upgrade: websocket",
-        b"connection: Upgrade",
-        b"sec-websocket-accept: " + ACCEPT,
+        b"Upgrade: websocket",
+        b"Connection: Upgrade",
+        b"Sec-WebSocket-Accept: " + ACCEPT,
         b"x-own: mine",
         b"x-added: a",
         b"",
@@ -449,8 +449,8 @@ def test_bad_handshake_is_answered_and_the_application_never_called(
         wire = Wire(application)
         answer = await wire.feed(head().replace(*changed))
         assert answer.startswith(b"HTTP/1.1 " + status)
-        assert b"\r\nconnection: close\r\n" in answer
-        assert (b"sec-websocket-version: 13" in answer) == (status == b"426")
+        assert b"\r\nConnection: close\r\n" in answer
+        assert (b"Sec-WebSocket-Version: 13" in answer) == (status == b"426")
         assert wire.closing
         assert application.scope is None
         assert [line[3] for line in wire.access] == [int(status)]
@@ -530,7 +530,7 @@ def test_a_declined_offer_leaves_nothing_behind() -> None:
 @in_loop
 async def test_compressed_messages_both_ways() -> None:
     wire = Wire(echo)
-    assert b"sec-websocket-extensions: permessage-deflate\r\n" in await wire.open(DEFLATE)
+    assert b"Sec-WebSocket-Extensions: permessage-deflate\r\n" in await wire.open(DEFLATE)
     text = b"round and round and round " * 100
     [(first, payload)] = await wire.frames(frame(TEXT, deflated(text), rsv=4))
     assert first == 0xC1
@@ -1509,7 +1509,7 @@ async def test_accept_with_subprotocol_and_headers() -> None:
     ]
     wire = Wire(application)
     answer = await wire.open(b"Sec-WebSocket-Protocol: a, b")
-    for line in (b"sec-websocket-protocol: b", b"x-own: 1", b"set-cookie: a=b"):
+    for line in (b"Sec-WebSocket-Protocol: b", b"X-Own: 1", b"set-cookie: a=b"):
         assert b"\r\n" + line + b"\r\n" in answer
     assert wire.access == [("GET", b"/", "1.1", 101)]
     await wire.leave()

@@ -94,12 +94,12 @@ def render(failure: Failure, request: Request, style: str) -> tuple[int, Headers
         kind, b"text/plain; charset=utf-8"
     )
     headers = [
-        (b"content-type", media),
-        (b"cache-control", b"no-store"),
-        (b"x-content-type-options", b"nosniff"),
+        (b"Content-Type", media),
+        (b"Cache-Control", b"no-store"),
+        (b"X-Content-Type-Options", b"nosniff"),
     ]
     if failure.status == 503:
-        headers.append((b"retry-after", b"1"))
+        headers.append((b"Retry-After", b"1"))
     return failure.status, headers, body.encode("utf-8", "backslashreplace")
 
 

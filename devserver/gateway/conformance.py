@@ -2,7 +2,8 @@
 
 An application that breaks the rules may seem to work here and fail behind another server. So
 each rule is checked, and the message says what was sent. Whether a name or a value has bytes
-that no header may have is for the HTTP side to find out.
+that no header may have is for the HTTP side to find out; it also drops the fields that are the
+server's to send, which an application has from a response of another server that it passes on.
 
 No effects; this module refuses to know exchanges, threads and what happens next.
 """
@@ -18,21 +19,6 @@ from devserver.http.exchange import Headers
 
 # A final response only: nothing would follow a 1xx, and the client would wait for ever.
 _STATUS = re.compile(r"[2-9][0-9]{2} .*")
-
-# PEP 3333, "Other HTTP Features": these are the server's (RFC 2616 section 13.5.1).
-_HOP_BY_HOP = frozenset(
-    {
-        b"connection",
-        b"keep-alive",
-        b"proxy-authenticate",
-        b"proxy-authorization",
-        b"te",
-        b"trailers",
-        b"transfer-encoding",
-        b"upgrade",
-    }
-)
-
 
 _BODILESS = frozenset({204, 304})
 
@@ -52,7 +38,7 @@ class Head:
         empty body does not tell.
         """
         if self.length is None and self.status not in _BODILESS and (size or method != "HEAD"):
-            self.headers.append((b"content-length", b"%d" % size))
+            self.headers.append((b"Content-Length", b"%d" % size))
             self.length = size
 
     def check_length(self, sent: int, last: bool, method: str) -> None:
@@ -93,7 +79,7 @@ def checked_head(status: Any, headers: Any) -> Head:
     lines: Headers = []
     for header in headers:
         name, value = _checked_header(header)
-        if name == b"content-length":
+        if name.lower() == b"content-length":
             if not value.isdigit() or length is not None:
                 raise ApplicationError(
                     f"the application sent the content-length {value!r}; it must be one number"
@@ -106,15 +92,12 @@ def checked_head(status: Any, headers: Any) -> Head:
 def _checked_header(header: Any) -> tuple[bytes, bytes]:
     try:
         name, value = header if isinstance(header, tuple) else ()
-        line = name.encode("latin-1").lower(), value.encode("latin-1")
+        return name.encode("latin-1"), value.encode("latin-1")
     except (AttributeError, ValueError):  # ValueError: not two, or not in latin-1
         raise ApplicationError(
             f"the application sent the header {reprlib.repr(header)}; "
             "it must be a tuple of two strs with code points up to U+00FF"
         ) from None
-    if line[0] in _HOP_BY_HOP:
-        raise ApplicationError(f"the application sent the header {name!r}, which only the server may send")
-    return line
 
 
 def checked_chunks(result: Any) -> Iterable[Any]:

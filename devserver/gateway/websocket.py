@@ -255,7 +255,7 @@ class AsgiSession:
         raise error
 
     def _accept(self, message: Message) -> None:
-        self.session.accept(message.get("subprotocol"), _lowered(message.get("headers") or ()))
+        self.session.accept(message.get("subprotocol"), _pairs(message.get("headers") or ()))
 
     def _send(self, message: Message) -> None:
         text, data = message.get("text"), message.get("bytes")
@@ -272,7 +272,7 @@ class AsgiSession:
     def _close(self, message: Message) -> None:
         if self._state is State.CONNECTING:
             body = b"The application did not accept the WebSocket.\n"
-            self._refuse(403, [(b"content-type", b"text/plain; charset=utf-8")], body)
+            self._refuse(403, [(b"Content-Type", b"text/plain; charset=utf-8")], body)
             return
         code, reason = message.get("code"), message.get("reason")
         if code is None:
@@ -282,7 +282,7 @@ class AsgiSession:
         self.session.close(code, str(reason or ""))
 
     def _start_response(self, message: Message) -> None:
-        status, headers = message.get("status"), _lowered(message.get("headers") or ())
+        status, headers = message.get("status"), _pairs(message.get("headers") or ())
         if not isinstance(status, int):
             raise ApplicationError(f"'websocket.http.response.start' has status {status!r}: use a number")
         self._response = self.session.refuse()
@@ -305,10 +305,10 @@ _ACTIONS: dict[str, Callable[[AsgiSession, Message], None]] = {
 }
 
 
-def _lowered(headers: Any) -> Headers:
+def _pairs(headers: Any) -> Headers:
     """The headers of a message as the seam has them."""
     try:
-        return [(bytes(name).lower(), bytes(value)) for name, value in headers]
+        return [(bytes(name), bytes(value)) for name, value in headers]
     except (TypeError, ValueError):
         raise ApplicationError(
             f"the application sent headers {headers!r}: each must be a pair of byte strings"

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 Headers = list[tuple[bytes, bytes]]
-"""Header lines in the order sent; names in lower case."""
+"""Header lines in the order sent. A request's names are in lower case, a response's as they were given."""
 
 Address = tuple[str, int | None]
 """Host and port; for a Unix socket its path and None."""
@@ -99,7 +99,7 @@ class Exchange(Protocol):
         The HTTP side decides about framing: `transfer-encoding` and `connection` of the
         application are replaced, a missing `content-length` becomes chunked (1.1) or the end of
         the connection (1.0); `date` and `server` are added unless present. Names may be in any
-        case here, and are sent in lower case.
+        case here, and HTTP/1 sends them so.
 
         Raises:
             ApplicationError: the response was started before, or a header cannot be sent

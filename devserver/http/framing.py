@@ -78,14 +78,27 @@ def end_of_head(buffer: bytes, searched: int, limit: int) -> int:
         if buffer[:2] == b"\x16\x03":
             raise Refused(400, "TLS on a plain HTTP port: ask with http://, not https://")
         if len(buffer) > limit:
-            raise Refused(431, f"request head larger than {limit} bytes")
+            raise Refused(431, _too_large(buffer, limit))
         # Such a head may never end: said at once, the client need not wait for a timeout.
         if _BARE.search(buffer, max(0, searched - 1)):
             raise Refused(400, "bare CR or LF in the head")
         return -1
     if end + 4 > limit:
-        raise Refused(431, f"request head larger than {limit} bytes")
+        raise Refused(431, _too_large(buffer[:end], limit))
     return end + 4
+
+
+def _too_large(head: bytes, limit: int) -> str:
+    """Why a head is refused, what of it is largest, and what can be done."""
+    largest = max(head.split(b"\r\n"), key=len)
+    text = f"the request's head is larger than {limit} bytes (--h11-max-incomplete-event-size allows more)"
+    name, colon, _ = largest.partition(b":")
+    if not colon or largest is head.partition(b"\r\n")[0]:
+        return text
+    text = f"{text}; its largest field is {name.decode('latin-1')[:100]}, with {len(largest)} bytes"
+    if name.lower() == b"cookie":
+        text += ": every application on this host sees the cookies of all; delete them in the browser"
+    return text
 
 
 @dataclass(slots=True)

@@ -67,7 +67,7 @@ def read(request: Request) -> Opening:
     if b"transfer-encoding" in fields or fields.get(b"content-length", [b"0"]) != [b"0"]:
         raise BadHandshake(400, "the request for a WebSocket has no body")
     if fields.get(b"sec-websocket-version") != [b"13"]:
-        headers = [(b"sec-websocket-version", b"13"), (b"upgrade", b"websocket")]
+        headers = [(b"Sec-WebSocket-Version", b"13"), (b"Upgrade", b"websocket")]
         raise BadHandshake(426, "the only version of WebSocket spoken here is 13", headers)
     keys = fields.get(b"sec-websocket-key", [])
     if len(keys) != 1 or not _is_key(keys[0]):
@@ -102,26 +102,27 @@ def answer(
         raise ApplicationError(f"'websocket.accept' chose subprotocol {subprotocol!r}; offered: {offers}")
     digest = hashlib.sha1(opening.key + _GUID, usedforsecurity=False).digest()
     head = [
-        (b"upgrade", b"websocket"),
-        (b"connection", b"Upgrade"),
-        (b"sec-websocket-accept", base64.b64encode(digest)),
+        (b"Upgrade", b"websocket"),
+        (b"Connection", b"Upgrade"),
+        (b"Sec-WebSocket-Accept", base64.b64encode(digest)),
     ]
     if subprotocol is not None:
-        head.append((b"sec-websocket-protocol", subprotocol.encode("latin-1")))
+        head.append((b"Sec-WebSocket-Protocol", subprotocol.encode("latin-1")))
     if extension:
-        head.append((b"sec-websocket-extensions", extension.encode("ascii")))
+        head.append((b"Sec-WebSocket-Extensions", extension.encode("ascii")))
     head.extend(_allowed(headers))
-    names = [name for name, _ in head]
+    names = [name.lower() for name, _ in head]
     return response_head(101, head, defaults.lines([*names, *_DROPPED, *_OURS]))
 
 
 def _allowed(headers: Headers) -> Headers:
     for name, value in headers:
-        if name in _OURS:
-            raise ApplicationError(f"'websocket.accept' has the header {name.decode()!r}: {_OURS[name]}")
+        if name.lower() in _OURS:
+            reason = _OURS[name.lower()]
+            raise ApplicationError(f"'websocket.accept' has the header {name.decode()!r}: {reason}")
         if _CONTROLS.search(value):
             raise ApplicationError(f"'websocket.accept' has a control character in the header {name!r}")
-    return [header for header in headers if header[0] not in _DROPPED]
+    return [header for header in headers if header[0].lower() not in _DROPPED]
 
 
 def _is_key(value: bytes) -> bool:

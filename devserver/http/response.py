@@ -21,11 +21,15 @@ _CONTROLS = bytes(sorted({*range(0x20), 0x7F} - {0x09}))
 _LONGEST_LENGTH = 18  # digits; as in requests
 
 _NO_CONTENT = 204
-# These the server looks at. The last three describe this connection and not the response: they
-# are the server's to say, and only what they say about closing is taken over.
-_LOOKED_AT = frozenset(
-    (b"content-length", b"content-type", b"connection", b"transfer-encoding", b"keep-alive")
-)
+_HOP_BY_HOP = frozenset((b"connection", b"transfer-encoding", b"keep-alive", b"te", b"proxy-connection"))
+"""Fields that describe this connection and not the response (RFC 9110 section 7.6.1): they are the
+server's to say, and only what they say about closing is taken over. An application has them from a response
+of another server that it passes on."""
+
+_USUAL = frozenset((b"close", b"keep-alive"))
+"""What an application may say of a connection without being contradicted."""
+
+_LOOKED_AT = _HOP_BY_HOP | {b"content-length", b"content-type"}
 
 
 class _StatusLines(dict[int, bytes]):
@@ -50,6 +54,7 @@ class Head:
         names: the headers' names, in lower case.
         length: the body's announced length, or `UNKNOWN`.
         close: the application wants the connection closed.
+        dropped: a field of the application's that only the server may send; b"" for none.
         event_stream: these are server-sent events, which never end by themselves.
     """
 
@@ -59,6 +64,7 @@ class Head:
     length: int
     close: bool
     event_stream: bool
+    dropped: bytes = b""
 
 
 def encode(status: int, headers: Headers) -> Head:
@@ -71,7 +77,7 @@ def encode(status: int, headers: Headers) -> Head:
         raise ApplicationError(f"the application sent status {status}: a response has 200 to 999")
     lines = [_STATUS_LINES[status]]
     names: list[bytes] = []
-    length, close, event_stream = UNKNOWN, False, False
+    length, close, event_stream, dropped = UNKNOWN, False, False, b""
     try:
         for given, value in headers:
             name = _name(given)
@@ -84,10 +90,13 @@ def encode(status: int, headers: Headers) -> Head:
                     if repeated or status == _NO_CONTENT:
                         continue  # RFC 9110 section 8.6
                 else:
-                    close = close or (name == b"connection" and b"close" in value.lower())
+                    options = {option.strip() for option in value.lower().split(b",")}
+                    close = close or (name == b"connection" and b"close" in options)
+                    if name != b"connection" or options - _USUAL:
+                        dropped = dropped or b"%b: %b" % (given, value)
                     continue
             names.append(name)
-            lines.append(b"%b: %b\r\n" % (name, value))
+            lines.append(b"%b: %b\r\n" % (given, value))
         block = b"".join(lines)
     except (TypeError, ValueError, AttributeError):
         raise ApplicationError(
@@ -95,7 +104,7 @@ def encode(status: int, headers: Headers) -> Head:
         ) from None
     if _controls(block) != 2 * len(lines):
         raise _fault(lines)
-    return Head(status, block, names, length, close, event_stream)
+    return Head(status, block, names, length, close, event_stream, dropped)
 
 
 def response_head(status: int, headers: Headers, added: bytes = b"") -> bytes:
@@ -107,7 +116,9 @@ def response_head(status: int, headers: Headers, added: bytes = b"") -> bytes:
     Raises:
         ApplicationError: a name or value that cannot be sent.
     """
-    lines = [_STATUS_LINES[status], *[b"%b: %b\r\n" % (_name(name), value) for name, value in headers]]
+    for name, _ in headers:
+        _name(name)
+    lines = [_STATUS_LINES[status], *[b"%b: %b\r\n" % header for header in headers]]
     block = b"".join(lines)
     if _controls(block) != 2 * len(lines):
         raise _fault(lines)
@@ -116,7 +127,10 @@ def response_head(status: int, headers: Headers, added: bytes = b"") -> bytes:
 
 @lru_cache(maxsize=512)
 def _name(given: bytes) -> bytes:
-    """A header's name in lower case. Few are in use, so each is looked at once."""
+    """A header's name in lower case. Few are in use, so each is looked at once.
+
+    It is sent as it was given: names have no case, and clients that are not by the book look for one.
+    """
     if not given or given.translate(None, _TOKEN):
         raise ApplicationError(f"the application sent the header name {given!r}: not a token")
     return given.lower()
@@ -149,9 +163,10 @@ class Defaults:
             ApplicationError: a header cannot be sent.
         """
         given = response_head(HTTPStatus.OK, headers).splitlines(keepends=True)[1:-1]
-        self._lines = list(zip([name for name, _ in headers], given, strict=True))
-        self._dated = date and b"date" not in dict(headers)
-        self._names = frozenset([*dict(headers), *([b"date"] if self._dated else [])])
+        names = [name.lower() for name, _ in headers]
+        self._lines = list(zip(names, given, strict=True))
+        self._dated = date and b"date" not in names
+        self._names = frozenset([*names, *([b"date"] if self._dated else [])])
         self._fixed = b"".join(given)
         self._second = 0
         self._date = b""
@@ -163,7 +178,7 @@ class Defaults:
             now = int(time.time())
             if now != self._second:
                 self._second = now
-                self._date = b"date: %b\r\n" % format_date_time(now).encode("ascii")
+                self._date = b"Date: %b\r\n" % format_date_time(now).encode("ascii")
                 self._all = self._fixed + self._date
         if self._names.isdisjoint(names):
             return self._all

@@ -13,6 +13,7 @@ response can be taken back.
 from __future__ import annotations
 
 import asyncio
+import logging
 from http import HTTPStatus
 from time import perf_counter
 from typing import Protocol
@@ -22,6 +23,8 @@ from devserver.http.body import body
 from devserver.http.exchange import Handler, Headers, Request
 from devserver.http.framing import Framing
 from devserver.http.response import UNKNOWN, Defaults, Head, encode
+
+logger = logging.getLogger("devserver")
 
 HIGH_WATER = 65536
 """Bytes of a body that wait for the application before the connection stops reading."""
@@ -160,6 +163,8 @@ class Stream:
                 return  # answered by the connection, with a 400 for the body
             raise ApplicationError("the application started its response a second time")
         head = self._head = encode(status, headers)
+        if head.dropped:
+            _tell_of(head.dropped)
         self.started = True
         self.status = status
         self.event_stream = head.event_stream
@@ -208,15 +213,15 @@ class Stream:
             if not more:
                 self._remaining = 0
                 if data or not self._no_body:  # to HEAD, nothing says nothing of what GET would have
-                    framing = b"content-length: %d\r\n" % len(data)
+                    framing = b"Content-Length: %d\r\n" % len(data)
             elif self.request.version == "1.1":
                 self._remaining = CHUNKED
-                framing = b"transfer-encoding: chunked\r\n"
+                framing = b"Transfer-Encoding: chunked\r\n"
             else:
                 self.keep_alive = False
         if head.close or self._expects:  # whether an expected body still comes only the client knows
             self.keep_alive = False
-        close = b"" if self.keep_alive else b"connection: close\r\n"
+        close = b"" if self.keep_alive else b"Connection: close\r\n"
         body = self._framed(data, more)
         return b"".join((head.block, framing, close, self._defaults.lines(head.names), b"\r\n", body))
 
@@ -245,9 +250,9 @@ class Stream:
 
     def say(self, status: int, text: str) -> None:
         """Answer with one line, instead of the application."""
-        headers = [(b"content-type", b"text/plain; charset=utf-8")]
+        headers = [(b"Content-Type", b"text/plain; charset=utf-8")]
         if status == HTTPStatus.SERVICE_UNAVAILABLE:
-            headers.append((b"retry-after", b"1"))
+            headers.append((b"Retry-After", b"1"))
         self.start(status, headers)
         self.write(text.encode() + b"\n", False)
 
@@ -284,3 +289,17 @@ class Stream:
         """Let the gateway look."""
         if self.handler is not None:
             self.handler.wake()
+
+
+_told: set[bytes] = set()
+
+
+def _tell_of(dropped: bytes) -> None:
+    """Say that a field of the application's is not sent; once for each name."""
+    name = dropped.partition(b":")[0].lower()
+    if name not in _told:
+        _told.add(name)
+        logger.warning(
+            "the application sent the header %r, which only the server may send: it is dropped",
+            dropped.decode("latin-1"),
+        )

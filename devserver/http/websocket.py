@@ -237,7 +237,7 @@ class WebSocketConnection(asyncio.Protocol):
             reason: for the client; at most 123 bytes of it are sent.
         """
         if self._phase is Phase.OPENING:
-            self._refuse_with(503, "the server is restarting or stopping", [(b"retry-after", b"1")])
+            self._refuse_with(503, "the server is restarting or stopping", [(b"Retry-After", b"1")])
             self._ended(1006, "")
         else:
             self.close(code, reason)
@@ -335,7 +335,7 @@ class WebSocketConnection(asyncio.Protocol):
 
     def _refuse_with(self, status: int, reason: str, headers: Headers) -> None:
         refusal = self.refuse()
-        refusal.start(status, [(b"content-type", b"text/plain; charset=utf-8"), *headers])
+        refusal.start(status, [(b"Content-Type", b"text/plain; charset=utf-8"), *headers])
         refusal.write(reason.encode() + b"\n", False)
 
     # pings (RFC 6455 section 5.5.2); one timer, for the next ping or for the answer to the last
