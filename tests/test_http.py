@@ -5,6 +5,7 @@ First what is refused, then what must work, then how connections and servers end
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import importlib.util
 import logging
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -1010,6 +1011,81 @@ def test_the_connection_is_the_servers_business(parser: Parser) -> None:
         raw.get("/close")
         assert raw.answer().headers[b"connection"] == b"close"
         assert raw.rest() == b""
+
+
+async def returns(receive: Any, send: Any) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def raises(receive: Any, send: Any) -> None:
+    await returns(receive, send)
+    raise ValueError("nobody reads it")
+
+
+async def streams(receive: Any, send: Any) -> None:
+    """As Starlette does: the response is left by an exception that `send` raised."""
+    async for piece in pieces():
+        try:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        except OSError as error:
+            raise RuntimeError("the client has gone") from error
+
+
+async def pieces() -> AsyncIterator[bytes]:
+    try:
+        while True:
+            yield b"x"
+            await asyncio.sleep(0)
+    finally:
+        CLOSED.set()
+
+
+CLOSED = threading.Event()
+
+
+@pytest.mark.parametrize("leave", [returns, raises, streams])
+@pytest.mark.parametrize("begun", [False, True], ids=["before", "amid"])
+def test_a_client_that_leaves_is_an_access_line_and_nothing_more(
+    leave: Any, begun: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever the application raises, or leaves out, then. Its generators are closed at once."""
+    if leave is streams and not begun:
+        return
+    caplog.set_level(logging.INFO, "devserver.access")
+    CLOSED.clear()
+    ended = threading.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] != "/left":
+            await respond(send)
+            return
+        try:
+            await receive()
+            entered.set()
+            if begun:
+                await send({"type": "http.response.start", "status": 200, "headers": []})
+                await send({"type": "http.response.body", "body": b"begun", "more_body": True})
+            await leave(receive, send)
+        finally:
+            ended.set()
+
+    entered = threading.Event()
+    with serving(app) as server:
+        with Raw(server) as raw:
+            raw.get("/left")
+            assert entered.wait(DEADLINE)
+            if begun:
+                raw.until(b"begun")
+        assert ended.wait(DEADLINE)
+        assert leave is not streams or CLOSED.wait(DEADLINE)
+        with Raw(server) as raw:  # by the end of this the line of the other has been written
+            raw.get("/next")
+            raw.answer()
+    assert [record.levelname for record in caplog.records if record.levelno > logging.INFO] == []
+    lines = [record.getMessage() for record in caplog.records if record.name == "devserver.access"]
+    assert [line.split('"')[1] for line in lines] == ["GET /left HTTP/1.1", "GET /next HTTP/1.1"]
+    assert lines[0].split('"')[2].split()[0] == ("200" if begun else "499")
 
 
 def test_access_lines(parser: Parser, caplog: pytest.LogCaptureFixture) -> None:

@@ -12,7 +12,7 @@ from tests.patience import DEADLINE
 
 pytestmark = [
     pytest.mark.interpreter,
-    pytest.mark.skipif(sys.platform == "win32", reason="there are no forks"),
+    pytest.mark.skipif(sys.platform != "linux", reason="there are no checkpoints"),
 ]
 
 PROGRAM = """

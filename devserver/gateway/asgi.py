@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import traceback
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -107,7 +108,9 @@ class AsgiGateway:
 class HttpCall:
     """The application at work on one exchange: a `Handler`, and its `receive` and `send`."""
 
-    __slots__ = ("_begun", "_breach", "_cancelled", "_closed", "_waiter", "exchange", "gateway", "task")
+    __slots__ = (
+        "_begun", "_breach", "_cancelled", "_closed", "_told", "_waiter", "exchange", "gateway", "task",
+    )  # fmt: skip
 
     def __init__(self, gateway: AsgiGateway, exchange: Exchange) -> None:
         self.gateway = gateway
@@ -116,6 +119,7 @@ class HttpCall:
         self._waiter: asyncio.Future[None] | None = None
         self._begun = False
         self._closed = False  # receive has said that the body is over
+        self._told = False  # receive has said that the client is gone
         self._cancelled = False  # by the server, not by the application itself
         self._breach: ApplicationError | None = None  # an error of `send` that it may have swallowed
 
@@ -161,7 +165,9 @@ class HttpCall:
         self._begun = True
         try:
             await self.gateway.application(self.scope(), self.receive, self.send)
-            if self._wanted():
+            if self._wanted() and self._told:
+                self.exchange.abort()
+            elif self._wanted():
                 self._incomplete()
         except ClientDisconnected as error:
             # The application let it pass, as it may; but it can come from another exchange's send.
@@ -190,6 +196,13 @@ class HttpCall:
     def _failed(self, error: BaseException) -> None:
         exchange = self.exchange
         request = exchange.request
+        if exchange.disconnected or self._told:
+            # Frameworks raise to leave a response that nobody reads; it is nobody's mistake.
+            logger.debug("%s ended: its client has gone: %r", self, error)
+            close_generators(error)
+            if self._wanted():
+                exchange.abort()
+            return
         logger.error("%s %s failed", request.method, request.target.decode("latin-1"), exc_info=error)
         if not self._wanted():
             return
@@ -219,6 +232,7 @@ class HttpCall:
             await self._wait()
         while not (exchange.disconnected or exchange.half_closed or exchange.finished):
             await self._wait()
+        self._told = not exchange.finished
         return {"type": "http.disconnect"}
 
     async def send(self, message: Message) -> None:
@@ -251,6 +265,16 @@ class HttpCall:
         exchange = self.exchange
         state = "had ended" if exchange.finished else "had begun" if exchange.started else "had not begun"
         return f"{message.get('type')!r} when the response {state}"
+
+
+def close_generators(error: BaseException | None) -> None:
+    """Let go of what the frames of an exception hold, so that generators they iterate over are closed now.
+
+    Else they would be when the collector finds the exception.
+    """
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def _body(message: Message) -> bytes:

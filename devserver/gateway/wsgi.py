@@ -216,9 +216,9 @@ class _Call:
         request = exchange.request
         cut, self._cut, self._gone = self._cut, True, True
         target = request.target.decode("latin-1")
-        if isinstance(error, ClientDisconnected):
-            # Nobody's mistake, and it happens with every upload that is broken off.
-            _log.debug("%s %s ended: %s", request.method, target, error)
+        if isinstance(error, ClientDisconnected) or exchange.disconnected:
+            # Nobody's mistake: it happens with every upload, and every stream, that is broken off.
+            _log.debug("%s %s ended: its client has gone: %r", request.method, target, error)
         else:
             _log.error("%s %s failed", request.method, target, exc_info=error)
         if cut or exchange.disconnected or exchange.finished:

@@ -33,6 +33,9 @@ from devserver.http.stream import HIGH_WATER, Stream
 
 logger = logging.getLogger("devserver")
 
+CLIENT_GONE = 499
+"""What the access line says of a request whose client has gone before a response began; nginx's number."""
+
 
 class Connection(asyncio.Protocol):
     """See the module. It also is the `Owner` of its streams."""
@@ -95,8 +98,11 @@ class Connection(asyncio.Protocol):
         self.service.connections.discard(self)
         self._line.closing = True
         self._line.deadline.cancel()
-        if self.stream is not None:
-            self.stream.disconnect()
+        stream = self.stream
+        if stream is not None:
+            if stream.aborted or not stream.finished:
+                self.service.log(stream.request, stream.status or CLIENT_GONE, stream.began)
+            stream.disconnect()
 
     def pause_writing(self) -> None:
         self._choked = True
@@ -227,7 +233,8 @@ class Connection(asyncio.Protocol):
     # what comes after a response
 
     def responded(self, stream: Stream) -> None:
-        self.service.log(stream.request, stream.status, stream.began)
+        if not stream.disconnected:
+            self.service.log(stream.request, stream.status, stream.began)
         if self._line.closing or self._line.transport.is_closing():
             return
         if stream.complete:

@@ -55,6 +55,7 @@ class Stream:
         status: what was started, or 0.
         began: when the head had been read, on the clock of `time.perf_counter`.
         event_stream: the response is a stream of server-sent events, which never ends by itself.
+        aborted: it was given up, whatever it had sent.
     """
 
     __slots__ = (
@@ -69,6 +70,7 @@ class Stream:
         "_remaining",
         "_transport",
         "_unheld",
+        "aborted",
         "began",
         "complete",
         "disconnected",
@@ -93,6 +95,7 @@ class Stream:
         self.keep_alive = frame.keep_alive
         self.complete = frame.length == 0
         self.disconnected = self.half_closed = self.paused = self.started = self.finished = False
+        self.aborted = False
         self.event_stream = False
         self.status = 0
         self._owner = owner
@@ -257,7 +260,7 @@ class Stream:
         self.write(text.encode() + b"\n", False)
 
     def abort(self) -> None:
-        self.finished = True
+        self.finished = self.aborted = True
         self._owner.cut()
 
     # what the connection tells

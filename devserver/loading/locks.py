@@ -8,7 +8,7 @@ application's while it configures. So such a lock allows no checkpoint as long a
 `logging` is known. Which locks another library's hooks make anew nobody says; all that a hook can reach in a
 few steps count, since a checkpoint too few costs less than a failed start.
 
-Only looks. Sees what is registered from `start` on.
+Only looks. Sees what is registered from `start` on. Linux.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import _thread
 import inspect
 import logging
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial, wraps
@@ -39,6 +40,7 @@ class Locks:
     """See the module."""
 
     def __init__(self) -> None:
+        assert sys.platform == "linux"
         self._hooks: list[_Hook] = []
         self._register = os.register_at_fork
 
@@ -55,7 +57,7 @@ class Locks:
 
     def stop(self) -> None:
         """Note nothing any more."""
-        os.register_at_fork = self._register
+        setattr(os, self._register.__name__, self._register)
 
     def held(self) -> str:
         """Names what holds a lock that a fork would make anew; "" if nothing does. Some microseconds."""
