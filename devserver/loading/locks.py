@@ -17,7 +17,6 @@ import _thread
 import inspect
 import logging
 import os
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial, wraps
@@ -40,9 +39,8 @@ class Locks:
     """See the module."""
 
     def __init__(self) -> None:
-        assert sys.platform == "linux"
         self._hooks: list[_Hook] = []
-        self._register = os.register_at_fork
+        self._register: Callable[..., None] = vars(os)["register_at_fork"]  # which not every platform has
 
     def start(self) -> None:
         """Begin to note what is to be called at forks."""
