@@ -50,7 +50,14 @@ def run_loop(serving: Serving, config: Config, ready: Callable[[], None]) -> Non
             runner.run(serving.run(ready))
 
 
-def serve_alone(config: Config, sockets: list[socket.socket], events: Events, program: Program) -> int:
+def serve_alone(
+    config: Config, sockets: list[socket.socket], events: Events, program: Program, found: str
+) -> int:
+    """Serve in this process. Returns the exit code.
+
+    Args:
+        found: what is served where no target is named; "" if that is not known.
+    """
     from time import perf_counter
 
     from devserver.gateway.lifespan import StartupFailed
@@ -58,12 +65,13 @@ def serve_alone(config: Config, sockets: list[socket.socket], events: Events, pr
     from devserver.stage import Stage
 
     began = perf_counter()
-    events.emit("starting", target=str(config.app.target))
+    events.emit("starting", target=str(config.app.target or found) or None)
 
     def elapsed() -> dict[str, object]:
         return {"generation": 1, "pid": os.getpid(), "seconds": round(perf_counter() - began, 4)}
 
     def ready() -> None:
+        logger.info("%s", console.ready(perf_counter() - began))
         events.emit("serving", **elapsed())
         stage.on_serving()
 
@@ -79,6 +87,7 @@ def serve_alone(config: Config, sockets: list[socket.socket], events: Events, pr
             logger.error("%s", console.format_failure(error.__cause__).rstrip() if error.__cause__ else error)
             stage.outcome[:] = [3]
         else:
+            logger.info("stopped")
             events.emit("stopped")
         return stage.outcome[0]
 

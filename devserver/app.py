@@ -155,6 +155,14 @@ def _import(target: Target) -> types.ModuleType:
     return module
 
 
+def missing(target: str, app_dir: str) -> TargetError:
+    """What is said of a target whose module or file is not there."""
+    try:
+        return TargetError(_unknown_module(parse(target, app_dir)))
+    except TargetError as error:
+        return error
+
+
 def _is_unknown(module: str, error: ModuleNotFoundError) -> bool:
     """Whether the target itself is missing, not something that the user's code imports."""
     if error.name is None or not f"{module}.".startswith(f"{error.name}."):

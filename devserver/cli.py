@@ -18,7 +18,8 @@ from click.core import ParameterSource
 
 from devserver import __version__
 from devserver.config import OPTIONS, Config, resolve
-from devserver.errors import DevserverError, UsageError
+from devserver.discovery import is_there
+from devserver.errors import DevserverError, TargetError, UsageError
 from devserver.options import Option
 
 TITLES = {
@@ -49,7 +50,20 @@ _TLS = "devserver speaks no TLS; put a proxy that does in front of it, such as c
 _PROXY = "wrap the application in middleware that reads X-Forwarded-*, such as werkzeug's ProxyFix"
 _LIFETIME = "devserver's process lives until you end it; --reload restarts it on save"
 
+_ADDRESS = "write --host ADDRESS --port NUMBER"
+_SAVES = "--reload restarts on a save, and shows what fails in the browser"
+
 REFUSED = {
+    "-p": "write --port NUMBER",
+    "-b": _ADDRESS,
+    "--bind": _ADDRESS,
+    "-w": "devserver restarts one process; for several use uvicorn or gunicorn",
+    "-A": "name it without an option, as in devserver shop.main:app",
+    "--app": "name it without an option, as in devserver shop.main:app",
+    "--debug": _SAVES,
+    "--debugger": _SAVES,
+    "--noreload": "leave it out: nothing restarts without --reload",
+    "-r": "write --reload",
     "--workers": "devserver restarts one process; for several use uvicorn or gunicorn",
     "--http2": "devserver speaks HTTP/1.1; put a proxy that speaks HTTP/2 in front of it, such as caddy",
     "--ws-max-queue": "leave it out; devserver reads no faster than the application receives",
@@ -68,13 +82,22 @@ REFUSED = {
     "--ssl-ciphers": _TLS,
     "--reset-contextvars": "set in the lifespan's state what every request may start from",
 }
-"""Options of uvicorn that we lack, and what to use instead."""
+"""Options that other servers have and we lack, and what to use instead."""
+
+COMMANDS = ("run", "serve", "dev", "runserver", "start")
+"""What other programs want to be told first. Here there is one command, which serves."""
 
 
 class Serve(click.Command):
     """The command, with its options grouped and uvicorn's others refused."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0] in COMMANDS and not is_there(args[0], os.getcwd()):
+            rest = " ".join(args[1:])
+            raise UsageError(f"there is no command {args[0]!r}; write devserver {rest or 'TARGET'} --reload")
+        plain = [each for each in args if not each.startswith("-")]
+        if len(plain) == 2 and plain[1].isdigit() and args.index(plain[1]) == args.index(plain[0]) + 1:
+            raise UsageError(f"{plain[1]} after the target; for a port write --port {plain[1]}")
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
@@ -179,16 +202,43 @@ def main(argv: Sequence[str] | None = None) -> None:
         config = COMMAND.main(arguments, prog_name="devserver", standalone_mode=False)
         if not isinstance(config, Config):
             sys.exit(0)  # --help, --version, --explain or --explain-config has said it all
-        from devserver.django.bare import found, program
+        from devserver.django.bare import program
         from devserver.launch import start
 
-        sys.exit(start(config, program=program, found=found(config.app.app_dir)))
+        sys.exit(start(config, program=program, find=find))
     except DevserverError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
+
+
+def find(config: Config) -> str:
+    """What is served, by name; "" if there is nothing yet, and a save may bring it.
+
+    Raises:
+        TargetError: there is nothing, and a save would change nothing.
+    """
+    from devserver.discovery import discover
+    from devserver.django.bare import found
+
+    section = config.app
+    if section.target is not None:
+        target = str(section.target)
+        if is_there(target, section.app_dir):
+            return target
+        if config.reload.enabled:
+            return ""
+        from devserver.app import missing
+
+        raise missing(target, section.app_dir)
+    try:
+        return found(section.app_dir) or discover(section.app_dir)
+    except TargetError:
+        if config.reload.enabled:
+            return ""
+        raise
 
 
 def explain_config(config: Config) -> str:

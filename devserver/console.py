@@ -23,7 +23,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from devserver import config
@@ -279,18 +279,38 @@ def _duration(seconds: float) -> str:
     return f"{seconds * 1000:.0f} ms" if seconds < 0.9995 else f"{seconds:.2f} s"
 
 
-def banner(urls: Iterable[str], target: str, reload: bool) -> list[str]:
+def banner(urls: Sequence[str], target: str, reload: bool, keys: bool = False) -> list[str]:
     """The lines that say what is served and where; each is meant to be logged by itself.
 
     VS Code's serverReadyAction looks for `listening on`, so a URL ends its line.
 
     Args:
         urls: where the server is, the best one first; `lan_urls` finds those for other machines.
-        target: the application, as the user named it.
+        target: the application, as the user named it or as it was found; "" if there is none yet.
         reload: whether a save restarts it.
+        keys: whether lines that are typed are read.
     """
-    restarting = ", restarting on save" if reload else ""
-    return [f"serving {target}{restarting}; Ctrl-C stops", *(f"listening on {url}" for url in urls)]
+    if not reload:
+        first = f"serving {target}; a save changes nothing without --reload"
+    else:
+        first = f"serving {target}, restarting on save" if target else "nothing to serve yet, waiting for it"
+        first += "; h Enter lists keys" if keys else ""
+    return [f"{first}; Ctrl-C stops", *(f"listening on {url}" for url in _shown_urls(urls))]
+
+
+def _shown_urls(urls: Sequence[str]) -> list[str]:
+    """The same without two for one port of this machine: `localhost` is either address."""
+    shown = []
+    for url in urls:
+        name = re.sub(r"//(127\.0\.0\.1|\[::1\])(?=:)", "//localhost", url)
+        both = {name.replace("localhost", each) for each in ("127.0.0.1", "[::1]")} <= set(urls)
+        shown.append(name if both else url)
+    return list(dict.fromkeys(shown))
+
+
+def ready(seconds: float) -> str:
+    """What says that the application answers, for the first time. Args: seconds: since the start."""
+    return f"ready in {seconds:.1f} s"
 
 
 def lan_urls(host: str, port: int, scheme: str = "http") -> list[str]:

@@ -18,9 +18,11 @@ import itertools
 import os
 import re
 import stat
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from importlib.machinery import PathFinder
 
 from devserver.errors import TargetError
 
@@ -78,6 +80,20 @@ def _candidates(app_dir: str) -> Iterator[tuple[str, str]]:
                     yield prefix + name, path
                     break
                 os.path.isfile(path)  # so that it is noted
+
+
+def is_there(target: str, app_dir: str) -> bool:
+    """Whether there is a module, or a file, that a target names; its attribute is for the load to find.
+
+    Imports nothing, so of a dotted name it sees the first part only.
+    """
+    place, colon, _ = target.rpartition(":")
+    place = place if colon else target
+    if not place.replace(".", "").isidentifier() or place.endswith((".py", ".pyw")):
+        paths = [os.path.join(folder, place) for folder in (app_dir, os.getcwd())]
+        return any(os.path.exists(path) or os.path.exists(path + ".py") for path in paths)
+    top = place.partition(".")[0]
+    return top in sys.builtin_module_names or bool(PathFinder.find_spec(top, [app_dir, *sys.path]))
 
 
 def may_change(path: str) -> bool:

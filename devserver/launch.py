@@ -57,11 +57,17 @@ def target(stage: Stage, then: Callable[[], None] = lambda: None) -> int:
     return stage.serve(application)
 
 
-def start(config: Config, *, spare: bool = True, program: Program = target, found: str = "") -> int:
+def start(
+    config: Config,
+    *,
+    spare: bool = True,
+    program: Program = target,
+    find: Callable[[Config], str] | None = None,
+) -> int:
     """Serve as the configuration says, until told to stop. Returns the exit code.
 
     Args:
-        found: what is served where no target is named, if that is known so early.
+        find: names what will be served, before anything is promised; "" if there is nothing yet.
         program: loads the application where there is no supervisor, whose child has one of its own.
         spare: whether this program, started again, runs no user code before it is told its role.
 
@@ -71,6 +77,7 @@ def start(config: Config, *, spare: bool = True, program: Program = target, foun
     from devserver.listeners import bind
 
     console.configure(config.log)
+    found = find(config) if find is not None else None
     listeners = bind(config.bind)
     events = Events.open(config.log.events)
     try:
@@ -83,17 +90,18 @@ def start(config: Config, *, spare: bool = True, program: Program = target, foun
         if spare:
             _keep()
         _announce(config, listeners, events, found)
-        return serve_alone(config, listeners.sockets, events, program)
+        return serve_alone(config, listeners.sockets, events, program, found or "")
     finally:
         listeners.close()
         events.close()
 
 
-def _announce(config: Config, listeners: Listeners, events: Events, found: str) -> None:
+def _announce(config: Config, listeners: Listeners, events: Events, found: str | None) -> None:
     for line in misspelt(OPTIONS, os.environ):
         logger.warning("%s", line)
-    name = str(config.app.target or found or "the application found")
-    for line in console.banner(_urls(config, listeners), name, config.reload.enabled):
+    name = str(config.app.target or "the application found") if found is None else found
+    keys = sys.stdin is not None and sys.stdin.isatty()
+    for line in console.banner(_urls(config, listeners), name, config.reload.enabled, keys):
         logger.info("%s", line)
     events.emit("listening", url=listeners.urls[0], urls=listeners.urls, pid=os.getpid())
 

@@ -12,9 +12,9 @@ import pytest
 from click.testing import CliRunner
 
 import devserver
-from devserver.cli import COMMAND, REFUSED, TITLES, main
+from devserver.cli import COMMAND, REFUSED, TITLES, find, main
 from devserver.config import OPTIONS, SECTIONS, Config
-from devserver.errors import BindError
+from devserver.errors import BindError, TargetError
 from devserver.options import Option
 from tests.patience import DEADLINE
 
@@ -36,7 +36,7 @@ def run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     started: list[Config] = []
     root = types.ModuleType("devserver.launch")
 
-    def record(config: Config, program: object, found: str) -> int:
+    def record(config: Config, program: object, find: object) -> int:
         started.append(config)
         return 0
 
@@ -126,14 +126,14 @@ def test_file_and_environment_are_read(run: Run, folder: Path, monkeypatch: pyte
 
 
 def test_the_exit_code_is_what_start_returned(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules["devserver.launch"], "start", lambda config, program, found: 3)
+    monkeypatch.setattr(sys.modules["devserver.launch"], "start", lambda config, program, find: 3)
     assert ends("main:app") == 3
 
 
 def test_an_error_of_the_user_is_one_line(
     run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def start(config: Config, program: object, found: str) -> int:
+    def start(config: Config, program: object, find: object) -> int:
         raise BindError("port 8000 is taken by python (pid 7); use --port auto")
 
     monkeypatch.setattr(sys.modules["devserver.launch"], "start", start)
@@ -146,7 +146,7 @@ def test_an_error_of_the_user_is_one_line(
 
 
 def test_an_error_of_ours_is_not_hidden(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def start(config: Config, program: object, found: str) -> int:
+    def start(config: Config, program: object, find: object) -> int:
         raise EOFError
 
     monkeypatch.setattr(sys.modules["devserver.launch"], "start", start)
@@ -179,12 +179,69 @@ def test_usage_errors_end_with_2(
 
 
 @pytest.mark.parametrize("flag", REFUSED)
-def test_what_uvicorn_has_and_we_lack_is_refused(
+def test_what_others_have_and_we_lack_is_refused(
     folder: Path, capsys: pytest.CaptureFixture[str], flag: str
 ) -> None:
     for argv in ([flag], [flag, "1"], [f"{flag}=1"], ["main:app", flag]):
         assert ends(*argv) == 2
         assert capsys.readouterr().err == f"error: {flag} is not supported: {REFUSED[flag]}\n"
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["run", "app.py"], "there is no command 'run'; write devserver app.py --reload"),
+        (["serve"], "there is no command 'serve'; write devserver TARGET --reload"),
+        (
+            ["dev", "main.py", "--port", "1"],
+            "there is no command 'dev'; write devserver main.py --port 1 --reload",
+        ),
+        (["app.py", "8000"], "8000 after the target; for a port write --port 8000"),
+    ],
+)
+def test_what_other_programs_are_told_is_answered_with_the_right_form(
+    folder: Path, capsys: pytest.CaptureFixture[str], argv: list[str], said: str
+) -> None:
+    assert ends(*argv) == 2
+    assert capsys.readouterr().err == f"error: {said}\n"
+
+
+def test_a_module_that_is_named_like_a_command_is_served(run: Run, folder: Path) -> None:
+    (folder / "run.py").touch()
+    assert run("run").app.target == "run"
+
+
+@pytest.mark.parametrize(
+    ("argv", "files", "found"),
+    [
+        (["app:app"], ["app.py"], "app:app"),
+        (["app.py"], ["app.py"], "app.py"),
+        (["sub/app:app"], ["sub/app.py"], "sub/app:app"),
+        (["json"], [], "json"),
+        (["pkg.main"], ["pkg/__init__.py"], "pkg.main"),
+        ([], ["app.py"], "app:app"),
+        ([], ["manage.py"], "manage.py"),
+        (["--reload"], [], ""),
+        (["gone:app", "--reload"], ["app.py"], ""),
+        (["gone.py", "--reload"], ["app.py"], ""),
+        (["gone:app"], ["app.py"], None),
+        (["gone.py"], [], None),
+        ([], [], None),
+    ],
+)
+def test_what_will_be_served_is_found_before_it_is_promised(
+    run: Run, folder: Path, argv: list[str], files: list[str], found: str | None
+) -> None:
+    """ "": there is nothing yet, and a save may bring it; None: there is nothing."""
+    for name in files:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("app = object()\nos.environ['DJANGO_SETTINGS_MODULE'] = ''\n")
+    config = run(*argv)
+    if found is None:
+        with pytest.raises(TargetError):
+            find(config)
+    else:
+        assert find(config) == found
 
 
 def test_nothing_is_both_refused_and_offered() -> None:

@@ -430,12 +430,34 @@ def test_others_may_use_the_access_logger() -> None:
 
 
 def test_banner() -> None:
-    assert banner(["http://localhost:8000", "http://192.0.2.7:8000"], "shop:app", True) == [
+    assert banner(["http://192.0.2.7:8000", "http://[::1]:8000"], "shop:app", True) == [
         "serving shop:app, restarting on save; Ctrl-C stops",
-        "listening on http://localhost:8000",
         "listening on http://192.0.2.7:8000",
+        "listening on http://[::1]:8000",
     ]
-    assert banner([], "shop:app", False) == ["serving shop:app; Ctrl-C stops"]
+    [line] = banner([], "shop:app", True, keys=True)
+    assert line == "serving shop:app, restarting on save; h Enter lists keys; Ctrl-C stops"
+    [line] = banner([], "shop:app", False, keys=True)
+    assert line == "serving shop:app; a save changes nothing without --reload; Ctrl-C stops"
+    assert banner([], "", True) == ["nothing to serve yet, waiting for it; Ctrl-C stops"]
+
+
+@pytest.mark.parametrize(
+    ("urls", "shown"),
+    [
+        (["http://127.0.0.1:8000", "http://[::1]:8000"], ["http://localhost:8000"]),
+        (["http://127.0.0.1:1", "http://[::1]:2"], ["http://127.0.0.1:1", "http://[::1]:2"]),
+        (["http://127.0.0.1:8000"], ["http://127.0.0.1:8000"]),
+        (["http://[::1]:8000"], ["http://[::1]:8000"]),
+        (["unix:/run/app.sock"], ["unix:/run/app.sock"]),
+        (
+            ["http://0.0.0.0:8000", "http://[::]:8000", "http://192.0.2.7:8000"],
+            ["http://0.0.0.0:8000", "http://[::]:8000", "http://192.0.2.7:8000"],
+        ),
+    ],
+)
+def test_two_addresses_of_this_machine_are_one_url(urls: list[str], shown: list[str]) -> None:
+    assert banner(urls, "shop:app", True)[1:] == [f"listening on {url}" for url in shown]
 
 
 def test_editors_find_the_url_in_the_banner() -> None:

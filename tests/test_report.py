@@ -1,9 +1,12 @@
 """What is told of a restart."""
 
+import logging
 import os
 
+import pytest
+
 from devserver.events import Events
-from devserver.reload.report import Report
+from devserver.reload.report import SLOW_RESTART, Report
 
 
 def test_reason_names_the_first_file_and_counts_those_that_followed() -> None:
@@ -23,3 +26,55 @@ def test_what_the_application_is_asked_about_is_no_reason_of_a_later_restart() -
     assert report.reason == "a.html changed and 1 more"
     report.changed(["views.py"])
     assert report.reason == "views.py changed"
+
+
+def test_a_first_load_that_takes_long_says_where_it_stands(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    report = Report(Events(None))
+    assert report.deadlines() == []
+    report.begins(None, "")
+    report.spawned(1, "app:app")
+    [due] = report.deadlines()
+    report.be_punctual(due - 0.1, "/shop/models.py")
+    assert caplog.messages == []
+    report.be_punctual(due, "/shop/models.py")
+    assert caplog.messages == ["still loading (/shop/models.py was read last)"]
+    assert report.deadlines() == [], "it is said once"
+
+
+def test_a_restart_that_takes_long_says_what_it_is_for(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    report = Report(Events(None))
+    report.changed([os.path.abspath("views.py")], line=3)
+    report.begins(None, "")
+    report.spawned(2, "app:app")
+    report.be_punctual(report.since + SLOW_RESTART, "")
+    assert caplog.messages == ["views.py changed at line 3: restarting …"]
+    report.spawned(3, "app:app")
+    report.serving(3, 1, 0.0)
+    assert report.deadlines() == [], "what serves is not told to be restarting"
+
+
+@pytest.mark.parametrize(
+    ("error", "trace", "shown"),
+    [
+        ("E: x", "Traceback…\nE: x\n", ["Traceback…\nE: x"]),
+        ("no app\n  perhaps b", "", ["no app\n  perhaps b"]),
+        ("it was ended by SIGSEGV", "Fatal Python error", ["Fatal Python error", "it was ended by SIGSEGV"]),
+    ],
+)
+def test_a_failure_is_told_once_with_what_led_to_it(
+    error: str, trace: str, shown: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    report = Report(Events(None))
+    failure = {"phase": "load", "error": error, "traceback": trace}
+    assert report.failed(1, failure)
+    assert caplog.messages == [*shown, "the start failed; waiting for a change"]
+    caplog.clear()
+    report.changed([os.path.abspath("views.py")])
+    assert not report.failed(2, failure)
+    assert caplog.messages == ["views.py changed: the same failure; waiting for a change"]
+    caplog.clear()
+    assert report.failed(3, {**failure, "error": f"{error}!"})
+    assert caplog.messages[-1] == "views.py changed: the restart failed; waiting for a change"

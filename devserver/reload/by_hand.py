@@ -1,18 +1,26 @@
 """What people do with a server that runs: keys in its terminal, and signals.
 
-`r` Enter restarts, `R` Enter from nothing, `q` Enter quits; SIGHUP restarts, unless the terminal has
-gone; any other signal quits. Keys are lines: the terminal stays as it is, and an application that
-reads it is left alone. Knows nothing of children.
+`r` Enter restarts, `R` Enter from nothing, `q` Enter quits, `h` Enter lists these; SIGHUP restarts,
+unless the terminal has gone; any other signal quits. Keys are lines: the terminal stays as it is, and an
+application that reads it is left alone. Knows nothing of children.
 """
 
 from __future__ import annotations
 
+import logging
 import signal
 from collections.abc import Callable
 
 from devserver.process import Terminal
 from devserver.process.reactor import Reactor
 from devserver.process.signals import Signals
+
+logger = logging.getLogger("devserver")
+
+KEYS = (
+    "keys, each followed by Enter: r restarts, R restarts and loads everything again, q quits, h lists these;"
+    " Ctrl-C quits, too"
+)
 
 
 class ByHand:
@@ -70,3 +78,5 @@ class ByHand:
                 self._restart(f"{line} was pressed", line == "R")
             elif line == "q":
                 self._quit()
+            elif line in ("h", "?"):
+                logger.info("%s", KEYS)

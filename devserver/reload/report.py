@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Sequence
 
+from devserver.console import ready
 from devserver.events import Events
 from devserver.process.control import Message
 from devserver.reload.chain import Checkpoint
@@ -18,6 +19,10 @@ logger = logging.getLogger("devserver")
 
 WARM = (2, 2.0)
 """A start from a checkpoint that takes so many times a cold one and so many seconds more has strayed."""
+
+
+SLOW_START, SLOW_RESTART = 2.0, 0.5
+"""Seconds after which a line says that the first load, or a restart, is still going on."""
 
 
 class Report:
@@ -40,6 +45,8 @@ class Report:
         self._cold: float | None = None  # seconds that the last load took that was one from nothing
         self._startup: float | None = None  # and the startup after it
         self._starts: float | None = None
+        self._tell_at: float | None = None  # that it takes long
+        self._is_first = True
 
     def because(self, reason: str, told: str = "") -> None:
         """Note why the next generation is wanted; and how that is told in the terminal, if otherwise."""
@@ -84,12 +91,26 @@ class Report:
             self._how = f"restarted{because}"
 
     def spawned(self, generation: int, target: str) -> None:
-        """It is that of a new generation."""
-        if generation == 1:
-            self._events.emit("starting", target=target)
+        """It is that of a new generation. Args: target: what is served; "" if nothing was found."""
+        self._is_first = generation == 1
+        self._tell_at = self.since + (SLOW_START if self._is_first else SLOW_RESTART)
+        if self._is_first:
+            self._events.emit("starting", target=target or None)
         else:
             self._events.emit("restart", **self._fields, reason=self.reason, generation=generation)
-            logger.debug("%s: restarting", self._told)
+
+    def deadlines(self) -> list[float]:
+        """When `be_punctual` has something to say, on `time.monotonic`."""
+        return [] if self._tell_at is None else [self._tell_at]
+
+    def be_punctual(self, now: float, at: str) -> None:
+        """Say that a load takes long, if it does. Args: at: what the child said last that it would read."""
+        if self._tell_at is not None and self._tell_at <= now:
+            self._tell_at = None
+            if self._is_first:
+                logger.info("still loading%s", _last(self._short(at)))
+            else:
+                logger.info("%s: restarting …", self._told)
 
     def strayed(self, generation: int, how: str) -> None:
         """A load, or a startup, that went on from a checkpoint leads nowhere."""
@@ -135,7 +156,7 @@ class Report:
 
     def serving(self, generation: int, pid: int, began: float) -> None:
         """The new code answers."""
-        self._changed = {}
+        self._changed, self._tell_at = {}, None
         self._shown, now = "", time.monotonic()
         if not self._resumed and self._starts is not None:
             self._startup = now - self._starts
@@ -143,23 +164,27 @@ class Report:
         if generation > 1:
             cold = f" (cold: {self._cold:.1f} s)" if self._resumed and self._cold is not None else ""
             logger.info("%s: %s, %.2f s%s", self._told, self._how, seconds, cold)
+        else:
+            logger.info("%s", ready(now - self.since))
         self._events.emit("serving", generation=generation, pid=pid, seconds=round(seconds, 4))
 
     def failed(self, generation: int, failure: Message) -> bool:
         """There is nothing to serve. Returns whether that is news: the same failure is shown once."""
-        self._changed = {}
-        text = f"{failure['error']}\n{failure['traceback']}"
+        self._changed, self._tell_at = {}, None
+        error, trace = failure["error"], failure["traceback"].rstrip()
+        text = f"{error}\n{trace}"
         news = text != self._shown
         self._shown = text
         if news:
-            if failure["traceback"]:
-                logger.error("%s", failure["traceback"].rstrip())
-            # Below suggestions, of which each has a line of its own, it must not seem to belong to the last.
-            break_ = "\n" if "\n" in failure["error"] else "; "
-            logger.error("%s%swaiting for a change", failure["error"], break_)
+            if trace:
+                logger.error("%s", trace)
+            if not trace.endswith(error):
+                logger.error("%s", error)
+            why = "the start failed" if generation == 1 else f"{self._told}: the restart failed"
+            logger.error("%s; waiting for a change", why)
             self._events.emit("failed", generation=generation, **failure)
         else:
-            logger.info("still: %s", failure["error"])
+            logger.info("%s: the same failure; waiting for a change", self._told)
         return news
 
     def healing(self, failure: Message) -> None:
@@ -170,6 +195,7 @@ class Report:
 
     def stopped(self) -> None:
         """Everything has ended."""
+        logger.info("stopped")
         self._events.emit("stopped")
 
 

@@ -127,13 +127,14 @@ class Supervisor:
                 del self._timers[event]
                 self._raise(event)
         self._children.be_punctual(now)
+        self._report.be_punctual(now, self._children.current.at if self._children.current else "")
         if self._watched.watcher.interval is not None:
             self._look()
         while self._pending:
             self._happen(*self._pending.pop(0))
 
     def _until(self) -> float | None:
-        due = [*self._timers.values(), *self._children.deadlines()]
+        due = [*self._timers.values(), *self._children.deadlines(), *self._report.deadlines()]
         if self._watched.watcher.interval is not None:
             due.append(time.monotonic() + self._watched.watcher.interval)
         return min(due, default=None)
@@ -328,7 +329,7 @@ class Supervisor:
         self._unsettled = None
         self._generation += 1
         self._begin(before)
-        self._report.spawned(self._generation, str(self._config.app.target))
+        self._report.spawned(self._generation, str(self._config.app.target or self._warm.found))
 
     def _begin(self, before: Config) -> None:  # before: the options of the last load
         """Have a child load, from a checkpoint or from nothing."""

@@ -64,6 +64,7 @@ class Warm:
 
     Attributes:
         obstacle: why the newest generation goes on from no checkpoint; "" if it does, or if there is none.
+        found: the application that the last load from nothing found, where none was named; "" for none.
     """
 
     def __init__(self, children: Children, watched: WatchSet) -> None:
@@ -80,7 +81,7 @@ class Warm:
         self._good: _Given | None = None
         self._serves = False
         self._room = 0  # bytes that are left of what checkpoints may have
-        self._cold = self.obstacle = self._target = ""
+        self._cold = self.obstacle = self.found = ""
 
     # what the next restart must know
 
@@ -125,7 +126,7 @@ class Warm:
     def boot(self, config: Config) -> Message:
         """What a child is told that begins from nothing."""
         self.clear()
-        self._changed, self._cold, self._loaded, self._target = [], "", None, _found(config)
+        self._changed, self._cold, self._loaded, self.found = [], "", None, _found(config)
         # A script that calls `run` may have read whatever, before anybody noted it.
         clean = self._children.is_clean or config.reload.restart == "warm"
         return {"warm": is_wanted(config) and clean, "marks": self._marks()}
@@ -211,7 +212,7 @@ class Warm:
                 return "the options and the environment come first"
             if not self._watched.timeline.knows(path):
                 return "nobody was seen to read it"
-        if any(map(may_change, self._changed)) and _found(config) != self._target:
+        if any(map(may_change, self._changed)) and _found(config) != self.found:
             return "another application is found"
         return ""
 

@@ -27,6 +27,9 @@ def test_r_restarts_and_q_quits(tmp_path: Path) -> None:
         assert server.child != first
         assert server.get("/").text == "one"
         server.types("nothing that it knows\n")
+        for wish in ("h", "?"):
+            server.types(f"{wish}\n")
+        server.wait_log("R restarts and loads everything again")
         server.types("q\n")
         assert server.ended() == 0
         assert len(server.events("restart")) == 1

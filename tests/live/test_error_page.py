@@ -150,8 +150,8 @@ def test_what_we_say_ourselves_is_said_once(target: str, message: str, tmp_path:
         assert page.text.startswith(failed["error"] + "\n\n")
         assert page.text.count(message) == 1
         assert server.stop() == 0
-        end = "\nwaiting for a change\n" if "\n" in failed["error"] else "; waiting for a change\n"
-        assert f"devserver: error: {failed['error']}{end}" in server.log
+        end = "devserver: error: the start failed; waiting for a change\n"
+        assert f"devserver: error: {failed['error']}\n{end}" in server.log
         assert server.log.count(message) == 1
         assert "TargetError" not in server.log
 

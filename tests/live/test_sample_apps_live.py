@@ -224,4 +224,6 @@ def test_console_script_serves_the_first_sample(samples: Path) -> None:
         assert server.get("/").status == 200
         assert server.stop() == 0
         assert server.log.startswith("devserver: serving asgi_app.py, restarting on save; Ctrl-C stops\n")
-        assert f"devserver: listening on {server.url}\n" in server.log
+        assert f"devserver: listening on http://localhost:{server.port}\n" in server.log
+        assert re.search(r"^devserver: ready in \d+\.\d s$", server.log, re.MULTILINE)
+        assert server.log.endswith("devserver: stopped\n")
