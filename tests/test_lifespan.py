@@ -96,6 +96,31 @@ def test_an_application_without_lifespan(steps: list[Any], caplog: pytest.LogCap
         run(Script(*steps), "on")
 
 
+@pytest.mark.parametrize(
+    ("error", "is_told"),
+    [
+        (AssertionError(), False),
+        (NotImplementedError(), False),
+        (ValueError("Django can only handle ASGI/HTTP connections, not lifespan."), False),
+        (ValueError("No application configured for scope type 'lifespan'"), False),
+        (KeyError("lifespan"), False),
+        (KeyError("path"), True),
+        (AttributeError("'NoneType' object has no attribute 'split'"), True),
+    ],
+)
+def test_a_startup_that_an_accident_keeps_from_running_is_told(
+    error: Exception, is_told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A middleware that takes every scope for a request, around an application that has a lifespan."""
+    run(Script(error), "auto")
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == is_told
+    for line in told:
+        assert f"{type(error).__name__}: " in line
+        assert f"in {__file__}, line " in line
+        assert "--lifespan on" in line
+
+
 @MODES
 def test_startup_failed(mode: str, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(StartupFailed, match="no database"):

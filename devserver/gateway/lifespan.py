@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
+import traceback
 from collections.abc import MutableMapping
 from enum import Enum
 from typing import Any
@@ -17,6 +19,9 @@ from devserver.gateway.asgi import Application
 
 logger = logging.getLogger("devserver")
 
+
+_MEANT = re.compile(r"lifespan|scope|protocol|http|websocket", re.IGNORECASE)
+"""What an exception says by which an application refuses a lifespan; anything else is an accident."""
 
 _RAISES = 0.5
 """Seconds for an application that has said that its startup failed to raise why, too."""
@@ -95,8 +100,8 @@ class Lifespan:
             raise StartupFailed(
                 f"the application {reason} before its lifespan startup was complete"
             ) from self._error
-        if self._error is not None:
-            logger.debug("the application has no lifespan", exc_info=self._error)
+        if self._error is not None and not self._unaware:
+            _tell_of_refusal(self._error)
 
     async def shutdown(self) -> None:
         """Shut the application down, if it was started up. What fails is logged."""
@@ -156,3 +161,22 @@ class Lifespan:
         self._phase = following
         self.started = self.started or following is State.STARTED
         self._changed.set()
+
+
+def _tell_of_refusal(error: BaseException) -> None:
+    """Say that startup does not run, unless the exception is one that is meant to say so.
+
+    An application without a lifespan asserts another type of scope, or raises and names what it takes. A
+    `KeyError: 'path'` in a middleware keeps the startup of the application within from ever being run.
+    """
+    if isinstance(error, AssertionError | NotImplementedError) or _MEANT.search(str(error)):
+        logger.debug("the application has no lifespan", exc_info=error)
+        return
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" in {frames[-1].filename}, line {frames[-1].lineno}" if frames else ""
+    logger.warning(
+        "the application's startup does not run: it raised %s%s, when it was told of its lifespan;"
+        " --lifespan on makes that a failure, --lifespan off does without",
+        "".join(traceback.format_exception_only(error)).strip(),
+        where,
+    )
