@@ -22,7 +22,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sized
 from functools import wraps
 from typing import Any
 
@@ -34,7 +34,7 @@ assert sys.platform == "linux"  # a type checker reads no further elsewhere
 
 _HARMLESS_AT_EXIT = frozenset(
     {"logging", "concurrent", "multiprocessing", "weakref", "asyncio", "readline", "rlcompleter"}
-    | {"colorama", "PIL", "matplotlib"}
+    | {"colorama", "PIL", "matplotlib", "filelock"}
 )
 """Modules, by the first part of their names, whose exit handlers may run once in each copy."""
 
@@ -139,6 +139,7 @@ class Barriers:
             atexit._ncallbacks(),
             len(getattr(after_fork, "_afterfork_registry", ())),  # locks are in it
             len(self._temporary),
+            len(_file_locks()),
             _has_timer(),
             len(_finalizers()),
         )
@@ -165,6 +166,7 @@ class Barriers:
             self._children,
             self._timers,
             self._mappings,
+            self._file_locks,
         )
 
     def _tracer(self) -> str:
@@ -236,6 +238,10 @@ class Barriers:
             return "a lock of multiprocessing"
         return f"shared memory ({min(more)})" if more else ""
 
+    def _file_locks(self) -> str:
+        """Locks of filelock, version 4: they refuse to be used in a copy, whether they are held or not."""
+        return "a lock of filelock" if len(_file_locks()) else ""
+
 
 class _Listener(list[Callable[..., Any]]):
     """Is equal to nothing, and keeps what it was compared with."""
@@ -272,6 +278,12 @@ def _finalizers() -> Mapping[Any, Any]:
     """Those of `weakref.finalize` that live, in the order in which they were made."""
     weakref = sys.modules.get("weakref")
     known: Mapping[Any, Any] = getattr(getattr(weakref, "finalize", None), "_registry", {})
+    return known
+
+
+def _file_locks() -> Sized:
+    """The locks of filelock that live, as far as its version knows of forks."""
+    known: Sized = getattr(sys.modules.get("filelock._core._fork"), "_FORK_OBJECTS", ())
     return known
 
 

@@ -227,6 +227,20 @@ KINDS = {
         "an exit handler (sentry_sdk.",
         needs="sentry_sdk",
     ),
+    "filelock": Kind(
+        "",
+        "import filelock",
+        "filelock.FileLock('app.lock').acquire(timeout=60).lock.release(force=True) is None",
+        "",
+        needs="filelock",
+    ),
+    "a lock of filelock": Kind(
+        "import filelock",
+        "FILE_LOCK = filelock.FileLock('app.lock')",
+        "FILE_LOCK.acquire(timeout=60) and FILE_LOCK.release() is None",
+        "a lock of filelock",
+        needs="filelock",
+    ),
     "polars": Kind(
         "",
         "import polars",
