@@ -160,6 +160,9 @@ class Http:
     concurrency: int | None = option(
         None, "Answer 503 to what goes beyond this many at a time.", kind=integer(1), flag="limit-concurrency"
     )
+    wsgi_threads: int = option(
+        512, "Work on this many requests to a WSGI application at a time.", kind=integer(1)
+    )
     headers: tuple[tuple[str, str], ...] = option(
         (), "Add this header to every response.", kind=HEADER, flag="header"
     )

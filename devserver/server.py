@@ -192,7 +192,11 @@ class Serving:
 
             loop = asyncio.get_running_loop()
             wsgi = WsgiGateway(
-                application.callable, root_path=section.root_path, on_error=self._on_error, loop=loop
+                application.callable,
+                root_path=section.root_path,
+                on_error=self._on_error,
+                loop=loop,
+                threads=self._config.http.wsgi_threads,
             )
             return wsgi, Lifespan(_never, "off")
         legacy = application.interface == "asgi2"

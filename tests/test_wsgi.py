@@ -170,11 +170,13 @@ def answer_error(request: Request, error: BaseException) -> tuple[int, Headers, 
 class Rig:
     """A gateway at work in a running loop."""
 
-    def __init__(self, application: Any, root_path: str = "") -> None:
+    def __init__(self, application: Any, root_path: str = "", threads: int = 40) -> None:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, CountingLoop)
         self.loop = loop
-        self.gateway = WsgiGateway(application, root_path=root_path, on_error=answer_error, loop=loop)
+        self.gateway = WsgiGateway(
+            application, root_path=root_path, on_error=answer_error, loop=loop, threads=threads
+        )
 
     def begin(self, exchange: MemoryExchange) -> Handler:
         exchange.handler = self.gateway.exchange(exchange)
@@ -1148,6 +1150,41 @@ def test_cancel_cuts_the_application_off(caplog: pytest.LogCaptureFixture) -> No
 
     run(test)
     assert not errors(caplog)
+
+
+def test_who_holds_all_threads_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
+    release = threading.Event()
+    entered = threading.Semaphore(0)
+
+    def slow(environ: Any, start_response: Any) -> list[bytes]:
+        entered.release()
+        release.wait(DEADLINE)
+        return hello(environ, start_response)
+
+    async def test() -> None:
+        rig = Rig(slow, threads=2)
+        for _ in range(2):  # the second time it is news again
+            caplog.clear()
+            release.clear()
+            for path in (b"/one", b"/two"):
+                rig.begin(MemoryExchange(target=path))
+                await asyncio.to_thread(entered.acquire)
+            assert caplog.messages == []
+            for _ in range(3):
+                rig.begin(MemoryExchange(target=b"/late"))
+            [line] = caplog.messages
+            said, _, named = line.partition(", among others on ")
+            assert said == "requests wait: all threads are at work (--wsgi-threads allows more)"
+            paths = {each.split()[2] for each in named.split("; ")}
+            assert paths == {"/one", "/two"}
+            release.set()
+            await rig.idle()
+            await until(lambda: not rig.gateway._threads._unfinished)
+            while entered.acquire(blocking=False):
+                pass
+        rig.gateway.close()
+
+    run(test)
 
 
 def test_cancel_keeps_a_waiting_request_from_beginning() -> None:

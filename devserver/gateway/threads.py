@@ -1,6 +1,7 @@
 """A small pool of daemon threads for application code that blocks.
 
-It grows on demand up to its limit and reuses idle threads; jobs beyond the limit wait in order.
+It grows on demand up to its limit and reuses idle threads; jobs beyond the limit wait in order, and whoever
+submits one is told.
 No thread exists before the first job, so a process that forks early forks with one thread.
 
 `concurrent.futures` is no substitute: the interpreter joins its threads at exit, so a view in a
@@ -35,10 +36,14 @@ class Threads:
         self._threads = 0
         self._unfinished = 0
 
-    def submit(self, job: Job) -> None:
-        """Have `job` called in one of the threads, soon and once; it should not raise."""
+    def submit(self, job: Job) -> bool:
+        """Have `job` called in one of the threads, soon and once; it should not raise.
+
+        Returns whether there is a thread for it; else it waits until another job is over.
+        """
         with self._lock:
             self._unfinished += 1
+            waits = self._unfinished > self._limit
             grow = self._threads < min(self._unfinished, self._limit)
             if grow:
                 self._threads += 1
@@ -46,6 +51,7 @@ class Threads:
         if grow:
             threading.Thread(target=self._work, name=f"{self._name}-{number}", daemon=True).start()
         self._jobs.put(job)
+        return not waits
 
     def close(self) -> None:
         """Let every thread end once the jobs submitted so far are done; does not wait for it."""

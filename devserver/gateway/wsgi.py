@@ -47,8 +47,8 @@ if TYPE_CHECKING:
 OnError = Callable[[Request, BaseException], tuple[int, Headers, bytes]]
 """Makes the response for an exception that the application did not answer itself."""
 
-THREADS = 40
-"""Requests that are worked on at the same time; more wait their turn."""
+NAMED = 5
+"""The number of requests that are named when all threads are at work."""
 
 _log = logging.getLogger("devserver")
 
@@ -62,6 +62,7 @@ class WsgiGateway:
         on_error: called in the loop's thread when the application failed before its response
             began; returns status, headers and body of the response to send instead.
         loop: the event loop that the exchanges belong to.
+        threads: the number of requests that are worked on at the same time, at most; more wait their turn.
 
     Each call runs in a copy of the context variables that are set here and now.
     """
@@ -75,6 +76,7 @@ class WsgiGateway:
         root_path: str,
         on_error: OnError,
         loop: asyncio.AbstractEventLoop,
+        threads: int,
     ) -> None:
         self.application = application
         self.on_error = on_error
@@ -82,13 +84,20 @@ class WsgiGateway:
         self.running: set[Handler] = set()
         self.constant = constant_environ(root_path)
         self.context = contextvars.copy_context()
-        self._threads = Threads(THREADS, "wsgi")
+        self._threads = Threads(threads, "wsgi")
+        self._is_full = False  # and that has been told
 
     def exchange(self, exchange: Exchange) -> Handler:
         """Begin the application's work on a request."""
         call = _Call(self, exchange)
+        is_full = not self._threads.submit(call.run)
+        if is_full and not self._is_full:
+            _log.warning(
+                "requests wait: all threads are at work (--wsgi-threads allows more), among others on %s",
+                "; ".join(self.busy()[:NAMED]),
+            )
+        self._is_full = is_full
         self.running.add(call)
-        self._threads.submit(call.run)
         return call
 
     def session(self, session: Session) -> NoReturn:
