@@ -8,7 +8,8 @@ supervisor's mark in its environment. It is forked, which costs nothing; but a p
 as under a debugger, cannot safely fork, and starts an interpreter for it.
 
 Only processes of our own session are ended. One that made a session of its own wanted to be
-left alone: a browser that the application opened, a daemon.
+left alone: a browser that the application opened, a daemon. And only what a generation has started: a shell
+that began another program and then became this one has left us a child that is none of our business.
 """
 
 from __future__ import annotations
@@ -49,7 +50,6 @@ class Kin:
     """The orphans of a supervisor's children. Linux; elsewhere it finds none."""
 
     def __init__(self) -> None:
-        self._children = f"/proc/self/task/{threading.get_native_id()}/children"
         self._session = os.getsid(0)
         if sys.platform == "linux":
             import ctypes  # loaded by the watcher, too
@@ -62,26 +62,45 @@ class Kin:
         Args:
             ours: our own children's process ids; asked after looking who is there.
         """
-        seen = set(_guardians)
+        seen = _guardians | _before
         # The children of those that are killed are ours next.
-        while orphans := (found := self._inherited() - seen) and found - ours():
+        while orphans := (found := _children() - seen) and found - ours():
             for pid in orphans:
                 try:
-                    near = os.getsid(pid) == self._session and _kill(pid)
+                    near = self._is_near(pid) and _kill(pid)
                     os.waitpid(pid, 0 if near else os.WNOHANG)
                 except (ProcessLookupError, ChildProcessError):
                     pass  # ended meanwhile
             seen |= orphans
 
-    def _inherited(self) -> set[int]:
-        try:
-            with open(self._children, encoding="ascii") as file:
-                return {int(pid) for pid in file.read().split()}
-        except OSError:
-            return set()
+    def _is_near(self, pid: int) -> bool:
+        """Whether a generation has started it. Where others were here before us, by what it inherited."""
+        if os.getsid(pid) != self._session:
+            return False
+        return not _before or f"{MARK}={os.environ.get(MARK)}".encode() in _environ(pid)
+
+
+def _children() -> set[int]:
+    """The process ids of this thread's children."""
+    try:
+        with open(f"/proc/self/task/{threading.get_native_id()}/children", encoding="ascii") as file:
+            return {int(pid) for pid in file.read().split()}
+    except OSError:
+        return set()
+
+
+def _environ(pid: int) -> list[bytes]:
+    """The environment that a process was started with."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return file.read().split(b"\0")
+    except OSError:
+        return []
 
 
 _guardians: set[int] = set()
+_before: set[int] = set()
+"""Children that this process had before it supervised anything."""
 
 
 @contextmanager
@@ -100,6 +119,7 @@ def guard(restore: Callable[[], None]) -> Iterator[None]:
     if sys.platform != "linux" or not (alone or hasattr(os, "posix_spawn")):  # PyPy has none
         yield
         return
+    _before.update(_children())
     mark = f"{os.getpid()}-{os.urandom(8).hex()}"
     read, write = os.pipe()
     pid = _fork(read, write, mark, restore) if alone else _start(read, mark)
@@ -180,10 +200,8 @@ def marked(mark: str) -> list[int]:
     found = []
     for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
         try:
-            if pid != os.getpid() and os.getsid(pid) == session:
-                with open(f"/proc/{pid}/environ", "rb") as file:
-                    if wanted in file.read().split(b"\0"):
-                        found.append(pid)
-        except (OSError, ValueError):
-            continue  # ended meanwhile, or another user's
+            if pid != os.getpid() and os.getsid(pid) == session and wanted in _environ(pid):
+                found.append(pid)
+        except OSError:
+            continue  # ended meanwhile
     return found

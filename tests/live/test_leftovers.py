@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import secrets
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.live.leftovers import MARK, nothing_is_left
-from tests.live.process import DevServer, descendants, gone
+from tests.live.process import DevServer, descendants, gone, save
 from tests.live.projects import PROJECTS, answer
 from tests.live.terminal import OnTerminal
 
@@ -164,3 +165,28 @@ def test_killed_child_leaves_nothing_but_its_successor(tmp_path: Path) -> None:
         assert server.get("/").text == "one"
         with nothing_is_left(server, mark):
             terminate_supervisor(server)
+
+
+def test_a_program_that_was_there_before_is_none_of_ours(tmp_path: Path) -> None:
+    """A shell that begins another program and then becomes the server: `npm run watch & exec devserver …`.
+
+    What a generation starts ends with it all the same.
+    """
+    path = PROJECTS["wsgi"].make(tmp_path)
+    started = "import subprocess\nPID = subprocess.Popen(['sleep', '1000']).pid\n"
+    path.write_text(f"{started}{answer('one')}open('started', 'w').write(str(PID))\n")
+    script = 'sleep 1000 & echo $! > before; exec "$@"'
+    command = ["sh", "-c", script, "sh", sys.executable, "-m", "devserver"]
+    with DevServer("app:application", "--reload", command=command, cwd=tmp_path) as server:
+        server.serving()
+        before, ours = (int((tmp_path / name).read_text()) for name in ("before", "started"))
+        try:
+            save(path, f"{started}{answer('two')}")
+            server.restarted()
+            assert server.get("/").text == "two"
+            gone(ours)
+            os.kill(before, 0)
+            assert server.stop() == 0
+            os.kill(before, 0)
+        finally:
+            os.kill(before, signal.SIGKILL)
