@@ -275,6 +275,7 @@ def _serve_application(
         restart=lambda path: _none(this.noticed(lambda: [path], config.reload.grace)),
         watch=lambda folder, pattern: report(tree_entry(folder, pattern)),
         accept=gate.accept,
+        was_loaded=recorder.was_loaded,
     )
 
     def play() -> int:

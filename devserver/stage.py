@@ -33,6 +33,11 @@ def _all(paths: list[str]) -> list[str]:
     return paths
 
 
+def _never(path: str) -> bool:
+    """Where nobody notes what is read."""
+    return False
+
+
 def _nothing(*arguments: object) -> None:
     """Where nobody restarts this process, nobody has to be told."""
 
@@ -59,6 +64,7 @@ class Stage:
         on_serving: set by the program; called, in the event loop, when requests are answered.
         on_change: set by the program before `serve`; given changed paths, returns those for which a
             restart is needed. Called in the event loop or in a thread, of which several may run.
+        was_loaded: set by who serves; whether a file was read before the application served.
         outcome: the exit code, as soon as something is or was served; else empty.
     """
 
@@ -72,6 +78,7 @@ class Stage:
     in_main: Callable[[Callable[[], None]], None] = _call
     on_serving: Callable[[], None] = _nothing
     on_change: Callable[[list[str]], list[str]] = _all
+    was_loaded: Callable[[str], bool] = _never
     outcome: list[int] = field(default_factory=list)
 
     @property

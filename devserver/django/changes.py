@@ -18,6 +18,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from django.template.autoreload import template_changed
 from django.utils import autoreload
 
 from devserver.stage import Stage
@@ -85,7 +86,10 @@ class Changes:
         for receiver, answer in answers:
             if isinstance(answer, Exception):
                 logger.error("%s failed for %s", receiver, path, exc_info=answer)
-        return any(answer for _, answer in answers if not isinstance(answer, Exception))
+        by = [receiver for receiver, answer in answers if answer and not isinstance(answer, Exception)]
+        # It takes whatever lies in a folder of templates for one. To load it anew is no help to settings.py,
+        # which has read its config.json, and that may lie there too: DIRS may be the whole project.
+        return bool(by) and not (by == [template_changed] and self._stage.was_loaded(path))
 
 
 def _digest(path: str) -> str:

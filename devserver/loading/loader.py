@@ -74,6 +74,7 @@ class Recorder:
         self._executed: set[str] = set()
         self._repeated: set[str] = set()
         self._as_data: set[str] = set()
+        self._loaded: frozenset[tuple[Kind, str]] = frozenset()
         self._young: list[tuple[str, Fingerprint, str]] = []
         self._found: dict[str, Entry] = {}
         self._finder = Finder(self)
@@ -97,6 +98,7 @@ class Recorder:
     def serving(self) -> None:
         """The application is loaded: from now on only record modules and files that are opened."""
         self._serving = True
+        self._loaded = frozenset(self._seen)
         self.tell_found()
         self._reads.quieten()
         self.note_loaded(late=True)
@@ -151,6 +153,10 @@ class Recorder:
     def is_new(self, kind: Kind, path: str) -> bool:
         """Whether a question has not been asked before."""
         return (kind, path) not in self._seen
+
+    def was_loaded(self, path: str) -> bool:
+        """Whether a file was read before the application served."""
+        return (Kind.FILE, path) in self._loaded
 
     def was_executed_once(self, path: str) -> bool:
         """Whether nothing has come of a module's text but what its one execution has done so far.

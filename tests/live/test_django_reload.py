@@ -10,6 +10,7 @@ import pytest
 
 from tests.live import polls
 from tests.live.polls import make, replace, runserver
+from tests.live.process import save
 
 pytestmark = [pytest.mark.live, pytest.mark.django]
 
@@ -25,6 +26,22 @@ def test_an_edited_view_is_served_by_another_process(tmp_path: Path) -> None:
             replace(tmp_path / VIEWS, 'WORD = "', f'WORD = "{word} ')
             assert server.get("/polls/word/").text.startswith(word)
         assert server.get("/polls/process/").text != first
+
+
+def test_what_settings_have_read_restarts_although_it_lies_beside_templates(tmp_path: Path) -> None:
+    """DIRS may be the whole project. Of a template there, nothing but requests has read anything."""
+    make(tmp_path)
+    replace(tmp_path / SETTINGS, "'DIRS': []", "'DIRS': [BASE_DIR]")
+    (tmp_path / "config.json").write_text('{"word": "one"}')
+    with (tmp_path / SETTINGS).open("a") as file:
+        file.write("\nimport json\nWORD = json.loads((BASE_DIR / 'config.json').read_text())['word']\n")
+    replace(tmp_path / VIEWS, 'WORD = "one"', "from django.conf import settings\nWORD = settings.WORD")
+    with runserver(tmp_path) as server:
+        server.serving()
+        assert server.get("/polls/word/").text == "one"
+        save(tmp_path / "config.json", '{"word": "two"}')
+        assert server.restarted()["reason"] == "config.json changed"
+        assert server.get("/polls/word/").text == "two"
 
 
 def test_an_edited_template_is_served_by_the_same_process(tmp_path: Path) -> None:
