@@ -293,7 +293,7 @@ def test_vs_code_opens_a_browser_and_stops_it_at_a_breakpoint(
         server.serving()
         ready = re.search(configuration()["serverReadyAction"]["pattern"], server.log)
         assert ready is not None
-        assert ready[1] == server.url
+        assert ready[1] == f"http://localhost:{server.port}"
         hit(server, editor, pool, project)
         below = server.processes()
         assert len(below) >= 2
