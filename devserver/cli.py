@@ -92,7 +92,8 @@ class Serve(click.Command):
     """The command, with its options grouped and uvicorn's others refused."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if args and args[0] in COMMANDS and not is_there(args[0], os.getcwd()):
+        elsewhere = any(each.startswith("--app-dir") for each in args)
+        if args and args[0] in COMMANDS and not (elsewhere or is_there(args[0], os.getcwd())):
             rest = " ".join(args[1:])
             raise UsageError(f"there is no command {args[0]!r}; write devserver {rest or 'TARGET'} --reload")
         plain = [each for each in args if not each.startswith("-")]

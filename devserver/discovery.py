@@ -87,13 +87,17 @@ def is_there(target: str, app_dir: str) -> bool:
 
     Imports nothing, so of a dotted name it sees the first part only.
     """
-    place, colon, _ = target.rpartition(":")
-    place = place if colon else target
+    drive = 2 if re.match(r"[A-Za-z]:[\\/]", target) else 0  # its colon separates nothing
+    head, colon, _ = target[drive:].rpartition(":")
+    place = target[:drive] + head if colon else target
     if not place.replace(".", "").isidentifier() or place.endswith((".py", ".pyw")):
         paths = [os.path.join(folder, place) for folder in (app_dir, os.getcwd())]
         return any(os.path.exists(path) or os.path.exists(path + ".py") for path in paths)
     top = place.partition(".")[0]
-    return top in sys.builtin_module_names or bool(PathFinder.find_spec(top, [app_dir, *sys.path]))
+    if PathFinder.find_spec(top, [app_dir]):
+        return True
+    # Each finder: what is installed to be edited has one of its own.
+    return any(finder.find_spec(top, None) for finder in sys.meta_path)
 
 
 def may_change(path: str) -> bool:

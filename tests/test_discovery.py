@@ -1,11 +1,13 @@
 """Finding the application of a project without importing it."""
 
+import sys
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
 
-from devserver.discovery import discover, near
+from devserver.discovery import discover, is_there, near
 from devserver.errors import TargetError
 
 Write = Callable[[dict[str, str]], str]
@@ -169,3 +171,35 @@ def test_a_folder_that_is_not_there() -> None:
 def test_near() -> None:
     assert near("mian", ["main", "other"]) == "; did you mean 'main'?"
     assert near("xyz", ["main"]) == ""
+
+
+@pytest.mark.parametrize(
+    ("target", "there"),
+    [
+        ("shop", True),
+        ("shop:app", True),
+        ("shop.views:app", True),
+        ("shop.py:app", True),
+        ("./shop", True),
+        ("json:loads", True),
+        ("sys", True),
+        ("edited.main:app", True),
+        ("gone", False),
+        ("gone.py", False),
+        ("sub/gone:app", False),
+        (r"C:\\gone\\app.py:app", False),
+    ],
+)
+def test_whether_a_target_is_there_is_told_without_importing(
+    write: Write, monkeypatch: pytest.MonkeyPatch, target: str, there: bool
+) -> None:
+    class Finder:
+        """As setuptools puts one in for a package that is installed to be edited."""
+
+        @staticmethod
+        def find_spec(name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+            return ModuleSpec(name, None) if name == "edited" else None
+
+    folder = write({"shop.py": "raise SystemExit('it was imported')"})
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Finder])
+    assert is_there(target, folder) is there

@@ -396,6 +396,8 @@ def test_what_only_the_server_may_say_is_dropped(
     ("head", "said"),
     [
         (b"GET /" + b"a" * 200, ""),
+        (b"GET http://a:1/" + b"a" * 200 + b" HTTP/1.1\r\nX: " + b"a" * 50, ""),
+        (b"GET / HTTP/1.1\r\nX\x1b[1m: " + b"a" * 200, ""),
         (b"GET / HTTP/1.1\r\nX-Long: " + b"a" * 200, "; its largest field is X-Long, with 208 bytes"),
         (
             b"GET / HTTP/1.1\r\ncookie: " + b"a" * 200 + b"\r\n\r\n",
@@ -410,6 +412,7 @@ def test_a_head_that_is_too_large_is_told_what_of_it_and_what_to_do(head: bytes,
     assert text.startswith(
         "the request's head is larger than 100 bytes (--h11-max-incomplete-event-size allows more)" + said
     )
+    assert ("largest" in text) is bool(said)
     assert ("delete them in the browser" in text) is (b"cookie" in head)
 
 

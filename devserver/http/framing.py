@@ -27,6 +27,7 @@ _FRAMING_LINES = re.compile(
 )
 _SLASH = ord("/")
 _ONCE = {b"host": "Host", b"content-length": "Content-Length"}
+_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
 _BLANK_LINES = re.compile(rb"(?:\r\n)*")
 _BARE = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)")
 _REQUEST_LINE = re.compile(TOKEN + rb" [^ \r\n]+ HTTP/(\d)\.(\d)\r?\n")
@@ -90,12 +91,13 @@ def end_of_head(buffer: bytes, searched: int, limit: int) -> int:
 
 def _too_large(head: bytes, limit: int) -> str:
     """Why a head is refused, what of it is largest, and what can be done."""
-    largest = max(head.split(b"\r\n"), key=len)
+    first, *lines = head.split(b"\r\n")
+    largest = max(lines, key=len, default=b"")
     text = f"the request's head is larger than {limit} bytes (--h11-max-incomplete-event-size allows more)"
     name, colon, _ = largest.partition(b":")
-    if not colon or largest is head.partition(b"\r\n")[0]:
+    if not colon or len(first) > len(largest) or not _NAME.fullmatch(name):
         return text
-    text = f"{text}; its largest field is {name.decode('latin-1')[:100]}, with {len(largest)} bytes"
+    text = f"{text}; its largest field is {name.decode('ascii')}, with {len(largest)} bytes"
     if name.lower() == b"cookie":
         text += ": every application on this host sees the cookies of all; delete them in the browser"
     return text
