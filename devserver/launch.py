@@ -394,7 +394,7 @@ def _serve_page(this: Child, config: Config, sockets: list[socket.socket], boot:
 
     def hear(message: Message, fds: list[int]) -> None:
         if message["do"] == "show":
-            gateway.show(Failure(**message["failure"]))
+            gateway.failure = Failure(**message["failure"])
         elif message["do"] == "answer":
             serving.release()
         else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
 
@@ -156,23 +155,6 @@ def test_every_form_says_what_it_is_and_is_not_kept(accept: str, media: bytes) -
         b"Cache-Control": b"no-store",
         b"X-Content-Type-Options": b"nosniff",
     }
-
-
-@pytest.mark.parametrize(
-    ("method", "accept", "returns", "asks"),
-    [
-        ("GET", "text/html", True, True),
-        ("GET", "text/html", False, False),
-        ("POST", "text/html", True, False),
-        ("GET", "application/json", True, False),
-        ("GET", "text/plain", True, False),
-    ],
-)
-def test_a_page_that_can_comes_back_by_itself(method: str, accept: str, returns: bool, asks: bool) -> None:
-    """Not what the application raised while it serves, nor what would have to be sent again."""
-    asked = replace(request(accept=accept), method=method)
-    _, _, body = render(FAILURE, asked, "full", returns=returns)
-    assert (b"EventSource" in body) is asks
 
 
 def test_html_is_escaped() -> None:

@@ -37,21 +37,12 @@ PAGE = """<!doctype html>
  @media (prefers-color-scheme: dark) {{
    body {{ color: #ddd; background: #1b1b1b }} pre {{ background: #262626 }} p {{ color: #999 }} }}
 </style></head>
-<body><h1>{title}</h1>{trace}<p>{hint}</p>{script}</body></html>
-"""
-
-WAIT = "/__devserver__/failure"
-"""Where a stream of events lasts for as long as the failure does; it has none."""
-
-SCRIPT = f"""
-<script>
-new EventSource("{WAIT}").onerror = function () {{ this.close(); location.reload(); }};
-</script>
+<body><h1>{title}</h1>{trace}<p>{hint}</p></body></html>
 """
 
 HINTS = {
-    "load": "Save a file that mends it.",
-    "lifespan": "The lifespan's startup failed. Save a file that mends it.",
+    "load": "Save a file that mends it, and ask again.",
+    "lifespan": "The lifespan's startup failed. Save a file that mends it, and ask again.",
     "crash": "Save a file, or press r and Enter in the terminal, to start it again.",
     "request": "The application raised this while it answered.",
     "loading": "The application is still loading. Ask again in a moment.",
@@ -76,14 +67,10 @@ class Failure:
     traceback: str
 
 
-def render(
-    failure: Failure, request: Request, style: str, *, returns: bool = False
-) -> tuple[int, Headers, bytes]:
+def render(failure: Failure, request: Request, style: str) -> tuple[int, Headers, bytes]:
     """The response that tells of a failure.
 
     Args:
-        returns: a page asks again by itself when the failure is over. Only where `WAIT` is served, and not
-            for what a browser would have to send again.
         style: "full" shows the traceback with source lines to trusted clients, "short" only the error.
     """
     trace = failure.traceback
@@ -100,8 +87,7 @@ def render(
         body = json.dumps(fields, indent=1) + "\n"
     elif kind == "html":
         shown = f"<pre>{html.escape(trace)}</pre>" if trace else ""
-        script = SCRIPT if returns and request.method == "GET" else ""
-        body = PAGE.format(title=html.escape(failure.error), trace=shown, hint=hint, script=script)
+        body = PAGE.format(title=html.escape(failure.error), trace=shown, hint=hint)
     else:
         body = "\n\n".join(part for part in (failure.error, trace.rstrip(), hint) if part) + "\n"
     media = {"json": b"application/json", "html": b"text/html; charset=utf-8"}.get(
@@ -239,35 +225,21 @@ class _Answered:
 class PageGateway:
     """Answers every request with a failure: the only thing that a page child serves.
 
-    But for `WAIT`: that stream ends when there is another failure, or when this process does since somebody
-    else serves. Then a browser that shows the page asks for it again.
+    Attributes:
+        failure: what is shown; may be replaced while serving.
     """
 
     websockets = False
 
     def __init__(self, failure: Failure, style: str) -> None:
         """Args: style: see `render`."""
+        self.failure = failure
         self.running: set[Handler] = set()
-        self._failure = failure
         self._style = style
         self._handler = _Answered()
-        self._waiting: list[Exchange] = []
-
-    def show(self, failure: Failure) -> None:
-        """Answer with another failure from now on. With the same, after an attempt in vain, all wait on."""
-        if failure != self._failure:
-            self._failure = failure
-            waiting, self._waiting = self._waiting, []
-            for exchange in waiting:
-                exchange.write(b"", False)
 
     def exchange(self, exchange: Exchange) -> Handler:
-        if exchange.request.path == WAIT.encode():
-            exchange.start(200, [(b"Content-Type", b"text/event-stream"), (b"Cache-Control", b"no-store")])
-            exchange.write(b": until it is over\n\n", True)
-            self._waiting = [each for each in (*self._waiting, exchange) if not each.disconnected]
-            return self._handler
-        status, headers, body = render(self._failure, exchange.request, self._style, returns=True)
+        status, headers, body = render(self.failure, exchange.request, self._style)
         exchange.start(status, headers)
         exchange.write(body, False)
         return self._handler

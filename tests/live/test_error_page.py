@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import os
-import shutil
-import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from devserver.console import lan_urls
-from devserver.devtools import error_page
-from tests.live.process import DevServer, save
+from tests.live.process import DevServer
 from tests.live.projects import PROJECTS, answer
 from tests.patience import DEADLINE
 
@@ -159,66 +154,6 @@ def test_what_we_say_ourselves_is_said_once(target: str, message: str, tmp_path:
         assert f"devserver: error: {failed['error']}\n{end}" in server.log
         assert server.log.count(message) == 1
         assert "TargetError" not in server.log
-
-
-def test_a_browser_is_told_when_a_failure_is_over(tmp_path: Path) -> None:
-    """By the end of a stream: when it is tried again after a save, whatever comes of it."""
-    app = tmp_path / "app.py"
-    good = "def app(environ, start_response):\n    start_response('200 OK', [])\n    return [b'good']\n"
-    save(app, "first")
-    with DevServer("app", "--reload", cwd=tmp_path) as server, contextlib.ExitStack() as stack:
-
-        def waiting() -> http.client.HTTPResponse:
-            """As the page's script does."""
-            connection = stack.enter_context(server.connect())
-            connection.request("GET", error_page.WAIT)
-            answer = connection.getresponse()
-            assert answer.getheader("Content-Type") == "text/event-stream"
-            assert answer.readline() == b": until it is over\n"
-            assert answer.readline() == b"\n"
-            return answer
-
-        server.failed()
-        assert "EventSource" in server.get("/", Accept="text/html").text
-        until_another = waiting()
-        save(app, "second")
-        assert until_another.read() == b""
-        server.failed()
-        assert "second" in server.get("/").text
-        until_good = waiting()
-        save(app, good)
-        assert until_good.read() == b""
-        assert server.get("/").text == "good"
-
-
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
-def test_a_browser_shows_the_application_as_soon_as_it_is_mended(tmp_path: Path) -> None:
-    app = tmp_path / "app.py"
-    save(app, "broken")
-    with DevServer("app", "--reload", cwd=tmp_path) as server:
-        server.failed()
-        options = [
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            f"--user-data-dir={tmp_path.parent / 'profile'}",
-        ]
-        browser = subprocess.Popen(
-            ["chromium", *options, f"http://localhost:{server.port}/"],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        try:
-            server.wait_log('"GET / HTTP/1.1" 500')
-            save(
-                app,
-                "def app(environ, start_response):\n    start_response('200 OK', [])\n    return [b'good']\n",
-            )
-            server.wait_log('"GET / HTTP/1.1" 200')
-        finally:
-            os.killpg(browser.pid, signal.SIGKILL)
-            browser.wait()
 
 
 def test_breach_is_named_and_the_users_line_shown(tmp_path: Path) -> None:
