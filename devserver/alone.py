@@ -56,7 +56,7 @@ def serve_alone(
     """Serve in this process. Returns the exit code.
 
     Args:
-        found: what is served where no target is named; "" if that is not known.
+        found: what is served, by name; "" if that is not known.
     """
     from time import perf_counter
 
@@ -65,7 +65,7 @@ def serve_alone(
     from devserver.stage import Stage
 
     began = perf_counter()
-    events.emit("starting", target=str(config.app.target or found) or None)
+    events.emit("starting", target=found or None)
 
     def elapsed() -> dict[str, object]:
         return {"generation": 1, "pid": os.getpid(), "seconds": round(perf_counter() - began, 4)}

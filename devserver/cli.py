@@ -93,7 +93,7 @@ class Serve(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         elsewhere = any(each.startswith("--app-dir") for each in args)
-        if args and args[0] in COMMANDS and not (elsewhere or is_there(args[0], os.getcwd())):
+        if args and args[0] in COMMANDS and not (elsewhere or is_there(args[0], "")):
             rest = " ".join(args[1:])
             raise UsageError(f"there is no command {args[0]!r}; write devserver {rest or 'TARGET'} --reload")
         plain = [each for each in args if not each.startswith("-")]

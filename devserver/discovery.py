@@ -12,7 +12,6 @@ This module refuses to know how a target is imported.
 """
 
 import ast
-import difflib
 import io
 import itertools
 import os
@@ -238,5 +237,7 @@ def modules_in(folder: str) -> list[str]:
 
 def near(word: str, names: Iterable[str]) -> str:
     """The end of a sentence, with what may have been meant; empty when nothing is near."""
+    import difflib  # a supervisor has no use for it
+
     near = difflib.get_close_matches(word, names, n=2)
     return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""

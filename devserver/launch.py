@@ -77,31 +77,30 @@ def start(
     from devserver.listeners import bind
 
     console.configure(config.log)
-    found = find(config) if find is not None else None
+    found = str(config.app.target or "the application found") if find is None else find(config)
     listeners = bind(config.bind)
     events = Events.open(config.log.events)
     try:
         if config.reload.enabled:
             with Signals(wanted()) as signals:  # from now on they are heard, if not at once
                 _announce(config, listeners, events, found)
-                return _supervise(config, listeners.sockets, events, spare, signals)
+                return _supervise(config, listeners.sockets, events, spare, signals, found)
         from devserver.alone import serve_alone
 
         if spare:
             _keep()
         _announce(config, listeners, events, found)
-        return serve_alone(config, listeners.sockets, events, program, found or "")
+        return serve_alone(config, listeners.sockets, events, program, found)
     finally:
         listeners.close()
         events.close()
 
 
-def _announce(config: Config, listeners: Listeners, events: Events, found: str | None) -> None:
+def _announce(config: Config, listeners: Listeners, events: Events, found: str) -> None:
     for line in misspelt(OPTIONS, os.environ):
         logger.warning("%s", line)
-    name = str(config.app.target or "the application found") if found is None else found
     keys = sys.stdin is not None and sys.stdin.isatty()
-    for line in console.banner(_urls(config, listeners), name, config.reload.enabled, keys):
+    for line in console.banner(_urls(config, listeners), found, config.reload.enabled, keys):
         logger.info("%s", line)
     events.emit("listening", url=listeners.urls[0], urls=listeners.urls, pid=os.getpid())
 
@@ -151,7 +150,7 @@ def explain_paths(config: Config, paths: Iterable[str]) -> list[str]:
 
 
 def _supervise(
-    config: Config, sockets: list[socket.socket], events: Events, spare: bool, signals: Signals
+    config: Config, sockets: list[socket.socket], events: Events, spare: bool, signals: Signals, found: str
 ) -> int:
     terminal = Terminal()
     with guard(lambda: terminal.restore(unless_taken=True)):
@@ -161,7 +160,7 @@ def _supervise(
 
         if spare:
             _keep()
-        return Supervisor(config, sockets, events, launcher, terminal).run(signals)
+        return Supervisor(config, sockets, events, launcher, terminal, found).run(signals)
 
 
 def _launcher(spare: bool) -> Launcher:

@@ -33,7 +33,7 @@ def test_a_first_load_that_takes_long_says_where_it_stands(caplog: pytest.LogCap
     report = Report(Events(None))
     assert report.deadlines() == []
     report.begins(None, "")
-    report.spawned(1, "app:app")
+    report.spawned(1)
     [due] = report.deadlines()
     report.be_punctual(due - 0.1, "/shop/models.py")
     assert caplog.messages == []
@@ -47,10 +47,10 @@ def test_a_restart_that_takes_long_says_what_it_is_for(caplog: pytest.LogCapture
     report = Report(Events(None))
     report.changed([os.path.abspath("views.py")], line=3)
     report.begins(None, "")
-    report.spawned(2, "app:app")
+    report.spawned(2)
     report.be_punctual(report.since + SLOW_RESTART, "")
     assert caplog.messages == ["views.py changed at line 3: restarting …"]
-    report.spawned(3, "app:app")
+    report.spawned(3)
     report.serving(3, 1, 0.0)
     assert report.deadlines() == [], "what serves is not told to be restarting"
 

@@ -199,7 +199,7 @@ class HttpCall:
         if exchange.disconnected or self._told:
             # Frameworks raise to leave a response that nobody reads; it is nobody's mistake.
             logger.debug("%s ended: its client has gone: %r", self, error)
-            close_generators(error)
+            _close_generators(error)
             if self._wanted():
                 exchange.abort()
             return
@@ -267,7 +267,7 @@ class HttpCall:
         return f"{message.get('type')!r} when the response {state}"
 
 
-def close_generators(error: BaseException | None) -> None:
+def _close_generators(error: BaseException | None) -> None:
     """Let go of what the frames of an exception hold, so that generators they iterate over are closed now.
 
     Else they would be when the collector finds the exception.

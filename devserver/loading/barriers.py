@@ -105,8 +105,8 @@ class Barriers:
             setattr(tempfile, name, make)
         self._locks.stop()
 
-    def held(self) -> str:
-        """Names a lock that forbids a fork as long as it is held; "" for none. Some microseconds.
+    def held(self) -> bool:
+        """Whether a lock is held that forbids a fork meanwhile. Some microseconds.
 
         Unlike what `look` finds it passes by itself, most often at the end of a statement.
         """

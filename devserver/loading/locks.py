@@ -57,16 +57,12 @@ class Locks:
         """Note nothing any more."""
         setattr(os, self._register.__name__, self._register)
 
-    def held(self) -> str:
-        """Names what holds a lock that a fork would make anew; "" if nothing does. Some microseconds."""
+    def held(self) -> bool:
+        """Whether a lock is held that a fork would make anew. Some microseconds."""
         owned = [logging._lock, *(h.lock for h in list(logging._at_fork_reinit_lock_weakset))]  # type: ignore[attr-defined] # there is no other way
-        if any(map(_is_held, owned)):
-            return "a lock that is held (logging)"
-        for hook in self._hooks:
-            if any(map(_is_held, _reached(hook))):
-                module = getattr(hook, "__module__", None) or type(getattr(hook, "__self__", hook)).__module__
-                return f"a lock that is held ({module})"
-        return ""
+        return any(map(_is_held, owned)) or any(
+            _is_held(each) for hook in self._hooks for each in _reached(hook)
+        )
 
 
 def _is_held(found: object) -> bool:

@@ -33,7 +33,9 @@ class Report:
         since: when the reason arose, on `time.monotonic`.
     """
 
-    def __init__(self, events: Events) -> None:
+    def __init__(self, events: Events, target: str = "") -> None:
+        """Args: target: what is served, by name; "" if nothing was found yet."""
+        self._target = target
         self.reason = self._told = ""
         self.since = time.monotonic()
         self._events = events
@@ -90,12 +92,12 @@ class Report:
             because = f" (from nothing: {obstacle})" if obstacle and obstacle != self.reason else ""
             self._how = f"restarted{because}"
 
-    def spawned(self, generation: int, target: str) -> None:
-        """It is that of a new generation. Args: target: what is served; "" if nothing was found."""
+    def spawned(self, generation: int) -> None:
+        """It is that of a new generation."""
         self._is_first = generation == 1
         self._tell_at = self.since + (SLOW_START if self._is_first else SLOW_RESTART)
         if self._is_first:
-            self._events.emit("starting", target=target or None)
+            self._events.emit("starting", target=self._target or None)
         else:
             self._events.emit("restart", **self._fields, reason=self.reason, generation=generation)
 

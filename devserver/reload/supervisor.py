@@ -54,6 +54,7 @@ class Supervisor:
         events: Events,
         launcher: Launcher,
         terminal: Terminal,
+        target: str,
     ) -> None:
         """
         Args:
@@ -62,9 +63,10 @@ class Supervisor:
             events: where to say what happens.
             launcher: makes the children.
             terminal: from which this program was started.
+            target: what is served, by name; "" if nothing was found yet.
         """
         self._config = config
-        self._report = Report(events)
+        self._report = Report(events, target)
         self._reactor = Reactor()
         self._children = Children(
             config, sockets, launcher, self._reactor, said=self._said, ended=self._ended
@@ -237,7 +239,8 @@ class Supervisor:
             self._loaded(spawned)
         elif what == "serving":
             self._timers.pop(Event.SLOW, None)
-            spawned.serving, spawned.judges = True, message["judges"]
+            spawned.serving = True
+            spawned.judges = message["judges"]
             self._raise(Event.SERVING, spawned)
         elif what == "failed":
             self._failed(spawned, {key: message[key] for key in ("phase", "error", "traceback")})
@@ -329,7 +332,7 @@ class Supervisor:
         self._unsettled = None
         self._generation += 1
         self._begin(before)
-        self._report.spawned(self._generation, str(self._config.app.target or self._warm.found))
+        self._report.spawned(self._generation)
 
     def _begin(self, before: Config) -> None:  # before: the options of the last load
         """Have a child load, from a checkpoint or from nothing."""
@@ -361,8 +364,8 @@ class Supervisor:
             self._expect()
 
     def _retire(self) -> None:
-        for event in (Event.SLOW, Event.CHANGED):
-            self._timers.pop(event, None)
+        self._timers.pop(Event.SLOW, None)
+        self._timers.pop(Event.CHANGED, None)
         self._children.retire_current()
 
     def _await(self) -> None:

@@ -64,7 +64,6 @@ class Warm:
 
     Attributes:
         obstacle: why the newest generation goes on from no checkpoint; "" if it does, or if there is none.
-        found: the application that the last load from nothing found, where none was named; "" for none.
     """
 
     def __init__(self, children: Children, watched: WatchSet) -> None:
@@ -81,7 +80,8 @@ class Warm:
         self._good: _Given | None = None
         self._serves = False
         self._room = 0  # bytes that are left of what checkpoints may have
-        self._cold = self.obstacle = self.found = ""
+        self._cold = self.obstacle = ""
+        self._target = ""  # what was found where none was named, by the last load from nothing
 
     # what the next restart must know
 
@@ -126,7 +126,7 @@ class Warm:
     def boot(self, config: Config) -> Message:
         """What a child is told that begins from nothing."""
         self.clear()
-        self._changed, self._cold, self._loaded, self.found = [], "", None, _found(config)
+        self._changed, self._cold, self._loaded, self._target = [], "", None, _found(config)
         # A script that calls `run` may have read whatever, before anybody noted it.
         clean = self._children.is_clean or config.reload.restart == "warm"
         return {"warm": is_wanted(config) and clean, "marks": self._marks()}
@@ -160,9 +160,8 @@ class Warm:
         self._changed, self._resumed, self._loaded = [], checkpoint, None
         self._go_back(checkpoint)
         self._expect()
-        self._watched.resume(
-            checkpoint.tick, checkpoint.unfinished, timeline
-        )  # of these it says what it reads
+        # Of the unfinished modules it says what it reads now.
+        self._watched.resume(checkpoint.tick, checkpoint.unfinished, timeline)
         return checkpoint
 
     def _candidates(self, outdated: Sequence[Entry]) -> list[tuple[Checkpoint, Timeline]]:
@@ -212,7 +211,7 @@ class Warm:
                 return "the options and the environment come first"
             if not self._watched.timeline.knows(path):
                 return "nobody was seen to read it"
-        if any(map(may_change, self._changed)) and _found(config) != self.found:
+        if any(map(may_change, self._changed)) and _found(config) != self._target:
             return "another application is found"
         return ""
 

@@ -290,14 +290,13 @@ class Pydevd(Editor):
         def send(command: int, text: str = "") -> None:
             connection.sendall(f"{command}\t{next(seq)}\t{text}\n".encode())
 
-        send(self.VERSION, "1.1\tUNIX\tID")
-        number = 0
-        for path, lines in self.breakpoints.items():
-            for line in lines:
-                number += 1
-                send(self.BREAK, f"{number}\tpython-line\t{path}\t{line}\tNone\tNone\tNone\tNone\tFalse\tALL")
-        send(self.RUN)
         with connection, connection.makefile("rb") as stream:
+            send(self.VERSION, "1.1\tUNIX\tID")
+            where = ((path, line) for path, lines in self.breakpoints.items() for line in lines)
+            for number, (path, line) in enumerate(where, 1):
+                more = "\t".join(["None"] * 4 + ["False", "ALL"])
+                send(self.BREAK, f"{number}\tpython-line\t{path}\t{line}\t{more}")
+            send(self.RUN)
             for raw in stream:
                 command, _, text = raw.decode().rstrip("\n").split("\t", 2)
                 if int(command) == self.STOPPED:

@@ -96,7 +96,7 @@ def test_request_finished_comes_once_in_the_thread_of_the_request(tmp_path: Path
         while len(finished := numbers(server, "/polls/finished/")) < 2 + asked:
             asked += 1
         assert len(finished) == 2 + asked
-        assert finished[0] == thread
+        assert thread in finished[:2]  # the two may overtake each other
 
 
 def test_one_thread(tmp_path: Path) -> None:
