@@ -694,6 +694,11 @@ STAMPS = {
     "stat": ("os.stat(path)", True),
     "Path.stat": ("pathlib.Path(path).stat()", True),
     "after exists": ("os.path.exists(path); os.stat(path)", True),
+    "DirEntry.stat": ("[entry.stat() for entry in os.scandir(root)]", True),
+    "DirEntry.stat, closed": ("with os.scandir(root) as found: next(found).stat()", True),
+    "DirEntry.is_file": ("[entry.is_file() for entry in os.scandir(root)]", False),
+    "os.walk": ("list(os.walk(root))", False),
+    "glob": ("list(pathlib.Path(root).glob('*'))", False),
     "exists": ("os.path.exists(path)", False),
     "Path.is_file": ("pathlib.Path(path).is_file()", False),
     "realpath": ("os.path.realpath(path)", False),
@@ -708,6 +713,23 @@ def test_stamps_are_recorded_only_for_who_asks_for_them(how: str, project: Proje
     _, entries = project.run(f"import pathlib\npath = root + '/data.txt'\n{code}")
     asked = [entry for entry in entries if entry[0] == "path" and entry[1].endswith("data.txt")]
     assert any(entry[3] is not None for entry in asked) is wanted
+    # Who keeps a size is wrong when the file has another: it counts like one that was read.
+    assert any(entry[0] == "file" for entry in entries) is wanted
+
+
+def test_an_entry_of_a_folder_is_what_it_would_be_without_us(project: Project) -> None:
+    project.write("data.txt", "text")
+    code = """
+        import shutil
+        with os.scandir(root) as found:
+            entry = next(found)
+        kept = os.fspath(entry), entry.name, entry.path, entry.is_file(), entry.is_dir(), entry.inode() > 0
+        copied = shutil.copy(entry, "copy.txt")
+        size = entry.stat(follow_symlinks=False).st_size
+        result = [kept, isinstance(entry, os.DirEntry), repr(entry), size]
+        os.remove("copy.txt")
+        """
+    assert project.run(code)[0] == project.run(code, recorded=False)[0]
 
 
 def test_what_is_own_is_not_asked_about(project: Project) -> None:

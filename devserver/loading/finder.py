@@ -81,7 +81,7 @@ class Finder:
         except OSError:
             return ""  # relative to a working directory that is gone
         mode = mode_of(folder)
-        if not self._recorder.project.is_users(folder):
+        if not self._recorder.project.is_users(os.path.join(folder, "")):
             folder = ""
         elif not stat.S_ISDIR(mode):
             self._recorder.file(folder)  # an archive, or what may become one

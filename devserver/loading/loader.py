@@ -237,9 +237,14 @@ class Recorder:
             self.record(path_entry(path))
 
     def examined(self, path: str) -> None:
-        """See `reads.Sink`."""
+        """See `reads.Sink`. A size that was asked for is kept, and is wrong when the file has another.
+
+        WhiteNoise, for one, answers each request for an asset with the length that it had at the start.
+        """
         if path not in self._examined and path not in self._written:
             self._examined.add(path)
+            if stat.S_ISREG(mode_of(path)):
+                self.file(path)
             self._seen.discard((Kind.PATH, path))
             self.record(replace(path_entry(path), fingerprint=fingerprint_at(path)))
 

@@ -142,6 +142,71 @@ class Wrapper:
         return copy.copy, (self.__wrapped__,)
 
 
+class Scanning(Wrapper):
+    """Calls `note`, then `os.scandir`; entries tell `examine` which of them are asked for their stamps."""
+
+    def __init__(
+        self, function: Callable[..., Any], note: Callable[..., None], examine: Callable[..., None]
+    ) -> None:
+        super().__init__(function, note)
+        self._examine = examine
+
+    @disguise  # type: ignore[type-var]
+    def __call__(self, path: Any = ".") -> Any:
+        entries = super().__call__(path)
+        name = sys._getframe(1).f_globals.get("__name__") or ""
+        # `os.walk` and its like keep entries to themselves, and ask them only what they are.
+        if isinstance(path, int) or name.partition(".")[0] in _TRANSPARENT | _INCURIOUS:
+            return entries
+        return _Entries(entries, self._examine)
+
+
+class _Entries:
+    """What `os.scandir` gave, each entry as an `_Entry`."""
+
+    def __init__(self, entries: Any, examine: Callable[..., None]) -> None:
+        self._entries = entries
+        self._examine = examine
+        self.close = entries.close
+
+    def __iter__(self) -> _Entries:
+        return self
+
+    def __next__(self) -> _Entry:
+        return _Entry(next(self._entries), self._examine)
+
+    def __enter__(self) -> _Entries:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _Entry:
+    """An `os.DirEntry` that notes who asks it for its stamps."""
+
+    __slots__ = ("_examine", "_wrapped")
+
+    def __init__(self, entry: os.DirEntry[Any], examine: Callable[..., None]) -> None:
+        self._wrapped = entry
+        self._examine = examine
+
+    def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
+        self._examine(self._wrapped.path)
+        return self._wrapped.stat(follow_symlinks=follow_symlinks)
+
+    def __fspath__(self) -> Any:
+        return self._wrapped.__fspath__()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._wrapped, name)
+
+    def __repr__(self) -> str:
+        return repr(self._wrapped)
+
+    __class__ = property(lambda self: os.DirEntry)  # for isinstance
+
+
 class Reads:
     """See the module. For one `Sink`."""
 
@@ -163,7 +228,7 @@ class Reads:
         self._replace(io, "open_code", Wrapper(io.open_code, self._opened))
         self._replace(os, "open", Wrapper(os.open, self._os_opened))
         self._wrap(os, "listdir", self._listed)
-        self._wrap(os, "scandir", self._scanned)
+        self._replace(os, "scandir", Scanning(os.scandir, self._scanned, self._examined))
         for name in ("stat", "lstat"):
             self._wrap(os, name, self._examined)
         for name in ("access", "readlink"):

@@ -21,7 +21,7 @@ from devserver.watching.answers import OWN, SUFFIXES, Entry, Kind, module_place
 from devserver.watching.project import library_folders
 from devserver.watching.rules import Kind as Verdict
 from devserver.watching.rules import Rules
-from devserver.watching.watchset import rules_of
+from devserver.watching.watchset import admit, rules_of
 
 
 def explain(config: Config, launcher: Launcher, paths: Iterable[str]) -> list[str]:
@@ -35,6 +35,8 @@ def explain(config: Config, launcher: Launcher, paths: Iterable[str]) -> list[st
         pass  # it teaches the rules which folders are virtual environments
     if config.file is not None:
         entries.append(Entry(Kind.FILE, config.file, None))
+    for entry in entries:
+        admit(rules, entry)
     real = {os.path.realpath(entry.path): entry.path for entry in entries}
     lines = []
     if trouble:

@@ -195,6 +195,13 @@ class Rules:
         self._tops |= self._environments
         self._states.clear()
 
+    def add_base(self, folder: str) -> None:
+        """Learn that `folder` is one of the project's, though it lies where none of them is looked for."""
+        if (path := _plain(folder)) not in self._bases:
+            self._bases |= {path}
+            self._tops |= {path}
+            self._states.clear()
+
     def include(self, text: str) -> None:
         """Learn of one more pattern of `--reload-include`."""
         pattern = self._compile(text, Kind.ALWAYS, "--reload-include")

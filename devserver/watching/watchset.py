@@ -20,6 +20,7 @@ from devserver.config import App, Config
 from devserver.process.turns import Turns
 from devserver.watching import watch
 from devserver.watching.answers import file_entry, folder_at
+from devserver.watching.project import library_folders, linked_top
 from devserver.watching.rules import Rules
 from devserver.watching.timeline import ASK, Entry, Kind, Timeline, read_entry
 
@@ -31,8 +32,6 @@ LARGE = 2**20
 
 def prepare() -> None:
     """Do ahead what costs milliseconds the first time: load the watcher, ask where libraries are."""
-    from devserver.watching.project import library_folders
-
     watch.make(quiet=True).close()
     library_folders()
 
@@ -77,6 +76,17 @@ def rules_of(config: Config) -> Rules:
     return Rules(section.dirs, section.include, section.exclude, config.app.app_dir, also=also)
 
 
+def admit(rules: Rules, entry: Entry) -> str | None:
+    """Have a package count that is installed as a link to the user's: none else is noted of those installed.
+
+    Returns the link.
+    """
+    top = linked_top(entry.path)
+    if top is not None:
+        rules.add_base(top)
+    return top
+
+
 class WatchSet:
     """See the module. For one thread; `Gate` is for several.
 
@@ -97,6 +107,7 @@ class WatchSet:
         """
         self._warned = self._lazy = second
         self._noted: dict[str, None] | None = {} if second else None  # paths to be watched, in order
+        self._linked: set[str] = set()
         if not second:
             self.watcher = watch.make(config.reload.poll)
         self._begin(config, None)
@@ -128,6 +139,8 @@ class WatchSet:
     def _begin(self, config: Config, before: Timeline | None) -> None:
         self._rules = rules_of(config)
         self._trees = tuple(self._rules.trees())
+        for folder in self._linked:
+            self._rules.add_base(folder)
         self._walked: dict[str, tuple[int, int]] = {}
         self.timeline = Timeline(self._rules, before, lazy=self._lazy)
         if config.file is not None:
@@ -137,6 +150,8 @@ class WatchSet:
 
     def add(self, entry: Entry) -> None:
         """Watch for another answer to a question. Of two texts noted ahead of `open` the later counts."""
+        if (top := admit(self._rules, entry)) is not None:
+            self._linked.add(top)
         if entry.kind is Kind.TREE:
             self._rules.include(entry.answer or "")
             self._trees = tuple(self._rules.trees())

@@ -210,6 +210,25 @@ def test_whitenoise(tmp_path: Path) -> None:
         edited(server, tmp_path, "two")
 
 
+@pytest.mark.parametrize("restart", ["warm", "cold"])
+def test_whitenoise_in_flask(restart: str, tmp_path: Path) -> None:
+    """It keeps the size that each asset has at the start."""
+    needs("whitenoise")
+    (tmp_path / "static").mkdir()
+    style = tmp_path / "static/style.css"
+    style.write_text("a { color: green }")
+    (tmp_path / "app.py").write_text(
+        "from flask import Flask\nfrom whitenoise import WhiteNoise\napp = Flask(__name__)\n"
+        "app.wsgi_app = WhiteNoise(app.wsgi_app, root='static', prefix='static/')\n"
+    )
+    with DevServer("app:app", "--reload", "--restart", restart, cwd=tmp_path) as server:
+        server.serving()
+        for text in ("a { color: darkgreen }", "a {}", "a { color: red; margin: 0 }"):
+            style.write_text(text)
+            assert server.get("/static/style.css").text == text
+            server.restarted()
+
+
 def test_browser_reload(tmp_path: Path) -> None:
     """Its stream tells of a template, and of a restart."""
     needs("django_browser_reload")

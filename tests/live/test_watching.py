@@ -156,3 +156,42 @@ def test_included_file_that_is_touched_counts_for_nothing(tmp_path: Path) -> Non
         (tmp_path / "conf" / "deep").mkdir(parents=True)
         (tmp_path / "conf" / "deep" / "b.toml").write_text("new")
         assert server.restarted()["reason"] == "conf/deep/b.toml changed"
+
+
+@pytest.mark.parametrize("cached", [False, True], ids=["worked on", "in a cache"])
+def test_a_package_that_is_installed_as_a_link(cached: bool, tmp_path: Path) -> None:
+    """It counts by either name, but for a link into the cache of a package manager."""
+    packages = tmp_path / "site" / "venv/lib/site-packages"
+    packages.mkdir(parents=True)
+    home = tmp_path / ("cache" if cached else "work")
+    (home / "shop").mkdir(parents=True)
+    if cached:
+        (home / "CACHEDIR.TAG").write_text("Signature: 8a477f597d28d172789f06886806bc55")
+    for name in ("shop", "single.py"):
+        (packages / name).symlink_to(home / name)
+    (home / "shop/__init__.py").write_text("")
+    prices, single = home / "shop/prices.py", home / "single.py"
+    prices.write_text("PRICE = 1\n")
+    single.write_text("RATE = 1\n")
+    ours = tmp_path / "site"
+    (ours / "app.py").write_text(
+        "import shop.prices, single\n"
+        "def app(environ, start_response):\n"
+        "    start_response('200 OK', [])\n"
+        "    return [b'%d %d' % (shop.prices.PRICE, single.RATE)]\n"
+    )
+    with DevServer("app:app", "--reload", cwd=ours, env={"PYTHONPATH": str(packages)}) as server:
+        server.serving()
+        save(prices, "PRICE = 2\n")
+        if cached:
+            save(ours / "app.py", (ours / "app.py").read_text() + "\n")
+            server.restarted()
+            assert [event["files"] for event in server.events("change")] == [["app.py"]]
+            return
+        assert server.get().text == "2 1"
+        server.restarted()
+        save(packages / "shop/prices.py", "PRICE = 3\n")
+        assert server.get().text == "3 1"
+        server.restarted()
+        save(packages / "single.py", "RATE = 2\n")
+        assert server.get().text == "3 2"
