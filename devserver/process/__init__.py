@@ -8,11 +8,20 @@ neither applications nor HTTP.
 import sys
 
 if sys.platform == "win32":
-    from devserver.process.windows import Child, Kin, Terminal, adopt, guard, listeners_from, spawn
+    from devserver.process.windows import (
+        Child,
+        Kin,
+        Terminal,
+        adopt,
+        guard,
+        listeners_from,
+        reads_keys,
+        spawn,
+    )
 else:
     from devserver.process.kin import Kin, guard
     from devserver.process.posix import Child, adopt, listeners_from, spawn
-    from devserver.process.terminal import Terminal
+    from devserver.process.terminal import Terminal, reads_keys
 
 RUN_MAIN = "DEVSERVER_RUN_MAIN"
 """Says to an application that it runs in the child that a supervisor restarts."""
@@ -33,5 +42,6 @@ __all__ = [
     "adopt",
     "guard",
     "listeners_from",
+    "reads_keys",
     "spawn",
 ]

@@ -26,6 +26,9 @@ assert sys.platform != "win32"  # see the package; a type checker reads no furth
 
 _STDIN = 0
 
+_LINES = termios.ICANON | termios.ECHO
+"""The flags of a terminal that gives out lines, and shows what is typed."""
+
 _MOMENT = 0.1
 """Seconds in which somebody else may take a line that was typed."""
 
@@ -39,6 +42,15 @@ class _Arrivals(Protocol):
     def fileno(self) -> int: ...
 
     def poll(self, timeout: float) -> object: ...
+
+
+def reads_keys() -> bool:
+    """Whether somebody of this process group has the terminal give out each key, or show none."""
+    try:
+        flags = termios.tcgetattr(_STDIN)[3]
+        return flags & _LINES != _LINES and os.tcgetpgrp(_STDIN) == os.getpgrp()
+    except (termios.error, OSError):
+        return False
 
 
 class Terminal:

@@ -110,6 +110,11 @@ def listeners_from(message: Message, fds: Sequence[int]) -> list[socket.socket]:
     return []
 
 
+def reads_keys() -> bool:
+    """A console has no such state that could be asked for."""
+    return False
+
+
 class Terminal:
     """See `terminal.Terminal`; a Windows console needs no restoring, and its keys are not read."""
 

@@ -13,6 +13,28 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from devserver.process import reads_keys
+
+_READING_KEYS = frozenset(
+    (
+        "prompt_toolkit",
+        "urwid",
+        "curses",
+        "pudb",
+        "ptpython",
+        "bpython",
+        "_pyrepl",
+        "getpass",
+        "tty",
+        "readchar",
+    )
+)
+"""Packages that read a terminal by keys and not by lines: what IPython, ipdb, pudb and others stand on.
+
+By name, since the terminal itself does not say who of its process group reads it: a program beside the server
+(`npm run dev`) may, for ever.
+"""
+
 _SUSPENDED = 2
 """pydevd's state of a thread that stands at a breakpoint; pydevd is what debugpy and PyCharm use."""
 
@@ -58,11 +80,25 @@ class Prompt:
         """Where somebody is at work, as the end of a sentence; "" when nobody is."""
         if self.readers:
             return "the application waits for a line from the terminal"
+        if reads_keys() and (reader := _reader_of_keys()):
+            return f"the application reads the terminal ({reader})"
         if debugged():
             stopped = [t for t in threading.enumerate() if _is_suspended(t)]
             if stopped:
                 return f"a debugger has stopped in {min(stopped, key=_is_dragged).name}"
         return ""
+
+
+def _reader_of_keys() -> str:
+    """The package by which a thread reads keys, or whose prompt executes something; "" if none does."""
+    for top in sys._current_frames().values():
+        frame: FrameType | None = top
+        while frame is not None:
+            name = str(frame.f_globals.get("__name__")).partition(".")[0]
+            if name in _READING_KEYS:
+                return name
+            frame = frame.f_back
+    return ""
 
 
 def _is_suspended(thread: threading.Thread) -> bool:

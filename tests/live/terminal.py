@@ -46,6 +46,7 @@ class OnTerminal(DevServer):
 
     def __init__(self, *arguments: str, cwd: Path, env: Mapping[str, str] | None = None) -> None:
         self.master, slave = os.openpty()
+        termios.tcsetwinsize(slave, (24, 80))
         life, self._life = os.pipe()
         self._report, report = os.pipe()
         self._inherited = [slave, life, report]

@@ -166,3 +166,39 @@ def test_restart_waits_for_whoever_is_at_a_breakpoint(name: str, tmp_path: Path)
         server.types("q\n")
         assert server.ended() == 0
         assert "was killed" not in server.log
+
+
+KEYS = {
+    "ipdb": ("import ipdb; ipdb.set_trace()", "ipdb>", "c\r"),
+    "IPython": ("import IPython; IPython.embed(colors='nocolor')", "In [", "exit\r"),
+    "pudb": ("import pudb; pudb.set_trace()", "PuDB", "c"),
+    "getpass": ("import getpass; getpass.getpass('secret? ')", "secret? ", "mine\n"),
+}
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_restart_waits_for_whoever_reads_keys(name: str, tmp_path: Path) -> None:
+    """These take the terminal out of its lines, and call no `input`."""
+    pytest.importorskip(name)
+    statement, prompt, leave = KEYS[name]
+    project = PROJECTS["wsgi"]
+    path = project.make(tmp_path)
+    path.write_text(answer("one", ask=statement))
+    (tmp_path / "pudb").mkdir()
+    (tmp_path / "pudb/pudb.cfg").write_text("[pudb]\nseen_welcome = e999\n")
+    home = {
+        "HOME": str(tmp_path),
+        "XDG_CONFIG_HOME": str(tmp_path),
+        "TERM": "xterm",
+        "PROMPT_TOOLKIT_NO_CPR": "1",
+    }
+    with OnTerminal(project.target, *QUICK, cwd=tmp_path, env=home) as server:
+        server.serving()
+        with server.asking() as answered:
+            server.reads(prompt)
+            save(path, answer("two"))
+            server.reads("the restart waits: the application reads the terminal")
+            server.types(leave)
+            assert answered().text == "one"
+        server.restarted()
+        assert server.get("/").text == "two"
