@@ -10,10 +10,11 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Coroutine
 from contextlib import closing
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from devserver import console
 from devserver.config import Config
@@ -30,8 +31,14 @@ logger = logging.getLogger("devserver")
 EXIT_FORCED = 130
 """After a second Ctrl-C."""
 
+_LOOK = 0.1
+"""Seconds between two looks at who handles the signals while the application starts up."""
 
-def run_loop(serving: Serving, config: Config, ready: Callable[[], None]) -> None:
+_SLACK = 0.5
+"""Seconds between the end of a grace and the end of the process: for cancelled tasks to unwind."""
+
+
+def run_loop(serving: Coroutine[Any, Any, None], config: Config) -> None:
     for name in ("devserver", "devserver.access"):
         # Disabled by `logging.config`, as it does by default, if the application has used it.
         logging.getLogger(name).disabled = False
@@ -45,9 +52,9 @@ def run_loop(serving: Serving, config: Config, ready: Callable[[], None]) -> Non
         if isinstance(loop, asyncio.SelectorEventLoop):  # uvloop sees to it itself
             loop.add_reader(bell, bell.wait)
             with bell.rung_by_signals():
-                runner.run(serving.run(ready))
+                runner.run(serving)
         else:
-            runner.run(serving.run(ready))
+            runner.run(serving)
 
 
 def serve_alone(
@@ -77,11 +84,12 @@ def serve_alone(
 
     def serve(application: Application) -> int:
         events.emit("loaded", **elapsed())
-        serving = Serving(config, application, sockets)
-        stage.in_main(lambda: _stop_on_signals(serving, config.http.graceful))
+        serving = Serving(config, application, sockets, on_closing=lambda: end.closing())
+        end = _End(serving, config.http.graceful)
+        stage.in_main(end.listen)
         stage.outcome.append(0)
         try:
-            run_loop(serving, config, ready)
+            run_loop(end.heard(serving.run(ready)), config)
         except StartupFailed as error:
             events.emit("failed", phase="lifespan", error=str(error), traceback="")
             logger.error("%s", console.format_failure(error.__cause__).rstrip() if error.__cause__ else error)
@@ -104,29 +112,77 @@ def serve_alone(
         return 1
 
 
-def _stop_on_signals(serving: Serving, graceful: float) -> None:
-    """The first signal drains, the second ends at once.
+class _End:
+    """The first signal drains, the second ends at once, and nothing that the application does keeps it up.
 
-    Python's own handlers, not the loop's: they run even while a view blocks the loop. In a thread of
-    somebody else's there can be none, and whoever made the thread sees to its end.
+    Python's own handlers, not the loop's: they run even while a view blocks the loop. An application that
+    takes a signal for itself, as a lifespan does that wants to know of the end, is called as well.
     """
-    if threading.current_thread() is not threading.main_thread():
-        return
-    came: list[int] = []
 
-    def stop(signum: int, frame: FrameType | None) -> None:
-        came.append(signum)
-        if len(came) > 1:
+    def __init__(self, serving: Serving, graceful: float) -> None:
+        """Args: graceful: seconds for requests in flight, and after them for the lifespan's shutdown."""
+        self._serving = serving
+        self._graceful = graceful
+        self._came = 0
+        self._others: dict[int, Callable[[int, FrameType | None], object]] = {}
+        self._closing = threading.Event()
+        self._listens = False
+
+    def listen(self) -> None:
+        """Handle the signals that somebody else handles by now.
+
+        In a thread of somebody else's there can be no handler, and whoever made the thread sees to its end.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for name in ("SIGINT", "SIGTERM", "SIGBREAK"):
+            signum = getattr(signal, name, None)
+            if signum is not None and (before := signal.getsignal(signum)) != self._stop:
+                if self._listens and callable(before):
+                    self._others[signum] = before
+                signal.signal(signum, self._stop)
+        self._listens = True
+
+    async def heard(self, serving: Coroutine[Any, Any, None]) -> None:
+        """Serve, and listen again as long as the application starts up: then it may take a signal."""
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+
+        def look() -> None:
+            self.listen()
+            if not self._serving.ready:
+                loop.call_later(_LOOK, look)
+
+        look()
+        await serving
+
+    def closing(self) -> None:
+        """The drain is over, and the lifespan's shutdown begins."""
+        self._closing.set()
+
+    def _stop(self, signum: int, frame: FrameType | None) -> None:
+        self._came += 1
+        if self._came > 1:
             _leave(EXIT_FORCED)
-        # In a thread: the lock within `stop` may be held by the very code that this interrupts.
-        threading.Thread(target=serving.stop, args=(graceful,), daemon=True).start()
-        last = threading.Timer(2 * graceful + 1, _leave, (0,))
-        last.daemon = True
-        last.start()
+        # In threads: the lock within `stop` may be held by the very code that this interrupts.
+        for target in (self._drain, self._give_up):
+            threading.Thread(target=target, name="devserver-signal", daemon=True).start()
+        if signum in self._others:
+            try:
+                self._others[signum](signum, frame)
+            except (Exception, SystemExit, KeyboardInterrupt):  # it ends all the same
+                logger.debug("the application's handler of a signal raised", exc_info=True)
 
-    for name in ("SIGINT", "SIGTERM", "SIGBREAK"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), stop)
+    def _drain(self) -> None:
+        self._serving.stop(self._graceful)
+
+    def _give_up(self) -> None:
+        """End a process whose loop does not turn, or in which something does not end."""
+        if self._closing.wait(self._graceful + _SLACK):  # then come the lifespan, threads, exit handlers
+            time.sleep(self._graceful + _SLACK)
+        logger.warning("still running at the end of --timeout-graceful-shutdown, and ended")
+        _leave(0)
 
 
 def _leave(code: int) -> None:

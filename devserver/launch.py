@@ -357,7 +357,7 @@ def _serve_until_told(this: Child, stage: Stage, application: Application, gate:
     )
     this.attend(serving, hear)
     try:
-        run_loop(serving, config, ready)
+        run_loop(serving.run(ready), config)
     except BaseException as error:  # a lifespan that fails, or what the application did to the loop
         return this.failed(error.__cause__ or error, console.format_failure)
     return this.ended()
@@ -402,5 +402,5 @@ def _serve_page(this: Child, config: Config, sockets: list[socket.socket], boot:
     serving = Serving(config, gateway, sockets, on_closing=this.closing, gate=ask, hand_over=this.hand_over)
     this.load(lambda: None)
     this.attend(serving, hear)
-    run_loop(serving, config, this.serving)
+    run_loop(serving.run(this.serving), config)
     return this.ended()

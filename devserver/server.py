@@ -134,6 +134,11 @@ class Serving:
         self._lock = threading.Lock()
         self._early: tuple[float, int] | None = None
 
+    @property
+    def ready(self) -> bool:
+        """Whether the application has started up, or need not."""
+        return self._service is not None
+
     def stop(self, grace: float, code: int = GOING_AWAY) -> None:
         """Stop accepting and drain.
 

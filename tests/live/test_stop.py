@@ -191,6 +191,62 @@ def test_what_does_not_end_is_ended_after_the_graceful_timeout(
         refused(server)
 
 
+TAKES = {
+    "signal": "signal.signal(number, lambda *_: print('heard', flush=True))",
+    "loop": "asyncio.get_running_loop().add_signal_handler(number, print, 'heard')",
+}
+
+
+@pytest.mark.parametrize("started", [True, False], ids=["started", "starting"])
+@pytest.mark.parametrize("how", TAKES)
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_lifespan_that_takes_the_signals_does_not_keep_it_up(
+    loop: str, how: str, started: bool, tmp_path: Path
+) -> None:
+    """It wants to know of the end, and is told."""
+    if loop == "uvloop":
+        pytest.importorskip("uvloop")
+    (tmp_path / "app.py").write_text(
+        "import asyncio, os, signal\n"
+        "async def app(scope, receive, send):\n"
+        "    assert scope['type'] == 'lifespan'\n"
+        "    await receive()\n"
+        "    for number in (signal.SIGINT, signal.SIGTERM):\n"
+        f"        {TAKES[how]}\n"
+        "    for _ in range(50):\n"  # until somebody has looked
+        "        await asyncio.sleep(0.01)\n"
+        "    print('taken', flush=True)\n"
+        f"    if not {started}: await asyncio.sleep(3600)\n"
+        "    await send({'type': 'lifespan.startup.complete'})\n"
+        "    await receive()\n"
+        "    await send({'type': 'lifespan.shutdown.complete'})\n"
+    )
+    with DevServer("app:app", "--loop", loop, cwd=tmp_path, new_session=True) as server:
+        server.serving() if started else server.wait_log("taken")
+        (control_c if started else terminate)(server)
+        assert server.ended() == 0
+        assert "heard" in server.log
+        assert "Traceback" not in server.log
+
+
+def test_a_blocked_loop_is_ended_after_the_graceful_timeout(tmp_path: Path) -> None:
+    """Not later: a shutdown that cannot begin has no time of its own."""
+    (tmp_path / "app.py").write_text(
+        "import time\n"
+        "async def app(scope, receive, send):\n"
+        "    assert scope['type'] == 'http'\n"
+        "    print('blocked', flush=True)\n"
+        "    time.sleep(3600)\n"
+    )
+    with DevServer("app:app", "--timeout-graceful-shutdown", "0.2", cwd=tmp_path) as server:
+        server.serving()
+        with server.asking():
+            server.wait_log("blocked")
+            terminate(server)
+            assert server.ended() == 0
+        assert "still running at the end of --timeout-graceful-shutdown" in server.log
+
+
 @RELOAD
 @SIGNALS
 def test_second_signal_ends_at_once(
