@@ -134,13 +134,15 @@ def _is_attempt() -> bool:
 
 
 def _origin() -> Origin:
+    from devserver.origin import environ_of, words_of
+
     # A debugger has put itself before the program, and does so again by itself for whatever is started.
     arguments = _program() if "pydevd" in sys.modules else list(sys.orig_argv[1:])
-    own = Origin(arguments, _environ_of("self") or dict(os.environ))
+    own = Origin(arguments, environ_of("self") or dict(os.environ))
     if _is_attempt():
-        above = _words_of(f"{os.getppid()}", "cmdline")
+        above = words_of(f"{os.getppid()}", "cmdline")
         if COMMAND in above:
-            return Origin(above[1:], _environ_of(f"{os.getppid()}") or own.environ)
+            return Origin(above[1:], environ_of(f"{os.getppid()}") or own.environ)
     return own
 
 
@@ -150,18 +152,3 @@ def _program() -> list[str]:
     if main.__spec__ is not None:
         return ["-m", main.__spec__.name.removesuffix(".__main__"), *sys.argv[1:]]
     return list(sys.argv)
-
-
-def _environ_of(process: str) -> dict[str, str]:
-    """The variables a process was started with; nothing where the system does not tell."""
-    pairs = (word.partition("=") for word in _words_of(process, "environ"))
-    return {name: value for name, _, value in pairs if name}
-
-
-def _words_of(process: str, name: str) -> list[str]:
-    try:
-        with open(f"/proc/{process}/{name}", "rb") as file:
-            data = file.read()
-    except OSError:
-        return []
-    return [os.fsdecode(word) for word in data.removesuffix(b"\0").split(b"\0")]

@@ -22,8 +22,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+from devserver.origin import environ_for_another
 from devserver.process import RUN_MAIN, Child, spawn
 from devserver.process.control import Closed, Message
+from devserver.reload.prompt import debugged
 from devserver.watching.watchset import here
 
 APP, PAGE = "app", "page"
@@ -178,7 +180,9 @@ class Launcher:
             self.spare = None
 
     def _start(self, argv: list[str]) -> Spawned:
-        environ = {**os.environ, RUN_MAIN: "true", "RUN_MAIN": "true", "WERKZEUG_RUN_MAIN": "true"}
+        # A debugger tells by variables what it is to be in the processes that this one starts.
+        began = dict(os.environ) if debugged() else environ_for_another(os.environ)
+        environ = {**began, RUN_MAIN: "true", "RUN_MAIN": "true", "WERKZEUG_RUN_MAIN": "true"}
         if not here():
             with suppress(OSError):  # unless it has been made anew since
                 os.chdir(self._folder)

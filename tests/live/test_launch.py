@@ -374,6 +374,34 @@ def test_env_file_is_read_again_at_each_restart(project: Path) -> None:
         assert "REMOVED" not in environment(server)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process cannot tell how it was started")
+def test_an_agent_from_sitecustomize_is_in_every_generation(tmp_path: Path) -> None:
+    """It takes its folder out of PYTHONPATH, so that what the application starts is not instrumented."""
+    agent = tmp_path / "agent"
+    agent.mkdir()
+    (agent / "sitecustomize.py").write_text(
+        "import os, sys\n"
+        "sys.instrumented = True\n"
+        "os.environ['PYTHONPATH'] = ''\n"
+        "os.environ['SEEN'] = os.environ.get('SEEN', '') + 'x'\n"
+    )
+    path = tmp_path / "app.py"
+    text = (
+        "import os, sys\n"
+        "def app(environ, start_response):\n"
+        "    start_response('200 OK', [])\n"
+        "    state = getattr(sys, 'instrumented', False), os.environ['PYTHONPATH'], os.environ['SEEN']\n"
+        "    return [repr(state).encode()]\n"
+    )
+    path.write_text(text)
+    with DevServer("app:app", "--reload", cwd=tmp_path, env={"PYTHONPATH": str(agent)}) as server:
+        server.serving()
+        for _ in range(2):
+            assert server.get().text == "(True, '', 'x')"
+            save(path, text := text + "\n")
+            server.restarted()
+
+
 def test_options_from_the_file(tmp_path: Path) -> None:
     path = PROJECTS["wsgi"].make(tmp_path)
     (tmp_path / "pyproject.toml").write_text(
