@@ -13,13 +13,14 @@ if sys.platform == "win32":
         Kin,
         Terminal,
         adopt,
+        await_end,
         guard,
         listeners_from,
         reads_keys,
         spawn,
     )
 else:
-    from devserver.process.kin import Kin, guard
+    from devserver.process.kin import Kin, await_end, guard
     from devserver.process.posix import Child, adopt, listeners_from, spawn
     from devserver.process.terminal import Terminal, reads_keys
 
@@ -40,6 +41,7 @@ __all__ = [
     "Kin",
     "Terminal",
     "adopt",
+    "await_end",
     "guard",
     "listeners_from",
     "reads_keys",

@@ -33,6 +33,9 @@ _GRACE = 1.0
 """Seconds in which processes may end by themselves after their supervisor was killed."""
 
 _POLL = 0.05
+_TRACKER = b"resource_tracker"
+"""In the command line of `multiprocessing`'s, and of joblib's."""
+
 _UNHEARD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """What a guardian outlives: it is sent to every process of a terminal, or by an IDE."""
 
@@ -56,28 +59,47 @@ class Kin:
 
             ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
-    def end(self, ours: Callable[[], Set[int]] = frozenset) -> None:
+    def end(self, ours: Callable[[], Set[int]] = frozenset) -> set[int]:
         """Kill the children that we inherited and that share our session.
 
         Args:
             ours: our own children's process ids; asked after looking who is there.
+
+        Returns:
+            Those that are at removing what the dead have left in the system, and end then: the resource
+            trackers of `multiprocessing`. Killed, they would leave shared memory behind.
         """
         seen = _guardians | _before
+        trackers = set[int]()
         # The children of those that are killed are ours next.
         while orphans := (found := _children() - seen) and found - ours():
             for pid in orphans:
                 try:
-                    near = self._is_near(pid) and _kill(pid)
+                    near = self._is_near(pid)
+                    if near and _TRACKER in _read(pid, "cmdline"):
+                        trackers.add(pid)
+                        near = False
+                    near = near and _kill(pid)
                     os.waitpid(pid, 0 if near else os.WNOHANG)
                 except (ProcessLookupError, ChildProcessError):
                     pass  # ended meanwhile
             seen |= orphans
+        return trackers
 
     def _is_near(self, pid: int) -> bool:
         """Whether a generation has started it. Where others were here before us, by what it inherited."""
         if os.getsid(pid) != self._session:
             return False
         return not _before or f"{MARK}={os.environ.get(MARK)}".encode() in _environ(pid)
+
+
+def await_end(pids: Set[int], seconds: float = _GRACE) -> None:
+    """Wait until children of this process have ended, for a bounded time."""
+    end = time.monotonic() + seconds
+    for pid in pids:
+        with suppress(ChildProcessError):
+            while not os.waitpid(pid, os.WNOHANG)[0] and time.monotonic() < end:
+                time.sleep(_POLL / 10)
 
 
 def _children() -> set[int]:
@@ -91,11 +113,16 @@ def _children() -> set[int]:
 
 def _environ(pid: int) -> list[bytes]:
     """The environment that a process was started with."""
+    return _read(pid, "environ").split(b"\0")
+
+
+def _read(pid: int, name: str) -> bytes:
+    """What the system tells of a process under a name; nothing if it is gone, or another user's."""
     try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            return file.read().split(b"\0")
+        with open(f"/proc/{pid}/{name}", "rb") as file:
+            return file.read()
     except OSError:
-        return []
+        return b""
 
 
 _guardians: set[int] = set()
@@ -175,10 +202,14 @@ def stand_guard(read: int, mark: str, restore: Callable[[], None]) -> NoReturn:
             time.sleep(_POLL)
         deadline += _GRACE  # more than one look: what is killed may have been forking
         while (left := marked(mark)) and time.monotonic() < deadline:
-            for pid in left:
+            # Trackers last: they remove what the others leave.
+            for pid in [each for each in left if _TRACKER not in _read(each, "cmdline")]:
                 with suppress(ProcessLookupError):
                     _kill(pid)
             time.sleep(_POLL)
+        for pid in left:
+            with suppress(ProcessLookupError):
+                _kill(pid)
         restore()
     finally:
         os._exit(0)

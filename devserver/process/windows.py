@@ -137,8 +137,13 @@ class Terminal:
 class Kin:
     """See `kin.Kin`; there are no orphans to inherit."""
 
-    def end(self, ours: Callable[[], Set[int]] = frozenset) -> None:
+    def end(self, ours: Callable[[], Set[int]] = frozenset) -> set[int]:
         """Nothing to end."""
+        return set()
+
+
+def await_end(pids: Set[int], seconds: float = 1.0) -> None:
+    """See `kin.await_end`; there is nobody to wait for."""
 
 
 @contextmanager

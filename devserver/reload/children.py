@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from devserver.config import Config
-from devserver.process import Kin
+from devserver.process import Kin, await_end
 from devserver.process.control import Closed, Message
 from devserver.process.reactor import Reactor
 from devserver.process.remains import Remains
@@ -276,7 +276,7 @@ class Children:
         """Do what is due: kill those whose time is over, and what was to be done later."""
         if self._copies.has_lost:  # not sooner: others are heard on the way, amid whatever goes on
             self._copies.has_lost = False
-            self._kin.end(self._ours)
+            self._end_kin()
         if self._prepare_at is not None and self._prepare_at <= now:
             self._prepare_at = None
             self._then()
@@ -301,7 +301,7 @@ class Children:
             spawned.discard()
         self._launcher.close()
         self._transit.close()
-        self._kin.end()
+        await_end(self._kin.end())
 
     def _living(self) -> list[Spawned]:
         ours = [*self._retired, *self._copies.waiting, self.current, self.page]
@@ -323,9 +323,13 @@ class Children:
         self.pass_on()
         if spawned in self._retired:
             self._retired.remove(spawned)
-        self._kin.end(self._ours)
+        self._end_kin()
         self._copies.gone(spawned)
         self._ended(spawned, code, trace)
+
+    def _end_kin(self) -> None:
+        for pid in self._kin.end(self._ours):
+            self._remains.add(pid)
 
     def _ours(self) -> set[int]:
         """Our own children that are meant to live, with those that have been announced just now."""

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Mapping
 
 from devserver.config import Config
-from devserver.process import Kin, guard
+from devserver.process import Kin, await_end, guard
 from devserver.process.control import Closed
 from devserver.reload.launcher import APP, Launcher, Spawned, describe_exit
 from devserver.watching import watch
@@ -29,7 +29,7 @@ def explain(config: Config, launcher: Launcher, paths: Iterable[str]) -> list[st
     with guard(lambda: None):
         kin = Kin()
         entries, trouble = _load(config, launcher)
-        kin.end()
+        await_end(kin.end())
     rules = rules_of(config)
     for _ in watch.walk(rules):
         pass  # it teaches the rules which folders are virtual environments

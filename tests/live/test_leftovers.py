@@ -190,3 +190,36 @@ def test_a_program_that_was_there_before_is_none_of_ours(tmp_path: Path) -> None
             os.kill(before, 0)
         finally:
             os.kill(before, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("end", ["child killed", "restart", "supervisor terminated", "supervisor killed"])
+def test_shared_memory_goes_with_its_generation(end: str, tmp_path: Path) -> None:
+    """`multiprocessing` has a process remove what is left of it, which must be let do so."""
+    path = PROJECTS["wsgi"].make(tmp_path)
+    memory = (
+        "\nfrom multiprocessing import shared_memory\n"
+        "MEMORY = shared_memory.SharedMemory(create=True, size=1000)\nTEXT = MEMORY.name\n"
+    )
+    path.write_text(answer("one") + memory)
+    mark = secrets.token_hex(8)
+    with DevServer("app:application", "--reload", cwd=tmp_path, env={MARK: mark}) as server:
+        server.serving()
+        shared = Path("/dev/shm", server.get("/").text)
+        assert shared.exists()
+        if end.startswith("supervisor"):
+            with nothing_is_left(server, mark):
+                (kill_supervisor if end == "supervisor killed" else terminate_supervisor)(server)
+        else:
+            if end == "restart":
+                save(path, answer("two") + memory)
+            else:
+                os.kill(server.child, signal.SIGKILL)
+            server.restarted()
+            below = descendants(server.supervisor)
+            second = Path("/dev/shm", server.get("/").text)
+            assert second.exists()
+            server.stop()
+            for pid in below:
+                gone(pid)
+            assert not second.exists()
+        assert not shared.exists()
