@@ -123,14 +123,18 @@ class Report:
         """What is loaded begins its startup."""
         self._starts = time.monotonic()
 
-    def patience(self, most: float) -> float:
-        """Seconds that the load, or then the startup, may take.
+    def patience(self, most: float) -> float | None:
+        """Seconds in which a load from a checkpoint, or then its startup, should advance; None for any other.
+
+        What takes minutes from nothing may take minutes from a checkpoint.
 
         Args:
-            most: if it began from nothing, or it is not known how long that takes.
+            most: if it is not known how long one from nothing takes.
         """
         usual = self._cold if self._starts is None else self._startup
-        return most if not self._resumed or usual is None else min(most, WARM[0] * usual + WARM[1])
+        if not self._resumed:
+            return None
+        return most if usual is None else WARM[0] * usual + WARM[1]
 
     def checkpoints(self, count: int, size: int) -> None:
         """How many checkpoints wait, and their proportional size in bytes."""

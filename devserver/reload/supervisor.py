@@ -26,20 +26,12 @@ from devserver.reload.launcher import APP, Launcher, Spawned, describe_exit
 from devserver.reload.machine import HEAL, RETRY, Action, Attempts, Event, State, step
 from devserver.reload.page import Page
 from devserver.reload.report import Report, crash, unstarted
+from devserver.reload.timers import Timers
 from devserver.reload.warm import Warm, is_wanted
 from devserver.watching.timeline import Entry, Kind
 from devserver.watching.watchset import WatchSet
 
 logger = logging.getLogger("devserver")
-
-SETTLE = 0.05
-"""Seconds without a change after which a load that changes overtook is begun again."""
-
-UNSETTLED = 1.0
-"""Seconds after which it is begun again although changes go on."""
-
-JUDGE = 0.5
-"""Seconds in which an application must say what a change means to it; else it is started anew."""
 
 ENDS = (Event.CRASHED, Event.CRASHED_AGAIN, Event.STRAYED)  # the current child may be gone
 
@@ -80,8 +72,7 @@ class Supervisor:
         self._warm = Warm(self._children, self._watched)
         self._state = State.STARTING
         self._pending: list[tuple[Event, Spawned | None]] = []
-        self._timers: dict[Event, float] = {}
-        self._unsettled: float | None = None
+        self._timers = Timers(self._report)
         self._generation = 0
         self._failure: Message = {}
         self._heal = Attempts(*HEAL)
@@ -95,7 +86,7 @@ class Supervisor:
             Action.RETIRE: self._retire,
             Action.RETIRE_PAGE: self._children.retire_page,
             Action.AWAIT: self._await,
-            Action.SETTLE: self._settle,
+            Action.SETTLE: self._timers.settle,
             Action.SHOW: self._show,
             Action.SHOW_LOADING: lambda: self._page.show_loading(self._generation, again=False),
             Action.SHOW_AGAIN: lambda: self._page.show_again(self._generation),
@@ -124,10 +115,8 @@ class Supervisor:
     def _wait(self) -> None:
         self._reactor.wait(self._until())
         now = time.monotonic()
-        for event, due in list(self._timers.items()):
-            if due <= now:
-                del self._timers[event]
-                self._raise(event)
+        for event in self._timers.over(now):
+            self._raise(event)
         self._children.be_punctual(now)
         self._report.be_punctual(now, self._children.current.at if self._children.current else "")
         if self._watched.watcher.interval is not None:
@@ -136,7 +125,7 @@ class Supervisor:
             self._happen(*self._pending.pop(0))
 
     def _until(self) -> float | None:
-        due = [*self._timers.values(), *self._children.deadlines(), *self._report.deadlines()]
+        due = [*self._timers, *self._children.deadlines(), *self._report.deadlines()]
         if self._watched.watcher.interval is not None:
             due.append(time.monotonic() + self._watched.watcher.interval)
         return min(due, default=None)
@@ -152,8 +141,10 @@ class Supervisor:
 
     def _happen(self, event: Event, about: Spawned | None) -> None:
         current = self._children.current
-        if event is Event.SLOW and current is not None and current.resumed:
-            event = self._stray("takes too long")
+        if event is Event.STRAYED and about is None:  # the time for it is over
+            if not self._timers.is_stuck(current, self._config.reload.load_timeout):
+                return
+            self._stray("takes too long")
         if (about is not None and about is not current) or (
             event is Event.GONE and not self._children.alone()
         ):
@@ -191,18 +182,18 @@ class Supervisor:
         if (Event.CHANGED, None) in self._pending:
             return False  # it is restarted anyway, for another reason
         self._report.suspects(paths)
-        self._timers[Event.CHANGED] = time.monotonic() + JUDGE
+        self._timers.judge()
         return current.ask(paths)
 
     def _handled(self, spawned: Spawned, paths: list[str]) -> None:
         self._watched.accept(paths)
         self._warm.handled(paths)
         if spawned.answered():
-            self._timers.pop(Event.CHANGED, None)
+            self._timers.stop(Event.CHANGED)
 
     def _changed(self, paths: list[str]) -> None:
         # The gate of a child and our own watcher notice the same save: one of them is enough.
-        self._timers.pop(Event.CHANGED, None)
+        self._timers.stop(Event.CHANGED)
         if self._state not in (State.STOPPING, State.STOPPED) and (Event.CHANGED, None) not in self._pending:
             self._report.changed(paths, self._warm.line(paths[0]))
             self._raise(Event.CHANGED)
@@ -238,7 +229,7 @@ class Supervisor:
         elif what == "loaded":
             self._loaded(spawned)
         elif what == "serving":
-            self._timers.pop(Event.SLOW, None)
+            self._timers.stop(Event.SLOW, Event.STRAYED)
             spawned.serving = True
             spawned.judges = message["judges"]
             self._raise(Event.SERVING, spawned)
@@ -267,7 +258,7 @@ class Supervisor:
         self._look()
 
     def _loaded(self, spawned: Spawned) -> None:
-        self._timers.pop(Event.SLOW, None)
+        self._timers.stop(Event.SLOW, Event.STRAYED)
         self._look(surely=True)  # it watches by itself from now on, and believes that all is as it was read
         spawned.loaded = True
         self._warm.loaded()
@@ -329,7 +320,7 @@ class Supervisor:
             self._config = self._children.config = self._config.reread()
         except DevserverError as error:
             logger.error("%s; the options as they were are used", error)
-        self._unsettled = None
+        self._timers.settled()
         self._generation += 1
         self._begin(before)
         self._report.spawned(self._generation)
@@ -354,8 +345,7 @@ class Supervisor:
 
     def _expect(self) -> None:
         """Say so if requests have to wait for long."""
-        patience = self._report.patience(self._config.reload.load_timeout)
-        self._timers[Event.SLOW] = time.monotonic() + patience
+        self._timers.expect(self._children.current, self._config.reload.load_timeout)
 
     def _serve(self) -> None:
         if self._children.current is not None:
@@ -364,18 +354,12 @@ class Supervisor:
             self._expect()
 
     def _retire(self) -> None:
-        self._timers.pop(Event.SLOW, None)
-        self._timers.pop(Event.CHANGED, None)
+        self._timers.stop(Event.SLOW, Event.STRAYED, Event.CHANGED)
         self._children.retire_current()
 
     def _await(self) -> None:
         if self._children.alone():
             self._raise(Event.GONE)
-
-    def _settle(self) -> None:
-        now = time.monotonic()
-        self._unsettled = self._unsettled or now
-        self._timers[Event.SETTLED] = min(now + SETTLE, self._unsettled + UNSETTLED)
 
     def _show(self) -> None:
         if self._report.failed(self._generation, self._failure):

@@ -130,6 +130,29 @@ def test_a_warm_start_that_leads_nowhere_is_a_cold_one_at_once(
         warmed(server, tmp_path, early, late)  # and from then on as before
 
 
+def test_a_warm_start_may_take_as_long_as_a_cold_one(tmp_path: Path) -> None:
+    """After the time for a 503 requests are told so, and the start goes on."""
+    for name in ("early", "late"):
+        (tmp_path / f"{name}.py").write_text(f"NAME = {name!r}\n")
+    (tmp_path / "app.py").write_text(
+        "import early, os, time\ntime.sleep(float(os.environ['SLOW']))\nimport late\n"
+        "def app(environ, start_response):\n"
+        "    start_response('200 OK', [])\n"
+        "    return [early.NAME.encode()]\n"
+    )
+    env = {**EACH, "SLOW": "1.5"}
+    with DevServer("app:app", "--reload", "--load-timeout", "0.2", cwd=tmp_path, env=env) as server:
+        server.serving()
+        for text in ("two", "three"):
+            save(tmp_path / "early.py", f"NAME = {text!r}\n")
+            server.wait("change")
+            assert server.get("/").status == 503
+            assert server.wait("restart")["kind"] == "warm"
+            server.serving()
+            assert server.get("/").text == text
+        assert not server.events("strayed")
+
+
 def test_a_lifespan_takes_the_time_that_it_takes(tmp_path: Path) -> None:
     """How long is known from the cold start; the load says nothing about it."""
     slow = "await receive()\n        import asyncio; await asyncio.sleep(2.6)"
