@@ -353,7 +353,7 @@ def _serve_until_told(this: Child, stage: Stage, application: Application, gate:
         on_error=for_exceptions(config.reload.error_page, console.format_failure),
         on_closing=this.closing,
         gate=lambda: not this.noticed(changed, config.reload.grace),
-        hand_over=this.hand_over,
+        hand_over=this.giver,
     )
     this.attend(serving, hear)
     try:
@@ -399,7 +399,7 @@ def _serve_page(this: Child, config: Config, sockets: list[socket.socket], boot:
         else:
             this.adopt(serving, message, fds)
 
-    serving = Serving(config, gateway, sockets, on_closing=this.closing, gate=ask, hand_over=this.hand_over)
+    serving = Serving(config, gateway, sockets, on_closing=this.closing, gate=ask, hand_over=this.giver)
     this.load(lambda: None)
     this.attend(serving, hear)
     run_loop(serving.run(this.serving), config)

@@ -26,7 +26,7 @@ from devserver.gateway.lifespan import Lifespan
 from devserver.http.connection import Connection
 from devserver.http.exchange import Gateway, Handler, Headers, Request
 from devserver.http.framing import Parser
-from devserver.http.service import Service
+from devserver.http.service import HandOver, Service
 
 logger = logging.getLogger("devserver")
 
@@ -109,7 +109,7 @@ class Serving:
         on_error: OnError = plain_error,
         on_closing: Callable[[], None] = lambda: None,
         gate: Callable[[], bool] | None = None,
-        hand_over: Callable[[int, bytes], None] | None = None,
+        hand_over: HandOver | None = None,
     ) -> None:
         """
         Args:
@@ -264,8 +264,7 @@ class Serving:
 
     async def _connect(self, connection: socket.socket, data: bytes, service: Service) -> None:
         if service.draining and service.hand_over is not None:
-            service.hand_over(connection.fileno(), data)
-            connection.close()
+            service.leave(connection.fileno(), data, connection.close)
             return
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
@@ -274,25 +273,26 @@ class Serving:
         except OSError:
             connection.close()  # gone before it was begun
 
-    def adopt(self, connection: socket.socket, data: bytes, taken: Callable[[], None]) -> bool:
-        """Serve a connection that a predecessor has handed over; any thread. False: too late.
+    def adopt(self, connections: list[tuple[socket.socket, bytes]], taken: Callable[[], None]) -> bool:
+        """Serve connections that a predecessor has handed over; any thread. False: too late.
 
         Args:
-            data: what was read of it.
-            taken: called directly before anything of it is served: until then another process could,
+            connections: with what was read of each.
+            taken: called directly before anything of them is served: until then another process could,
                 and from then on none may. A request may end this process.
         """
         with self._lock:
             if self._loop is None or self._service is None or self._service.draining:
                 return False
-            self._loop.call_soon_threadsafe(self._adopt, connection, data, self._service, taken)
+            self._loop.call_soon_threadsafe(self._adopt, connections, self._service, taken)
             return True
 
     def _adopt(
-        self, connection: socket.socket, data: bytes, service: Service, taken: Callable[[], None]
+        self, connections: list[tuple[socket.socket, bytes]], service: Service, taken: Callable[[], None]
     ) -> None:
         taken()
-        self._begin(connection, data, service)
+        for connection, data in connections:
+            self._begin(connection, data, service)
 
     def release(self) -> None:
         """Begin the request that the gate has held back first; any thread.
@@ -317,9 +317,8 @@ class Serving:
         """
         service = self._service
         if service is not None and not service.draining and service.hand_over is not None:
-            for connection in list(service.connections):
-                if isinstance(connection, Connection):
-                    connection.abandon(service.hand_over)
+            given = [each.abandoned() for each in list(service.connections) if isinstance(each, Connection)]
+            service.hand_over([each for each in given if each is not None])
 
     async def _drain(self, service: Service, grace: float, code: int) -> None:
         loop = asyncio.get_running_loop()
@@ -332,7 +331,8 @@ class Serving:
             await asyncio.wait(self._tasks)
         deadline = loop.time() + grace
         endless = {c.handler for c in service.connections if c.handler is not None and c.endless}
-        for connection in list(service.connections):
+        # Those first of which something was read: somebody waits for their answer.
+        for connection in sorted(service.connections, key=lambda each: not each.waiting):
             connection.shutdown(code)
         if endless:
             await self._idle(service, min(deadline, loop.time() + _HURRY), set())
@@ -341,6 +341,7 @@ class Serving:
             # One more tick for tasks to unwind; a thread that sleeps in such a response is not waited for.
             await asyncio.sleep(_TICK)
         if await self._idle(service, deadline, endless):
+            service.flush()
             return
         for connection in list(service.connections):
             connection.disconnect()

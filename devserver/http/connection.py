@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from typing import cast
 
 from devserver.http import framing
@@ -300,6 +299,11 @@ class Connection(asyncio.Protocol):
     # the server's wishes
 
     @property
+    def waiting(self) -> bool:
+        """Whether something was read for which no request has been begun."""
+        return bool(self._buffer) and self.stream is None
+
+    @property
     def endless(self) -> bool:
         """Whether what is being answered never ends by itself."""
         return self.stream is not None and self.stream.event_stream
@@ -333,10 +337,9 @@ class Connection(asyncio.Protocol):
 
     def _leave(self) -> None:
         """Give the connection, with what was read of it, to whoever serves next."""
-        hand_over = self.service.hand_over
         if self._line.transport.is_closing() or self._line.closing:
             return
-        if hand_over is None or (self._eof and not self._buffer):
+        if self.service.hand_over is None or (self._eof and not self._buffer):
             self._line.close()
             return
         self._line.deadline.clear()
@@ -345,20 +348,22 @@ class Connection(asyncio.Protocol):
             self._leaving = True
             self._line.transport.set_write_buffer_limits(0)  # `resume_writing` comes when all is written
             return
-        self._give(hand_over)
-        self._line.transport.abort()
-
-    def _give(self, hand_over: Callable[[int, bytes], None]) -> None:
         self._line.closing = True
-        hand_over(self._line.transport.get_extra_info("socket").fileno(), self._buffer)
+        self.service.leave(self._fileno(), self._buffer, self._line.transport.abort)
 
-    def abandon(self, hand_over: Callable[[int, bytes], None]) -> None:
-        """Give it away while the loop does not turn, unless a request has begun; any thread."""
+    def _fileno(self) -> int:
+        fd: int = self._line.transport.get_extra_info("socket").fileno()
+        return fd
+
+    def abandoned(self) -> tuple[int, bytes] | None:
+        """What is given away while the loop does not turn; None if a request has begun. Any thread."""
         line, ended = self._line, self._eof and not self._buffer
         if self.stream is not None or line.closing or line.transport.is_closing() or ended:
-            return
-        if not line.transport.get_write_buffer_size():
-            self._give(hand_over)
+            return None
+        if line.transport.get_write_buffer_size():
+            return None
+        line.closing = True
+        return self._fileno(), self._buffer
 
     def disconnect(self) -> None:
         """The grace is over: the application sees a disconnect, the client an abort."""

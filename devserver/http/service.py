@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,6 +17,12 @@ from devserver.http.response import Defaults
 if TYPE_CHECKING:
     from devserver.http.connection import Connection
     from devserver.http.websocket import WebSocketConnection
+
+AT_ONCE = 64
+"""Connections that leave together at most: who waits for the end of a drain sees that it goes on."""
+
+HandOver = Callable[[list[tuple[int, bytes]]], None]
+"""Gives connections away: descriptors, which are closed afterwards, and the bytes read of each."""
 
 AccessLog = Callable[[Address | None, str, bytes, str, int, float], None]
 """Client, method, target, version, status and seconds."""
@@ -35,8 +42,7 @@ class Service:
         held: those whose request the gate has held back, once for each time, in order.
         draining: no request is begun any more; a connection without one is handed over or closed.
         gate: asked before each request is begun; False holds the request back.
-        hand_over: gives a connection to whoever serves next: its descriptor, which is closed
-            afterwards, and the bytes that were read and not used. None: connections are closed.
+        hand_over: gives connections to whoever serves next. None: they are closed.
         defaults: `headers`, encoded.
     """
 
@@ -50,8 +56,9 @@ class Service:
     held: deque[Connection] = field(default_factory=deque)
     draining: bool = False
     gate: Callable[[], bool] | None = None
-    hand_over: Callable[[int, bytes], None] | None = None
+    hand_over: HandOver | None = None
     defaults: Defaults = field(init=False)
+    _leaving: list[tuple[int, bytes, Callable[[], None]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.defaults = Defaults(self.headers, date=self.settings.date_header)
@@ -62,6 +69,28 @@ class Service:
         if self.access is not None and request.target:
             peer, seconds = request.peer, perf_counter() - began
             self.access(peer.client, request.method, request.target, request.version, status, seconds)
+
+    def leave(self, fd: int, data: bytes, then: Callable[[], None]) -> None:
+        """Give a connection to whoever serves next, together with others that leave in this turn of the loop.
+
+        Args:
+            fd: its descriptor; nothing is read of it any more.
+            data: what was read and not used.
+            then: closes it here.
+        """
+        self._leaving.append((fd, data, then))
+        if len(self._leaving) == 1:
+            asyncio.get_running_loop().call_soon(self.flush)
+        elif len(self._leaving) == AT_ONCE:
+            self.flush()
+
+    def flush(self) -> None:
+        """Give away those that leave."""
+        leaving, self._leaving = self._leaving, []
+        if leaving and self.hand_over is not None:
+            self.hand_over([(fd, data) for fd, data, _ in leaving])
+        for _, _, then in leaving:
+            then()
 
     @property
     def full(self) -> bool:

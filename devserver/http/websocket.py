@@ -86,7 +86,10 @@ class WebSocketConnection(asyncio.Protocol):
 
     Attributes beyond those:
         handler: the gateway's side; None until the handshake has been found good.
+        waiting: see `http.connection.Connection`.
     """
+
+    waiting = False
 
     def __init__(
         self,

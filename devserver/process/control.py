@@ -211,6 +211,23 @@ class QueueingChannel(Channel):
             raise Closed(str(error)) from None
 
 
+def pack(connections: Sequence[tuple[int, bytes]]) -> Iterator[tuple[list[int], Message]]:
+    """Descriptors, with bytes that belong to each, as the parts of as few messages as will do."""
+    for at in range(0, len(connections), MAX_FDS):
+        some = connections[at : at + MAX_FDS]
+        data = [data for _, data in some]
+        yield [fd for fd, _ in some], {"sizes": [len(each) for each in data], "data": b"".join(data)}
+
+
+def unpack(message: Message, fds: Sequence[int]) -> list[tuple[int, bytes]]:
+    """The inverse of `pack`."""
+    data, at, found = message.get("data", b""), 0, []
+    for fd, size in zip(fds, message["sizes"], strict=True):
+        found.append((fd, data[at : at + size]))
+        at += size
+    return found
+
+
 def _framed(message: Message, fds: Sequence[int]) -> bytes:
     if len(fds) > MAX_FDS:
         raise ValueError(f"{len(fds)} descriptors in one message; the kernel takes {MAX_FDS}")

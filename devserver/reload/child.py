@@ -17,13 +17,13 @@ What a child says:
     changed     the gate has noticed a change, or the application has judged one
     handled     the application has dealt with a change
     asked       a request has come to the page, and is held
-    connection  to be handed over, with its descriptor;  received: one that was
+    connections to be handed over, with their descriptors;  received: those that were sent
     closing     drained; the lifespan shuts down
     remains     the pid of who takes apart the memory of this process, which ends now
     stopped     somebody is at a breakpoint, and the end waits;  resumed: no more
     stdin       the application reads the terminal, or has done so
 
-What it is told: `boot`, `serve`, `judge`, `retire`, `connection`; a page also `show` and `answer`. What
+What it is told: `boot`, `serve`, `judge`, `retire`, `connections`; a page also `show` and `answer`. What
 copies of it say, and are told, stands in `checkpoint`.
 """
 
@@ -44,7 +44,7 @@ from typing import Any, Protocol
 
 from devserver.console import summarise
 from devserver.process import EXIT_RESTART
-from devserver.process.control import Channel, Closed, Message
+from devserver.process.control import Channel, Closed, Message, pack, unpack
 from devserver.process.ending import at_last, flush, run_exit_handlers
 from devserver.process.remains import bequeath
 from devserver.process.turns import Turns
@@ -92,8 +92,8 @@ class Service(Protocol):
 class Adopter(Protocol):
     """What serves, as far as handing over goes."""
 
-    def adopt(self, connection: socket.socket, data: bytes, taken: Callable[[], None]) -> bool:
-        """Serve a connection, after saying that it is taken; False if it is too late."""
+    def adopt(self, connections: list[tuple[socket.socket, bytes]], taken: Callable[[], None]) -> bool:
+        """Serve connections, after saying that they are taken; False if it is too late."""
 
 
 class Stepwise(Protocol):
@@ -130,6 +130,7 @@ class Child:
         self._service: Service | None = None
         self._on_message: OnMessage = lambda message, fds: None
         self._retiring = self._unfit = self._restart = False
+        self._handed = 0  # connections, so far
         self._closing = threading.Event()
         self._ended = threading.Event()
         self._prompt = Prompt(lambda reading: self.say("stdin", reading=reading))
@@ -283,15 +284,22 @@ class Child:
             self.retire(grace, SERVICE_RESTART, restart=True)
         return bool(files)
 
-    def hand_over(self, fd: int, data: bytes) -> None:
-        """Give a connection to whoever serves next."""
-        self.say("connection", [fd], data=data)
+    @property
+    def giver(self) -> Callable[[list[tuple[int, bytes]]], None] | None:
+        """What gives connections to whoever serves next; None on Windows, where no descriptor can be sent."""
+        return None if sys.platform == "win32" else self._hand_over
+
+    def _hand_over(self, connections: list[tuple[int, bytes]]) -> None:
+        for fds, fields in pack(connections):
+            self.say("connections", fds, **fields)
+            self._handed += len(fds)
 
     def adopt(self, serving: Adopter, message: Message, fds: list[int]) -> None:
-        """Take a connection over from a predecessor. One that comes too late stays the supervisor's."""
-        connection = socket.socket(fileno=fds[0])
-        if not serving.adopt(connection, message.get("data", b""), lambda: self.say("received")):
-            connection.close()
+        """Take connections over from a predecessor. Those that come too late stay the supervisor's."""
+        connections = [(socket.socket(fileno=fd), data) for fd, data in unpack(message, fds)]
+        if not serving.adopt(connections, lambda: self.say("received")):
+            for connection, _ in connections:
+                connection.close()
 
     def closing(self) -> None:
         """The drain is over and the lifespan's shutdown begins."""
@@ -342,8 +350,14 @@ class Child:
         self._wait_for_person()
         self._service.stop(grace, code)
         deadline = time.monotonic() + grace + _SLACK
-        while not self._closing.wait(max(0.0, deadline - time.monotonic())) and self._wait_for_person():
-            deadline = time.monotonic() + grace + _SLACK
+        handed = self._handed
+        while not self._closing.wait(max(0.0, deadline - time.monotonic())):
+            if self._wait_for_person():
+                deadline = time.monotonic() + grace + _SLACK
+            elif handed != (handed := self._handed):  # it is at it, and each that was left would be reset
+                deadline = time.monotonic() + _SLACK
+            else:
+                break
         if self._closing.is_set():
             # Drained: the lifespan has its own time, and threads of the application what is left.
             self._ended.wait(self._graceful + _SLACK)

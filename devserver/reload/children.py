@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 
 from devserver.config import Config
 from devserver.process import Kin, await_end
-from devserver.process.control import Closed, Message
+from devserver.process.control import Closed, Message, unpack
 from devserver.process.reactor import Reactor
 from devserver.process.remains import Remains
 from devserver.reload.copies import Copies
@@ -177,8 +177,10 @@ class Children:
 
     def _take(self, spawned: Spawned, message: Message, fds: list[int]) -> None:
         what = message["say"]
-        if what == "connection":
-            self._transit.take(fds[0], message.get("data", b""))
+        if what == "connections":
+            self._transit.take(unpack(message, fds))
+            if spawned.kill_at is not None:  # what it has not sent yet would be reset
+                spawned.kill_at = max(spawned.kill_at, time.monotonic() + self._slack)
             self.pass_on()
         elif what == "checkpoint":
             copy = self._copies.adopt(spawned, message["pid"], fds[0])
@@ -195,6 +197,7 @@ class Children:
             self._remains.add(message["pid"])
         elif what == "received":
             self._transit.received(spawned)
+            self.pass_on()
         elif what in ("closing", "stopped", "resumed"):
             if spawned in self._retired:
                 self._put_off(spawned, message)

@@ -4,13 +4,18 @@ A child that drains sends the descriptors of connections on which no request has
 bytes it has read of them. Here they wait until somebody serves: the successor, or the page. A copy
 is kept until the receiver has said that it has the connection: should it die first, the connection
 goes to the next one instead of being reset; kept longer, it would swallow the end of the stream.
+
+A receiver is given some at a time, and the next when it has these: between them it accepts connections that
+are new. Those of which something was read come first.
 """
 
 from __future__ import annotations
 
 import os
 from collections import deque
+from collections.abc import Iterable
 
+from devserver.process.control import MAX_FDS, pack
 from devserver.reload.launcher import Spawned
 
 
@@ -18,36 +23,42 @@ class Transit:
     """The connections that belong to nobody at the moment."""
 
     def __init__(self) -> None:
-        self._waiting: deque[tuple[int, bytes]] = deque()
-        self._lent: dict[Spawned, deque[tuple[int, bytes]]] = {}
+        self._urgent: deque[tuple[int, bytes]] = deque()
+        self._idle: deque[tuple[int, bytes]] = deque()
+        self._lent: dict[Spawned, list[tuple[int, bytes]]] = {}
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._urgent) + len(self._idle)
 
-    def take(self, fd: int, data: bytes) -> None:
-        """Keep a connection, with the bytes read of it."""
-        self._waiting.append((fd, data))
+    def take(self, connections: Iterable[tuple[int, bytes]]) -> None:
+        """Keep connections, with the bytes read of each."""
+        for fd, data in connections:
+            (self._urgent if data else self._idle).append((fd, data))
 
     def pass_on(self, receiver: Spawned) -> None:
-        """Send all that wait to a child that serves."""
-        while self._waiting:
-            fd, data = self._waiting.popleft()
-            self._lent.setdefault(receiver, deque()).append((fd, data))
-            if not receiver.tell({"do": "connection", "data": data}, [fd]):
-                return  # it is gone: `lost` will bring them back
+        """Send some that wait to a child that serves, unless it has not said yet that it has those before."""
+        if receiver in self._lent or not len(self):
+            return
+        some = self._lent[receiver] = []
+        while len(self) and len(some) < MAX_FDS:
+            some.append((self._urgent or self._idle).popleft())
+        for fds, fields in pack(some):
+            receiver.tell({"do": "connections", **fields}, fds)  # if it is gone, `lost` will bring them back
 
     def received(self, receiver: Spawned) -> None:
-        """The receiver has the connection that was sent to it first."""
-        fd, _ = self._lent[receiver].popleft()
-        os.close(fd)
+        """The receiver has what was sent to it."""
+        for fd, _ in self._lent.pop(receiver, ()):
+            os.close(fd)
 
     def lost(self, receiver: Spawned) -> None:
         """The receiver is gone; what it did not receive waits again, before what came later."""
-        self._waiting.extendleft(reversed(self._lent.pop(receiver, deque())))
+        for fd, data in reversed(self._lent.pop(receiver, [])):
+            (self._urgent if data else self._idle).appendleft((fd, data))
 
     def close(self) -> None:
         """Close everything: nobody will answer any more."""
-        for fd, _ in [*self._waiting, *(item for lent in self._lent.values() for item in lent)]:
+        for fd, _ in [*self._urgent, *self._idle, *(item for lent in self._lent.values() for item in lent)]:
             os.close(fd)
-        self._waiting.clear()
+        self._urgent.clear()
+        self._idle.clear()
         self._lent.clear()

@@ -10,7 +10,9 @@ bound is wider.
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
+import resource
 import signal
 import socket
 import statistics
@@ -384,3 +386,47 @@ def test_requests_that_wait_behind_a_loop_are_answered_by_the_new_code(tmp_path:
         assert texts == ["2"] * 5
         assert [connection.getresponse().read() for connection in (kept, posting)] == [b"2", b"2"]
         stuck.close()
+
+
+def test_many_connections_are_handed_over_whatever_the_grace(tmp_path: Path) -> None:
+    """Who hands over is let finish. Half of them have asked by then, and the new code answers these, too."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    count = min(1500, hard - 100)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, count + 100), hard))
+    path = tmp_path / "number.py"
+    path.write_text("NUMBER = 0\n")
+    (tmp_path / "app.py").write_text(ASGI)
+    arguments = (
+        "app:app",
+        "--reload",
+        "--reload-grace",
+        "0",
+        "--timeout-keep-alive",
+        HOUR,
+        "--no-access-log",
+    )
+    try:
+        with DevServer(*arguments, cwd=tmp_path) as server, contextlib.ExitStack() as stack:
+            server.serving()
+            idle = []
+            for _ in range(count):
+                connection = stack.enter_context(
+                    contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=DEADLINE))
+                )
+                connection.request("GET", "/")
+                assert connection.getresponse().read() == b"0"
+                idle.append(connection)
+            for number in range(1, 4):
+                save(path, f"NUMBER = {number}\n")
+                for connection in idle[::2]:
+                    connection.request("GET", "/")
+                assert server.get("/").text == f"{number}"
+                for connection in idle[::2]:
+                    assert connection.getresponse().read() == str(number).encode()
+                for connection in idle[1::2]:
+                    connection.request("GET", "/")
+                    assert connection.getresponse().read() == str(number).encode()
+                server.restarted()
+            assert "was killed" not in server.log
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
