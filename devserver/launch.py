@@ -153,7 +153,7 @@ def _supervise(
     config: Config, sockets: list[socket.socket], events: Events, spare: bool, signals: Signals, found: str
 ) -> int:
     terminal = Terminal()
-    with guard(lambda: terminal.restore(unless_taken=True)):
+    with guard(terminal.restore):
         launcher = _launcher(spare)
         launcher.begin()  # its imports take their time, and so do ours
         from devserver.reload.supervisor import Supervisor

@@ -45,7 +45,7 @@ sys.path.append(sys.argv[1])
 from devserver.process import Terminal
 from devserver.process.kin import stand_guard
 terminal = Terminal()
-stand_guard(int(sys.argv[2]), sys.argv[3], lambda: terminal.restore(unless_taken=True))
+stand_guard(int(sys.argv[2]), sys.argv[3], terminal.restore)
 """
 
 

@@ -20,7 +20,7 @@ import signal
 import sys
 import termios
 import time
-from typing import Protocol
+from typing import Any, Protocol
 
 assert sys.platform != "win32"  # see the package; a type checker reads no further there
 
@@ -58,29 +58,55 @@ class Terminal:
 
     def __init__(self) -> None:
         self._own = -1
+        self._is_new = True
         self._arrivals: _Arrivals | None = None
+        self._settings: list[Any] | None = None
         try:
-            self._settings = termios.tcgetattr(_STDIN)
+            termios.tcgetattr(_STDIN)
             self._is_there = True
         except (termios.error, OSError):
             self._is_there = False
+        self._learn()
 
-    def restore(self, *, unless_taken: bool = False) -> None:
-        """Put the settings back, also from the background.
+    def _learn(self) -> None:
+        """Note how the terminal was given to us.
 
-        Args:
-            unless_taken: not when a shell has taken the terminal back: it has settings of its own.
+        Who is started in the background finds it as the shell has it to edit a line. What is ours is known
+        when it comes to the foreground, if it is in order then.
         """
-        if not self._is_there or (unless_taken and not self._is_foreground()):
+        if self._settings is None and self._is_there and self._is_foreground():
+            settings = termios.tcgetattr(_STDIN)
+            if settings[3] & _LINES == _LINES or self._is_new:
+                self._settings = settings
+        self._is_new = False
+
+    def restore(self) -> None:
+        """Put the settings back, unless a shell has taken the terminal: it has settings of its own."""
+        if not self._is_there or self._is_taken():
             return
+        self._learn()
+        settings = _in_order() if self._settings is None else self._settings
         # Without this a process that is not in the foreground would be stopped by the call.
         ignored = signal.signal(signal.SIGTTOU, signal.SIG_IGN)
         try:
-            termios.tcsetattr(_STDIN, termios.TCSADRAIN, self._settings)
+            termios.tcsetattr(_STDIN, termios.TCSADRAIN, settings)
         except (termios.error, OSError):
             pass  # the terminal is gone
         finally:
             signal.signal(signal.SIGTTOU, ignored)
+
+    def _is_taken(self) -> bool:
+        """Whether the terminal belongs to processes of another group, and these live."""
+        try:
+            group = os.tcgetpgrp(_STDIN)
+            if group == os.getpgrp():
+                return False
+            os.killpg(group, 0)
+        except PermissionError:
+            return True
+        except OSError:
+            return False
+        return True
 
     def _is_foreground(self) -> bool:
         try:
@@ -144,6 +170,18 @@ class Terminal:
         It is not when we are in the background, when a program reads characters and not lines, or when
         one asks for a password.
         """
-        flags, before = termios.tcgetattr(_STDIN)[3], self._settings[3]
-        asks = (flags ^ before) & termios.ECHO
-        return bool(self._is_foreground() and flags & termios.ICANON and not asks)
+        self._learn()
+        flags = termios.tcgetattr(_STDIN)[3]
+        if self._settings is None or not self._is_foreground() or not flags & termios.ICANON:
+            return False
+        asks = (flags ^ self._settings[3]) & termios.ECHO
+        return not asks
+
+
+def _in_order() -> list[Any]:
+    """The settings of the terminal as they are, with what it takes to type lines into it: `stty sane`."""
+    settings = termios.tcgetattr(_STDIN)
+    settings[0] |= termios.BRKINT | termios.ICRNL | termios.IXON
+    settings[1] |= termios.OPOST | termios.ONLCR
+    settings[3] |= _LINES | termios.ISIG | termios.IEXTEN | termios.ECHOE | termios.ECHOK
+    return settings

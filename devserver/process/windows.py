@@ -118,7 +118,7 @@ def reads_keys() -> bool:
 class Terminal:
     """See `terminal.Terminal`; a Windows console needs no restoring, and its keys are not read."""
 
-    def restore(self, *, unless_taken: bool = False) -> None:
+    def restore(self) -> None:
         """Nothing to put back."""
 
     def hung_up(self) -> bool:

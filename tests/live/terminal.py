@@ -9,7 +9,7 @@ import sys
 import termios
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -44,13 +44,20 @@ class OnTerminal(DevServer):
         process: the shell; the server is `supervisor`.
     """
 
-    def __init__(self, *arguments: str, cwd: Path, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        cwd: Path,
+        program: Sequence[str] = (sys.executable, "-m", "devserver"),
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        """Args: program: what is the terminal's foreground job, before the arguments."""
         self.master, slave = os.openpty()
         termios.tcsetwinsize(slave, (24, 80))
         life, self._life = os.pipe()
         self._report, report = os.pipe()
         self._inherited = [slave, life, report]
-        shell = [sys.executable, "-c", SHELL, *map(str, self._inherited), sys.executable, "-m", "devserver"]
+        shell = [sys.executable, "-c", SHELL, *map(str, self._inherited), *program]
         super().__init__(*arguments, cwd=cwd, command=shell, env=env, pass_fds=self._inherited)
         self._screen = b""
         self._seen_of_screen = 0

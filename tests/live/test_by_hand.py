@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -184,15 +187,11 @@ def test_restart_waits_for_whoever_reads_keys(name: str, tmp_path: Path) -> None
     project = PROJECTS["wsgi"]
     path = project.make(tmp_path)
     path.write_text(answer("one", ask=statement))
-    (tmp_path / "pudb").mkdir()
-    (tmp_path / "pudb/pudb.cfg").write_text("[pudb]\nseen_welcome = e999\n")
-    home = {
-        "HOME": str(tmp_path),
-        "XDG_CONFIG_HOME": str(tmp_path),
-        "TERM": "xterm",
-        "PROMPT_TOOLKIT_NO_CPR": "1",
-    }
-    with OnTerminal(project.target, *QUICK, cwd=tmp_path, env=home) as server:
+    home = tmp_path.with_name(f"{tmp_path.name}-home")  # what they write there is none of the project's
+    (home / "pudb").mkdir(parents=True)
+    (home / "pudb/pudb.cfg").write_text("[pudb]\nseen_welcome = e999\n")
+    env = {"HOME": str(home), "XDG_CONFIG_HOME": str(home), "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1"}
+    with OnTerminal(project.target, *QUICK, cwd=tmp_path, env=env) as server:
         server.serving()
         with server.asking() as answered:
             server.reads(prompt)
@@ -202,3 +201,40 @@ def test_restart_waits_for_whoever_reads_keys(name: str, tmp_path: Path) -> None
             assert answered().text == "one"
         server.restarted()
         assert server.get("/").text == "two"
+
+
+BASH = """
+import os, shlex, sys
+os.environ["SERVE"] = shlex.join([sys.executable, "-m", "devserver", *sys.argv[1:]])
+os.execvp("bash", ["bash", "--norc", "--noprofile", "-i"])
+"""
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
+def test_a_job_that_comes_to_the_foreground_takes_keys(tmp_path: Path) -> None:
+    """Started in the background it finds the terminal as the shell has it to edit a line."""
+    path = PROJECTS["asgi"].make(tmp_path)
+    path.write_text(answer("one"))
+    program = (sys.executable, "-c", BASH)
+    env = {"PS1": "prompt> ", "TERM": "xterm"}
+    with OnTerminal("app:app", *QUICK, cwd=tmp_path, program=program, env=env) as server:
+        server.reads("prompt> ")
+        server.types("$SERVE &\n")
+        server.serving()
+        assert not server.echoes, "the trap is not set"
+        save(path, answer("two"))
+        server.restarted()
+        assert not server.echoes, "it belongs to the shell"
+        server.types("fg\n")
+        while os.tcgetpgrp(server.master) == server.supervisor:  # which is the shell
+            server.idle(0.05)
+        server.types("r\n")
+        assert server.restarted()["reason"] == "r was pressed"
+        save(path, answer("three"))
+        server.restarted()
+        assert server.echoes
+        server.types("q\n")
+        server.wait("stopped")
+        server.reads("prompt> ")
+        server.types("exit\n")
+        server.ended()
