@@ -732,6 +732,22 @@ def test_an_entry_of_a_folder_is_what_it_would_be_without_us(project: Project) -
     assert project.run(code)[0] == project.run(code, recorded=False)[0]
 
 
+@pytest.mark.parametrize("name", ["coverage", "bdb", "importlib_metadata", "glob", "traceback", "devserver"])
+def test_a_module_of_the_users_reads_whatever_it_is_called(name: str, project: Project) -> None:
+    """These names are those of what looks for modules, shows tracebacks, or asks for its caller."""
+    project.write("data.txt", "text")
+    project.write(
+        f"{name}/__init__.py", "import os; open('data.txt').close(); os.listdir('.'); os.stat('x.txt')"
+    )
+    project.write("x.txt")
+    code = f"""
+        for known in [each for each in sys.modules if each.partition(".")[0] == {name!r}]:
+            del sys.modules[known]
+        import {name}
+        """
+    assert {("file", "data.txt"), ("list", "."), ("path", "x.txt")} <= project.entries(code)
+
+
 def test_what_is_own_is_not_asked_about(project: Project) -> None:
     code = """
         if not os.path.exists("db"): open("db", "w").close()

@@ -352,7 +352,7 @@ def _get_data_for(recorder: Recorder, original: Callable[[Any, str], bytes]) -> 
         frame = sys._getframe(1)
         reader = frame.f_back if frame.f_code.co_name == "get_source" else frame
         place = None if path.endswith(".pyc") else recorder.project.place(path)
-        if place is not None and (is_curious(reader) or not path.endswith(".py")):
+        if place is not None and (is_curious(reader, recorder.project.is_users) or not path.endswith(".py")):
             recorder.read(place)
         return original(self, path)
 

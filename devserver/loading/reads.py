@@ -47,6 +47,8 @@ _READING_DATA = ("importlib.resources", "importlib.readers", "importlib.simple",
 _READING_FILES = (*_READING_DATA, "importlib.metadata")  # which lists every folder of modules, too
 _READING_FOR_THE_APPLICATION = ("devserver.app", "devserver.discovery", "devserver.dotenv")
 
+_KNOWN = _INCURIOUS | _TRANSPARENT | {"linecache", "inspect"}
+
 # Functions of the standard library that ask by `stat` only what is there.
 _EXISTENCE = frozenset(
     ("exists", "lexists", "isfile", "isdir", "islink", "ismount", "samefile", "realpath", "_joinrealpath",
@@ -156,7 +158,7 @@ class Scanning(Wrapper):
         entries = super().__call__(path)
         name = sys._getframe(1).f_globals.get("__name__") or ""
         # `os.walk` and its like keep entries to themselves, and ask them only what they are.
-        if isinstance(path, int) or name.partition(".")[0] in _TRANSPARENT | _INCURIOUS:
+        if isinstance(path, int) or name.partition(".")[0] in _KNOWN:
             return entries
         return _Entries(entries, self._examine)
 
@@ -319,7 +321,7 @@ class Reads:
 
     def _read(self, path: Any) -> None:
         place = self._project.place(path)
-        if place is not None and is_curious(sys._getframe(1), _READING_FILES):
+        if place is not None and is_curious(sys._getframe(1), self._project.is_users, _READING_FILES):
             self._sink.read(place)
             if type(path) is str and path[:1] == "/":
                 self._opened_before.add(path)
@@ -339,25 +341,25 @@ class Reads:
     def _names(self, path: Any, note: Callable[[str], None]) -> None:
         if self._asking:
             place = self._project.place("." if path is None else _joined(path, None))
-            if place is not None and is_curious(sys._getframe(2)):
+            if place is not None and is_curious(sys._getframe(2), self._project.is_users):
                 note(place)
 
     def _asked(self, path: Any, *_: Any, dir_fd: int | None = None, **__: Any) -> None:
         if not self._asking or (type(path) is str and path in self._asked_before):
             return
         place = self._project.place(_joined(path, dir_fd) if dir_fd is not None else path)
-        if place is not None and is_curious(sys._getframe(1)):
+        if place is not None and is_curious(sys._getframe(1), self._project.is_users):
             self._sink.asked(place)
             if type(path) is str and path[:1] == "/":
                 self._asked_before.add(path)
 
     def _examined(self, path: Any, *_: Any, dir_fd: int | None = None, **__: Any) -> None:
         frame = sys._getframe(2)  # behind the wrapper
-        if _asks_what_is_there(frame):
+        if _asks_what_is_there(frame, self._project.is_users):
             self._asked(path, dir_fd=dir_fd)
         elif self._asking:
             place = self._project.place(_joined(path, dir_fd) if dir_fd is not None else path)
-            if place is not None and is_curious(frame):
+            if place is not None and is_curious(frame, self._project.is_users):
                 self._sink.examined(place)
 
     def _changed(self, path: Any, *_: Any, dir_fd: int | None = None, **__: Any) -> None:
@@ -374,6 +376,11 @@ class Reads:
             self._write(database)
 
 
+def _is_users_own(file: str, is_users: Callable[[str], bool]) -> bool:
+    """Whether code is from a file of the user's; what has no file, or is frozen, is not."""
+    return os.path.isabs(file) and is_users(file)
+
+
 def _joined(path: Any, folder: int | None) -> Any:
     """A path relative to an open folder, or an open folder itself, by its name where that can be had."""
     try:
@@ -386,11 +393,11 @@ def _joined(path: Any, folder: int | None) -> Any:
     return path
 
 
-def _asks_what_is_there(frame: FrameType | None) -> bool:
+def _asks_what_is_there(frame: FrameType | None, is_users: Callable[[str], bool]) -> bool:
     """Whether a call of `stat` comes from a function that tells its caller no size and no time."""
     while frame is not None:
         name: str = frame.f_globals.get("__name__") or ""
-        if name.partition(".")[0] not in _TRANSPARENT:
+        if name.partition(".")[0] not in _TRANSPARENT or _is_users_own(frame.f_code.co_filename, is_users):
             return False
         if frame.f_code.co_name in _EXISTENCE:
             return True
@@ -398,16 +405,21 @@ def _asks_what_is_there(frame: FrameType | None) -> bool:
     return False
 
 
-def is_curious(frame: FrameType | None, behalf: tuple[str, ...] = _READING_DATA) -> bool:
+def is_curious(
+    frame: FrameType | None, is_users: Callable[[str], bool], behalf: tuple[str, ...] = _READING_DATA
+) -> bool:
     """Whether a call comes from the application, or from a library on its behalf.
 
     Args:
+        is_users: whether a file is one of the user's, who may call a package `coverage`, too.
         behalf: how names of modules begin that ask for their callers, though their package does not.
     """
     lines = False
     while frame is not None:
         name = frame.f_globals.get("__name__") or ""
         first = name.partition(".")[0]
+        if first in _KNOWN and _is_users_own(frame.f_code.co_filename, is_users):
+            return True
         if first == "linecache":
             lines = True
         elif first == "inspect":
