@@ -10,9 +10,9 @@ import os
 import signal
 import socket
 import threading
-import time
 from collections.abc import Callable, Coroutine
 from contextlib import closing
+from time import sleep
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -180,7 +180,7 @@ class _End:
     def _give_up(self) -> None:
         """End a process whose loop does not turn, or in which something does not end."""
         if self._closing.wait(self._graceful + _SLACK):  # then come the lifespan, threads, exit handlers
-            time.sleep(self._graceful + _SLACK)
+            sleep(self._graceful + _SLACK)
         logger.warning("still running at the end of --timeout-graceful-shutdown, and ended")
         _leave(0)
 

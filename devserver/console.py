@@ -32,6 +32,8 @@ from devserver.errors import DevserverError, UsageError
 if TYPE_CHECKING:
     from devserver.http.exchange import Address
 
+_open = open  # an application may replace them
+
 TRACE = 5
 """Level below debug, for `--log-level trace`."""
 
@@ -143,7 +145,7 @@ def _apply_file(path: str) -> None:
 def _apply_ini(path: str) -> None:
     import logging.config  # here and below: imports that only few need
 
-    with open(path, encoding="utf-8") as file:
+    with _open(path, encoding="utf-8") as file:
         logging.config.fileConfig(file, disable_existing_loggers=False)
 
 
@@ -152,7 +154,7 @@ def _apply_mapping(path: str, suffix: str) -> None:
     import logging.config
     import tomllib
 
-    with open(path, "rb") as file:
+    with _open(path, "rb") as file:
         found = tomllib.load(file) if suffix == ".toml" else json.load(file)
     # By default loggers that the file does not name fall silent, ours among them.
     logging.config.dictConfig({"version": 1, "disable_existing_loggers": False, **found})

@@ -1,6 +1,5 @@
 """Heads, bodies and the heads of responses, byte for byte, without any I/O."""
 
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -417,12 +416,12 @@ def test_a_head_that_is_too_large_is_told_what_of_it_and_what_to_do(head: bytes,
 
 
 def test_the_date_is_added_unless_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(time, "time", lambda: 784111777.9)
+    monkeypatch.setattr(response, "time", lambda: 784111777.9)
     line = b"Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n"
     defaults = response.Defaults([(b"server", b"me")], date=True)
     assert defaults.lines([]) == b"server: me\r\n" + line
     assert defaults.lines([b"server"]) == line
     assert defaults.lines([b"date"]) == b"server: me\r\n"
-    monkeypatch.setattr(time, "time", lambda: 784111778.0)
+    monkeypatch.setattr(response, "time", lambda: 784111778.0)
     assert b"08:49:38" in defaults.lines([])
     assert response.Defaults([(b"date", b"today")], date=True).lines([]) == b"date: today\r\n"

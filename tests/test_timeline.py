@@ -281,7 +281,7 @@ def test_a_file_that_was_emptied_a_moment_ago_is_given_time(
     before = read_entry(str(path))
     path.write_text("")
     assert read_entry(str(path)).answer == digest_of(b"")
-    monkeypatch.setattr(time, "sleep", lambda seconds: path.write_text("text"))
+    monkeypatch.setattr(answers, "sleep", lambda seconds: path.write_text("text"))
     path.write_text("")
     assert read_entry(str(path)).answer == before.answer
 

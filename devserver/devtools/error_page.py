@@ -25,6 +25,8 @@ from typing import Any
 from devserver.console import summarise
 from devserver.http.exchange import Exchange, Handler, Headers, Request, Session
 
+_open, _exists, _dumps = open, os.path.exists, json.dumps  # an application may replace them
+
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width">
@@ -84,7 +86,7 @@ def render(failure: Failure, request: Request, style: str) -> tuple[int, Headers
             "phase": failure.phase,
             "traceback": trace.splitlines(),
         }
-        body = json.dumps(fields, indent=1) + "\n"
+        body = _dumps(fields, indent=1) + "\n"
     elif kind == "html":
         shown = f"<pre>{html.escape(trace)}</pre>" if trace else ""
         body = PAGE.format(title=html.escape(failure.error), trace=shown, hint=hint)
@@ -179,10 +181,10 @@ def _is_plain_host(host: str) -> bool:
 
 def _container_gateway() -> str | None:
     """The default gateway's address inside a container; None elsewhere."""
-    if not (os.path.exists("/.dockerenv") or os.path.exists("/run/.containerenv")):
+    if not (_exists("/.dockerenv") or _exists("/run/.containerenv")):
         return None
     try:
-        with open("/proc/net/route") as table:
+        with _open("/proc/net/route") as table:
             for line in table:
                 fields = line.split()
                 if fields[1] == "00000000" and fields[7] == "00000000":

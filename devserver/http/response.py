@@ -4,10 +4,10 @@ Pure, but for the clock in the Date header. Refuses to know how a body is framed
 decides that) and which server it belongs to.
 """
 
-import time
 from dataclasses import dataclass
 from functools import lru_cache
 from http import HTTPStatus
+from time import time
 from wsgiref.handlers import format_date_time
 
 from devserver.errors import ApplicationError
@@ -175,7 +175,7 @@ class Defaults:
     def lines(self, names: list[bytes]) -> bytes:
         """The header lines for a response that has headers of these names."""
         if self._dated:
-            now = int(time.time())
+            now = int(time())
             if now != self._second:
                 self._second = now
                 self._date = b"Date: %b\r\n" % format_date_time(now).encode("ascii")

@@ -21,14 +21,16 @@ import stat
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping, Sized
 from functools import wraps
+from time import monotonic, perf_counter
 from typing import Any
 
 from devserver.loading.locks import Locks
 from devserver.process.ending import log_files
 from devserver.process.forks import fork
+
+_open, _listdir, _exists = open, os.listdir, os.path.exists  # an application may replace them
 
 assert sys.platform == "linux"  # a type checker reads no further elsewhere
 
@@ -78,7 +80,7 @@ class Barriers:
         self._around = self._threads_and_children()
         self._finalizer = -1  # the number of the newest that was looked at
         self._calm, self._found = self._sign(), ""
-        self._asked = time.perf_counter()
+        self._asked = perf_counter()
 
     def start(self) -> None:
         """Begin to note what a look could not find.
@@ -118,7 +120,7 @@ class Barriers:
         Some microseconds: to be asked at every tick, so that the statement can be named. Shared memory and
         tracers are seen by the next look only; processes and native threads late, if statements are quick.
         """
-        now = time.perf_counter()
+        now = perf_counter()
         if now - self._asked > _STARTING:
             self._around, self._asked = self._threads_and_children(), now
         sign, calm = self._sign(), self._calm
@@ -184,8 +186,8 @@ class Barriers:
         names = _native_threads()
         if names:
             _try_fork()
-            end = time.monotonic() + _ENDING
-            while (names := _native_threads()) and time.monotonic() < end:
+            end = monotonic() + _ENDING
+            while (names := _native_threads()) and monotonic() < end:
                 os.sched_yield()
         return f"threads of a native library ({', '.join(sorted({*names}))})" if names else ""
 
@@ -224,7 +226,7 @@ class Barriers:
         return ""
 
     def _temporaries(self) -> str:
-        return next((f"a temporary file ({path})" for path in self._temporary if os.path.exists(path)), "")
+        return next((f"a temporary file ({path})" for path in self._temporary if _exists(path)), "")
 
     def _children(self) -> str:
         return "a child process" if _has_children() else ""
@@ -303,10 +305,10 @@ def _has_timer() -> bool:
 def _native_threads() -> list[str]:
     """The names of the threads besides the main one that a copy could not do without."""
     names = []
-    for task in os.listdir("/proc/self/task"):
+    for task in _listdir("/proc/self/task"):
         if task != str(os.getpid()):
             try:
-                with open(f"/proc/self/task/{task}/comm") as file:
+                with _open(f"/proc/self/task/{task}/comm") as file:
                     names.append(file.read().strip())
             except OSError:
                 continue  # ended meanwhile
@@ -332,9 +334,9 @@ def _try_fork() -> None:
 
 
 def _descriptors() -> set[int]:
-    return {int(name) for name in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{name}")}
+    return {int(name) for name in _listdir("/proc/self/fd") if _exists(f"/proc/self/fd/{name}")}
 
 
 def _writable_maps() -> set[str]:
-    with open("/proc/self/maps", encoding="utf-8", errors="replace") as file:
+    with _open("/proc/self/maps", encoding="utf-8", errors="replace") as file:
         return {line.split(None, 5)[-1].strip() for line in _WRITABLE_SHARED.findall(file.read())}

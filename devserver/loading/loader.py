@@ -16,10 +16,10 @@ from __future__ import annotations
 import os
 import stat
 import sys
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from importlib.machinery import PathFinder, SourceFileLoader
+from time import sleep, time, time_ns
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, cast
 
@@ -178,7 +178,7 @@ class Recorder:
             self.asked(path)
         elif stat.S_ISREG(mode):
             # Who watches takes the digest. Of a young file at once: its stamps prove nothing.
-            self.record(file_entry(path, time.time_ns()))
+            self.record(file_entry(path, time_ns()))
 
     def module(
         self, path: str, fingerprint: Fingerprint, data: bytes | None = None, *, late: bool = False
@@ -216,7 +216,7 @@ class Recorder:
             fingerprint = fingerprint_at(path)
             if fingerprint is not None:
                 self._seen.discard((Kind.FILE, path))
-                self.record(replace(file_entry(path, time.time_ns()), own=True))
+                self.record(replace(file_entry(path, time_ns()), own=True))
 
     def listed(self, path: str) -> None:
         """See `reads.Sink`."""
@@ -321,7 +321,7 @@ def _get_code_for(recorder: Recorder, original: Callable[[Any, str], Any]) -> Fu
             if fingerprint is None and recorder.project.place(path) is not None:
                 recorder.asked(path)  # the import will fail, and may be expected to
             return cast("CodeType | None", original(self, fullname))
-        if not is_young(fingerprint, time.time_ns()) and is_believable(path, fingerprint):
+        if not is_young(fingerprint, time_ns()) and is_believable(path, fingerprint):
             recorder.module(path, fingerprint)
             return cast("CodeType | None", original(self, fullname))
         data, fingerprint = read_source(path)
@@ -338,7 +338,7 @@ def _get_code_for(recorder: Recorder, original: Callable[[Any, str], Any]) -> Fu
                     recorder.module(path, fingerprint, data)
                     raise
         recorder.module(path, fingerprint, data)
-        if type(self) is SourceFileLoader and not is_young(fingerprint, time.time_ns()):
+        if type(self) is SourceFileLoader and not is_young(fingerprint, time_ns()):
             keep(self, path, fingerprint, code)
         return code
 
@@ -361,8 +361,8 @@ def _get_data_for(recorder: Recorder, original: Callable[[Any, str], bytes]) -> 
 
 def _wait_until_written(fingerprint: Fingerprint) -> bool:
     """Wait until a file is older than `HALF_WRITTEN`; whether it was not."""
-    age = time.time() - max(fingerprint[0], fingerprint[1]) / 1e9
+    age = time() - max(fingerprint[0], fingerprint[1]) / 1e9
     if 0 <= age < HALF_WRITTEN:
-        time.sleep(HALF_WRITTEN - age)
+        sleep(HALF_WRITTEN - age)
         return True
     return False

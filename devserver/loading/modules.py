@@ -8,9 +8,9 @@ name of their own. Knows nothing of forks.
 from __future__ import annotations
 
 import os
-import time
 from functools import partial
 from importlib.machinery import SourceFileLoader
+from time import time_ns
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, cast
 
@@ -65,7 +65,7 @@ class Stepping:
         fingerprint = fingerprint_at(path)
         if fingerprint is None:
             return None
-        if not is_young(fingerprint, time.time_ns()):
+        if not is_young(fingerprint, time_ns()):
             code = cached(path, fingerprint, FORM)
             if code is not None:
                 self._recorder.module(path, fingerprint)
@@ -76,7 +76,7 @@ class Stepping:
         except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
             return None  # Python itself will say it better
         self._recorder.module(path, fingerprint, data)
-        if not is_young(fingerprint, time.time_ns()):
+        if not is_young(fingerprint, time_ns()):
             keep(loader, path, fingerprint, code, FORM)
         return code, lambda: data
 

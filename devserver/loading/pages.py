@@ -18,6 +18,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
 from io import FileIO
 
+_open = open  # an application may replace them
+
 POPULATE_READ, POPULATE_WRITE = 22, 23
 """Advice for madvise(2): be as if each page had been read, or written to."""
 
@@ -39,7 +41,9 @@ def take_after(sibling: int, most: int) -> int:
     madvise.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
     copied = 0
     with suppress(OSError), ExitStack() as files:
-        ours, theirs = (files.enter_context(open(f"/proc/{of}/pagemap", "rb", 0)) for of in ("self", sibling))
+        ours, theirs = (
+            files.enter_context(_open(f"/proc/{of}/pagemap", "rb", 0)) for of in ("self", sibling)
+        )
         for begin, end, writable in _mappings():
             needs = _needs(_entries(theirs, begin, end), _entries(ours, begin, end), writable)
             for advice, start, size in _runs(needs, begin):
@@ -52,7 +56,7 @@ def take_after(sibling: int, most: int) -> int:
 
 def _mappings() -> Iterator[tuple[int, int, bool]]:
     """Where this process's private memory is, and whether it can be written to."""
-    with open("/proc/self/maps") as file:
+    with _open("/proc/self/maps") as file:
         lines = file.read().splitlines()
     for line in lines:
         place, rights, *_, name = line.split(None, 5)  # the last of a mapping without a name is a number

@@ -23,6 +23,8 @@ from typing import Any
 
 from devserver.process.limits import raised
 
+_dumps, _loads = json.dumps, json.loads  # an application may replace them
+
 Message = dict[str, Any]
 
 _HEADER = struct.Struct("!IIB")
@@ -144,7 +146,7 @@ class Channel:
         while self._missing() <= 0:
             length, more, count = _HEADER.unpack_from(self._data)
             middle = _HEADER.size + length
-            message = json.loads(self._data[_HEADER.size : middle])
+            message = _loads(self._data[_HEADER.size : middle])
             if more:
                 message["data"] = bytes(self._data[middle : middle + more])
             del self._data[: middle + more]
@@ -233,7 +235,7 @@ def _framed(message: Message, fds: Sequence[int]) -> bytes:
         raise ValueError(f"{len(fds)} descriptors in one message; the kernel takes {MAX_FDS}")
     data: bytes = message.get("data", b"")
     rest = {key: value for key, value in message.items() if key != "data"}
-    body = json.dumps(rest, separators=(",", ":")).encode("ascii")
+    body = _dumps(rest, separators=(",", ":")).encode("ascii")
     return b"".join((_HEADER.pack(len(body), len(data), len(fds)), body, data))
 
 

@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, NoReturn
 
+_listdir = os.listdir  # an application may replace them
+
 _last: list[Callable[[], None]] = []
 _ran = False
 
@@ -67,7 +69,7 @@ def _has_files_to_write() -> bool:
         return True
     import fcntl  # there is none on Windows
 
-    for fd in {int(name) for name in os.listdir("/proc/self/fd")} - set(log_files()) - {0, 1, 2}:
+    for fd in {int(name) for name in _listdir("/proc/self/fd")} - set(log_files()) - {0, 1, 2}:
         with suppress(OSError):  # the one by which the folder was listed is closed by now
             writes = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
             status = os.fstat(fd)

@@ -25,6 +25,8 @@ from contextlib import suppress
 
 from devserver.process.reactor import Reactor
 
+_open, _listdir = open, os.listdir  # an application may replace them
+
 STAYS = 0.02
 """Seconds for which the second process lives: more than the first one needs to be gone."""
 
@@ -53,7 +55,7 @@ def bequeath(keep: int, tell: Callable[[int], None]) -> None:
     """
     if sys.platform != "linux" or sys.implementation.name != "cpython" or not hasattr(os, "pidfd_open"):
         return
-    fds = {int(name) for name in os.listdir("/proc/self/fd")} - {0, 1, 2, keep}
+    fds = {int(name) for name in _listdir("/proc/self/fd")} - {0, 1, 2, keep}
     if _others_run() or _may_hold_by_memory(fds):
         return
     import ctypes
@@ -76,7 +78,7 @@ def bequeath(keep: int, tell: Callable[[int], None]) -> None:
 def _others_run() -> bool:
     ours = {thread.native_id for thread in threading.enumerate() if thread.name in OURS}
     main = os.getpid()  # the number of its thread; Python does not know it in a copy
-    return not {int(name) for name in os.listdir("/proc/self/task")} <= {
+    return not {int(name) for name in _listdir("/proc/self/task")} <= {
         *ours,
         main,
         threading.get_native_id(),
@@ -94,7 +96,7 @@ def _may_hold_by_memory(fds: Iterable[int]) -> bool:
                 return True
             if stat.S_ISREG(status.st_mode):
                 # Not by /proc/locks, for which the kernel waits tens of milliseconds.
-                with open(f"/proc/self/fdinfo/{fd}", "rb") as file:
+                with _open(f"/proc/self/fdinfo/{fd}", "rb") as file:
                     if _LOCK.search(file.read()):
                         return True
     return False

@@ -39,10 +39,10 @@ import os
 import signal
 import socket
 import sys
-import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
+from time import perf_counter
 from typing import Any, NoReturn
 
 from devserver.loading import frozen, pages
@@ -57,6 +57,8 @@ from devserver.reload.child import Child
 from devserver.reload.marks import END, Mark
 from devserver.reload.policy import Policy
 from devserver.watching.answers import Entry, Fingerprint, fingerprint_of, identity_at
+
+_open = open  # an application may replace them
 
 assert sys.platform == "linux"  # a type checker reads no further elsewhere
 
@@ -97,7 +99,7 @@ class Checkpoints:
         self._seeds = Seeds()
         self._reread: list[tuple[str, Fingerprint, bytes]] = []
         self._touched: list[Entry] = []
-        self._policy = Policy(time.perf_counter(), os.environ.get(PLACES, ""))
+        self._policy = Policy(perf_counter(), os.environ.get(PLACES, ""))
         self._on = self._pristine = False
         self._passed: Mark = "", 0
         self._left: tuple[Execution, int] | None = None  # where the last checkpoint was made
@@ -118,7 +120,7 @@ class Checkpoints:
     def stop(self) -> None:
         """Make one last checkpoint, if it is worth it, and no more."""
         marked = END in self._marks
-        if self._on and self._policy.wants(time.perf_counter(), marked=marked):
+        if self._on and self._policy.wants(perf_counter(), marked=marked):
             self._leave(END[0] if marked else "")
         elif self._on and (self._obstacle or self._barriers.stirred()) and not self._look():
             self._tell()
@@ -139,7 +141,7 @@ class Checkpoints:
     def _at(self, execution: Execution) -> None:
         if not self._on or (execution, execution.index) == self._left:
             return  # a newer text goes on with the very statement before which this process has waited
-        now = time.perf_counter()
+        now = perf_counter()
         begins, execution.begins = execution.begins, False
         marked = (execution.path, execution.index) in self._marks or (
             begins and (execution.path, -1) in self._marks
@@ -174,7 +176,7 @@ class Checkpoints:
         """
         if self._barriers.held():
             return  # until the first tick at which nobody holds it
-        self._policy.begins(time.perf_counter())
+        self._policy.begins(perf_counter())
         if os.getpid() != self._this.pid:
             self._on = False  # the application has forked, and this is its child: our channel is not for it
             return
@@ -197,7 +199,7 @@ class Checkpoints:
         copied = self._fork("checkpoint", stack=stack, at=at, seconds=self._policy.seconds, marked=marked)
         if copied:
             self._seeds.restore()
-            self._policy.made(time.perf_counter())
+            self._policy.made(perf_counter())
         elif copied is not None:
             self._wait()
             self._seeds.renew()
@@ -208,7 +210,7 @@ class Checkpoints:
         for entry in self._touched:
             self._recorder.restate(entry)
         self._reread, self._touched = [], []
-        self._policy.goes_on(time.perf_counter())
+        self._policy.goes_on(perf_counter())
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def _fork(self, what: str, can: Callable[[], bool] = lambda: True, **fields: Any) -> bool | None:
@@ -317,7 +319,7 @@ class Checkpoints:
         for execution in self.ticker.stack:
             old = execution.read()
             try:
-                with open(execution.path, "rb") as file:
+                with _open(execution.path, "rb") as file:
                     data, fingerprint = file.read(), fingerprint_of(os.fstat(file.fileno()))
                 reread.append((execution, fingerprint, data))
                 if data == old:
@@ -338,7 +340,7 @@ class Checkpoints:
             execution.keep(data)
         self._reread = [(execution.path, fingerprint, data) for execution, fingerprint, data in reread]
         importlib.invalidate_caches()
-        linecache.clearcache()
+        _forget_lines()
         return True
 
 
@@ -365,10 +367,24 @@ def _logs_elsewhere() -> bool:
     return False
 
 
+def _forget_lines() -> None:
+    """Have tracebacks show files as they are now.
+
+    Sources without a file stay: what generates code (attrs, dataclasses of others) has put them there once.
+    """
+    with suppress(Exception):  # whatever an application may have put there
+        for name, entry in list(linecache.cache.items()):
+            if len(entry) > 1 and entry[1] is not None:  # the time of a file
+                del linecache.cache[name]
+
+
 def _write_out() -> None:
-    """Empty the buffers of Python and C, or each copy would write what they hold."""
+    """Empty the buffers of Python and C, or each copy would write what they hold.
+
+    Of logging handlers only the streams: one that collects records would give them out, or drop them.
+    """
     flush()
     for reference in list(logging._handlerList):  # type: ignore[attr-defined] # there is no other way
-        with suppress(Exception):  # whatever a handler may do
-            reference().flush()
+        with suppress(Exception):  # whatever a handler may write to
+            reference().stream.flush()
     ctypes.CDLL(None).fflush(None)

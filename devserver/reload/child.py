@@ -36,9 +36,9 @@ import signal
 import socket
 import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from time import monotonic, sleep
 from types import FrameType
 from typing import Any, Protocol
 
@@ -177,7 +177,7 @@ class Child:
     def _interrupt_later(self) -> None:
         """The main thread is in a debugger's own code, which would swallow an exception, or at a prompt."""
         if not self._wait_for_person():
-            time.sleep(_MOMENT)
+            sleep(_MOMENT)
         if self.phase == "load":
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -349,19 +349,19 @@ class Child:
         assert self._service is not None
         self._wait_for_person()
         self._service.stop(grace, code)
-        deadline = time.monotonic() + grace + _SLACK
+        deadline = monotonic() + grace + _SLACK
         handed = self._handed
-        while not self._closing.wait(max(0.0, deadline - time.monotonic())):
+        while not self._closing.wait(max(0.0, deadline - monotonic())):
             if self._wait_for_person():
-                deadline = time.monotonic() + grace + _SLACK
+                deadline = monotonic() + grace + _SLACK
             elif handed != (handed := self._handed):  # it is at it, and each that was left would be reset
-                deadline = time.monotonic() + _SLACK
+                deadline = monotonic() + _SLACK
             else:
                 break
         if self._closing.is_set():
             # Drained: the lifespan has its own time, and threads of the application what is left.
             self._ended.wait(self._graceful + _SLACK)
-            time.sleep(max(_FAREWELL if debugged() else 2 * _SLACK, deadline - time.monotonic()))
+            sleep(max(_FAREWELL if debugged() else 2 * _SLACK, deadline - monotonic()))
         elif self._restart:
             self._service.abandon()
         self._leave()
@@ -376,7 +376,7 @@ class Child:
             return False
         self.say("stopped", where=where)
         while self._waits() and self._prompt.where():
-            time.sleep(_LOOK)
+            sleep(_LOOK)
         self.say("resumed")
         return True
 

@@ -13,11 +13,11 @@ from __future__ import annotations
 import io
 import os
 import stat
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from importlib.machinery import EXTENSION_SUFFIXES
+from time import sleep, time_ns
 from typing import Any
 
 from devserver.watching.rules import passing
@@ -160,8 +160,8 @@ def read_entry(path: str) -> Entry:
 
 def _read(file: io.FileIO, path: str) -> Entry:
     fingerprint = fingerprint_of(os.fstat(file.fileno()))
-    if fingerprint[2] == 0 and 0 <= time.time_ns() - fingerprint[0] < EMPTIED:
-        time.sleep(REFILL)
+    if fingerprint[2] == 0 and 0 <= time_ns() - fingerprint[0] < EMPTIED:
+        sleep(REFILL)
         fingerprint = fingerprint_of(os.fstat(file.fileno()))
     for _ in range(3):
         if fingerprint[2] > DIGEST_LIMIT:

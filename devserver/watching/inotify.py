@@ -52,6 +52,8 @@ from devserver.watching.watch import EVERYTHING, Hints, Polling
 if sys.platform != "linux":
     raise ImportError("inotify is a part of Linux")
 
+_open = open  # an application may replace them
+
 SELF = IN_DELETE_SELF | IN_MOVE_SELF | IN_DELETE | IN_ONLYDIR | IN_DONT_FOLLOW
 NAMES = SELF | IN_MODIFY | IN_CLOSE_WRITE | IN_CREATE | IN_MOVED_FROM | IN_MOVED_TO
 LEAVES = IN_DELETE | IN_MOVED_FROM
@@ -345,7 +347,7 @@ def _is_new_file(path: str) -> bool:
 
 def _read(path: str) -> str:
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        with _open(path, encoding="utf-8", errors="surrogateescape") as file:
             return file.read()
     except OSError:
         return ""  # no /proc: nothing is known, which is no reason to fail

@@ -20,6 +20,8 @@ from typing import NamedTuple
 
 from devserver.watching.rules import passing
 
+_listdir = os.listdir  # an application may replace them
+
 MAX_LINKS = 40
 """Links followed in one path before it counts as missing; Linux gives up (ELOOP) there too."""
 
@@ -224,6 +226,6 @@ class Places:
 def names_in(folder: str) -> frozenset[str]:
     """List `folder`; empty when it is none, is gone, or may not be read."""
     try:
-        return frozenset(os.listdir(folder))
+        return frozenset(_listdir(folder))
     except (OSError, ValueError):
         return frozenset()

@@ -19,6 +19,8 @@ import sysconfig
 from collections.abc import Iterable
 from typing import Any
 
+_isfile = os.path.isfile  # an application may replace them
+
 _PACKAGES = ("site-packages", "dist-packages")
 _CACHES = (".cache", "Cache", "Caches")
 """How folders are called that hold caches, on Linux, Windows and macOS."""
@@ -78,7 +80,7 @@ def _is_link(path: str) -> bool:
 def _is_in_a_cache(path: str) -> bool:
     """Whether a path lies in a cache: by its name, or by the tag of https://bford.info/cachedir/."""
     while path != (path := os.path.dirname(path)):
-        if os.path.basename(path) in _CACHES or os.path.isfile(os.path.join(path, "CACHEDIR.TAG")):
+        if os.path.basename(path) in _CACHES or _isfile(os.path.join(path, "CACHEDIR.TAG")):
             return True
     return False
 

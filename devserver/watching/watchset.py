@@ -12,9 +12,9 @@ import logging
 import math
 import os
 import sys
-import time
 from collections.abc import Callable, Container, Iterable
 from queue import SimpleQueue
+from time import time_ns
 
 from devserver.config import App, Config
 from devserver.process.turns import Turns
@@ -195,7 +195,7 @@ class WatchSet:
 
     def recall(self, timeline: Timeline) -> None:
         """Watch what an earlier timeline asked, too: by the answers of now, not of then."""
-        now = time.time_ns()
+        now = time_ns()
         for entry in timeline:
             is_file = entry.kind is Kind.FILE
             self.add(file_entry(entry.path, now) if is_file else ASK[entry.kind](entry.path))

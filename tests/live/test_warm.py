@@ -640,3 +640,101 @@ def test_breakpoint_while_a_warm_start_loads(tmp_path: Path) -> None:
         server.types("c\n")
         server.restarted()
         assert server.get("/").text == "two"
+
+
+REPLACES = """
+import builtins, json, os, sys, time
+
+def fail_for_us(owner, name):
+    real = getattr(owner, name)
+    def function(*arguments, **named):
+        asks = str(sys._getframe(1).f_globals.get("__name__"))
+        if asks.startswith("devserver."):
+            raise RuntimeError(f"{asks} calls {name}")
+        return real(*arguments, **named)
+    setattr(owner, name, function)
+
+for owner, names in {
+    builtins: ["open"],
+    json: ["dumps", "loads"],
+    os: ["listdir"],
+    os.path: ["exists", "isfile"],
+    time: ["sleep", "time", "time_ns", "monotonic", "perf_counter"],
+}.items():
+    for name in names:
+        fail_for_us(owner, name)
+"""
+
+
+def test_what_the_application_replaces_is_not_called_by_us(tmp_path: Path) -> None:
+    """As `mock.patch` does, and tools that stop the clock, without an end."""
+    (tmp_path / "page.py").write_text("TEXT = 'one'\n")
+    (tmp_path / "app.py").write_text(
+        f"{REPLACES}\nimport page\n"
+        "async def app(scope, receive, send):\n"
+        "    if scope['type'] == 'lifespan':\n"
+        "        await receive()\n"
+        "        await send({'type': 'lifespan.startup.complete'})\n"
+        "        await receive()\n"
+        "        return await send({'type': 'lifespan.shutdown.complete'})\n"
+        "    await send({'type': 'http.response.start', 'status': 200, 'headers': []})\n"
+        "    await send({'type': 'http.response.body', 'body': page.TEXT.encode()})\n"
+    )
+    with DevServer("app:app", "--reload", cwd=tmp_path, env=EACH) as server:
+        server.serving()
+        assert server.get("/").text == "one"
+        for text in ("two", "three"):
+            save(tmp_path / "page.py", f"TEXT = {text!r}\n")
+            assert server.get("/").text == text
+            assert server.restarted()["kind"] == "warm"
+        save(tmp_path / "page.py", "TEXT = None\n")
+        assert "NoneType" in server.get("/").text
+        server.restarted()
+        save(tmp_path / "page.py", "TEXT = (\n")
+        assert "was never closed" in server.get("/").text
+        server.failed()
+        assert server.stop() == 0
+        assert "RuntimeError" not in server.log
+        assert "calls" not in server.log
+
+
+def test_what_was_generated_before_a_resume_has_its_source(tmp_path: Path) -> None:
+    """attrs puts the source of the methods that it makes into `linecache`, once."""
+    (tmp_path / "early.py").write_text(
+        "import linecache\n"
+        "text = 'def made():\\n    return 1\\n'\n"
+        "linecache.cache['<generated>'] = len(text), None, text.splitlines(True), '<generated>'\n"
+        "exec(compile(text, '<generated>', 'exec'))\n"
+    )
+    (tmp_path / "late.py").write_text("")
+    (tmp_path / "app.py").write_text(
+        "import inspect, early, late\n"
+        "def app(environ, start_response):\n"
+        "    start_response('200 OK', [])\n"
+        "    return [inspect.getsource(early.made).encode()]\n"
+    )
+    with DevServer("app:app", "--reload", cwd=tmp_path, env=EACH) as server:
+        server.serving()
+        save(tmp_path / "late.py", "X = 1\n")
+        assert server.get("/").text == "def made():\n    return 1\n"
+        assert server.restarted()["line"]
+
+
+def test_records_that_a_logging_handler_collects_stay_collected(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(
+        "import logging.handlers\n"
+        "handler = logging.handlers.MemoryHandler(100, target=logging.StreamHandler())\n"
+        "logging.getLogger('shop').addHandler(handler)\n"
+        "logging.getLogger('shop').warning('collected')\n"
+        "import late\n"
+        "def app(environ, start_response):\n"
+        "    start_response('200 OK', [])\n"
+        "    return [str(len(handler.buffer)).encode()]\n"
+    )
+    (tmp_path / "late.py").write_text("")
+    with DevServer("app:app", "--reload", cwd=tmp_path, env=EACH) as server:
+        server.serving()
+        assert server.get("/").text == "1"
+        save(tmp_path / "late.py", "X = 1\n")
+        assert server.get("/").text == "1"
+        assert server.restarted()["kind"] == "warm"
