@@ -229,6 +229,14 @@ class _AccessFormatter(logging.Formatter):
         return f'{client} "{method} {target} HTTP/{version}" {color}{status}{_RESET} {_DIM}{taken}{_RESET}'
 
 
+def send_access_to(handler: logging.Handler) -> None:
+    """Have access lines taken by another handler, unless `--log-config` has said where they go."""
+    ours = [each for each in ACCESS.handlers if isinstance(each, _Handler)]
+    for each in ours:
+        ACCESS.removeHandler(each)
+        ACCESS.addHandler(handler)
+
+
 class AccessLog:
     """Writes one line for each request.
 

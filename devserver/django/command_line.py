@@ -72,12 +72,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     for name, known in OPTIONS.items():
         if name not in SET_BY_DJANGO:
             _add(group, name, known)
-    group.add_argument(
-        "--noasgi",
-        action="store_false",
+    served = group.add_mutually_exclusive_group()
+    served.add_argument(
+        "--asgi",
+        action="store_true",
         dest="use_asgi",
-        help="Serve WSGI_APPLICATION even where ASGI_APPLICATION is set.",
+        default=None,
+        help="Serve ASGI_APPLICATION, as is done by itself with daphne or channels installed.",
     )
+    served.add_argument("--noasgi", action="store_false", dest="use_asgi", help="Serve WSGI_APPLICATION.")
 
 
 def _add(group: argparse._ArgumentGroup, name: str, known: Option) -> None:

@@ -83,10 +83,17 @@ def serve_on(
     stage: Stage, handler: Any, threading: bool, on_bind: Callable[[int], None] | None = None
 ) -> NoReturn:
     """Serve until the end, and end this process."""
+    _redirect_access_lines()
     if on_bind is not None:
         bound = on_bind
         stage.on_serving = lambda: bound(port_of(stage))
     sys.exit(stage.serve(application_of(handler if threading else in_one_thread(handler))))
+
+
+def _redirect_access_lines() -> None:
+    from devserver.django.access import redirect  # Django's logging is needed by then, and not before
+
+    redirect()
 
 
 class Served:
@@ -152,6 +159,7 @@ class _Alone:
 
     def _program(self, stage: Stage) -> int:
         stage.on_serving = lambda: self._on_bind(port_of(stage)) if self._on_bind is not None else None
+        _redirect_access_lines()
         handler = self._handler
         if self._worker is not None:
             handler = self._worker.wrap(handler)

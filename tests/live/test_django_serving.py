@@ -79,7 +79,7 @@ def numbers(server: DevServer, path: str) -> list[str]:
 
 @pytest.mark.parametrize("settings", [[], [ASGI]])
 def test_connections_are_closed_after_each_request_in_its_thread(tmp_path: Path, settings: list[str]) -> None:
-    with runserver(probed(make(tmp_path), *settings)) as server:
+    with runserver(probed(make(tmp_path), *settings), "--asgi") as server:
         server.serving()
         for _ in range(4):
             _, was_open = numbers(server, "/polls/database/")
@@ -110,7 +110,7 @@ def test_one_thread(tmp_path: Path) -> None:
     "settings", [["FORCE_SCRIPT_NAME = '/below'"], ["FORCE_SCRIPT_NAME = '/below'", ASGI]]
 )
 def test_force_script_name(tmp_path: Path, settings: list[str]) -> None:
-    with runserver(probed(make(tmp_path), *settings)) as server:
+    with runserver(probed(make(tmp_path), *settings), "--asgi") as server:
         server.serving()
         assert numbers(server, "/polls/script/")[0] == "/below/polls/word/"
 
@@ -119,7 +119,7 @@ def test_force_script_name(tmp_path: Path, settings: list[str]) -> None:
 @pytest.mark.parametrize("asgi", [True, False])
 def test_static_files_without_debug(tmp_path: Path, arguments: list[str], asgi: bool) -> None:
     settings = ["DEBUG = False", "ALLOWED_HOSTS = ['*']", *([ASGI] if asgi else [])]
-    with runserver(probed(make(tmp_path), *settings), *arguments, "0") as server:
+    with runserver(probed(make(tmp_path), *settings), "--asgi", *arguments, "0") as server:
         server.serving()
         assert server.get("/static/polls/style.css").status == (200 if arguments else 404)
 
@@ -225,3 +225,71 @@ def test_a_refusal_of_the_command_is_shown(tmp_path: Path) -> None:
         assert "You must set settings.ALLOWED_HOSTS" in server.get("/", Accept="text/html").text
         replace(tmp_path / SETTINGS, "ALLOWED_HOSTS = []", "ALLOWED_HOSTS = ['*']")
         assert server.answered("/polls/word/").text == "one"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], ["WSGI is served, as Django does it; --asgi serves ASGI_APPLICATION."]),
+        (["--asgi"], ["Starting ASGI development server", "Starting development server"]),
+        (["--noasgi"], ["Starting WSGI development server", "Starting development server"]),
+    ],
+)
+@pytest.mark.django
+def test_it_says_what_is_served_where_a_template_has_set_asgi(
+    tmp_path: Path, arguments: list[str], told: list[str]
+) -> None:
+    with runserver(probed(make(tmp_path), ASGI), *arguments) as server:
+        server.serving()
+        assert server.get("/polls/stream/").text == "part part part "
+        server.wait_log("Quit the server")
+        while not any(text in server.log for text in told):
+            server.idle(0.05)
+        assert ("WSGI is served" in server.log) is (not arguments)
+
+
+SERVER_LOGGING = """
+import logging
+
+class Noticed(logging.Filter):
+    def filter(self, record):
+        return record.args[1] != "404"
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "filters": {"noticed": {"()": Noticed}},
+    "formatters": {"own": {"format": "own %(levelname)s %(status_code)s [%(server_time)s] %(message)s"}},
+    "handlers": {"own": {"class": "logging.StreamHandler", "formatter": "own", "filters": ["noticed"]}},
+    "loggers": {"django.server": {"handlers": ["own"], "level": "INFO", "propagate": False}},
+}
+"""
+
+
+@pytest.mark.parametrize("arguments", [[], ["--noreload"]], ids=["reload", "alone"])
+def test_access_lines_go_where_the_project_sends_them(tmp_path: Path, arguments: list[str]) -> None:
+    with runserver(probed(make(tmp_path), SERVER_LOGGING), *arguments) as server:
+        server.serving()
+        server.get("/polls/word/")
+        server.get("/nothing/")
+        server.get("/polls/word/?last")
+        server.wait_log("?last")
+        lines = [line for line in server.log.splitlines() if line.startswith("own ")]
+        assert len(lines) == 2
+        assert re.match(r'own INFO 200 \[[^]]+\] "GET /polls/word/ HTTP/1.1" 200 ', lines[0])
+        assert "127.0.0.1:" not in server.log.split("Quit the server")[1]
+
+
+def test_what_django_says_comes_before_the_first_access_line(tmp_path: Path) -> None:
+    slow = (
+        "import time\nfrom django.core.checks import register\n"
+        "@register\ndef check(app_configs, **more):\n    time.sleep(0.5)\n    return []\n"
+    )
+    make(tmp_path)
+    path = tmp_path / VIEWS
+    path.write_text(path.read_text() + slow)
+    with runserver(tmp_path) as server:
+        server.serving()
+        assert server.get("/polls/word/").text == "one"
+        server.wait_log("GET /polls/word/")
+        assert server.log.index("Quit the server") < server.log.index("GET /polls/word/")

@@ -22,12 +22,16 @@ from django.db import connections
 from django.urls import get_resolver
 from django.utils.module_loading import import_string
 
-from devserver.django import begin, changes, serving
+from devserver.django import access, begin, changes, serving
 from devserver.django.command_line import Wanted, add_options, own_options
 from devserver.errors import DevserverError
 from devserver.stage import Stage
 
 runserver.run = serving.run
+
+
+SPEAKING_ASGI = ("daphne", "channels")
+"""With these ASGI_APPLICATION is meant to be served; else a template may have set it for production."""
 
 
 class Refused(DevserverError):
@@ -38,6 +42,9 @@ class Command(Runserver):  # type: ignore[misc] # Django has no types
     """See the module."""
 
     help = "Starts devserver: serves the project, and restarts it when what it has read changes."
+
+    stdout: Any
+    _serves_asgi = _passed_over = False
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Django's, staticfiles' and devserver's."""
@@ -62,15 +69,35 @@ class Command(Runserver):  # type: ignore[misc] # Django has no types
         self.inner_run(None, **options)
 
     def get_handler(self, *args: Any, **options: Any) -> Any:
-        """ASGI_APPLICATION where it is set, else the handler for WSGI_APPLICATION; with static files."""
+        """ASGI_APPLICATION where it is wanted, else the handler for WSGI_APPLICATION; with static files.
+
+        Django's own command serves WSGI whatever the settings say, daphne's ASGI.
+        """
         static = options["use_static_handler"] and apps.is_installed("django.contrib.staticfiles")
         path = getattr(settings, "ASGI_APPLICATION", None)
-        if not path or not options.get("use_asgi", True):
+        wanted = options.get("use_asgi")
+        if wanted is None:
+            wanted = any(map(apps.is_installed, SPEAKING_ASGI))
+            self._passed_over = bool(path) and not wanted
+        self._serves_asgi = bool(path) and wanted
+        if not self._serves_asgi:
             return super().get_handler(*args, **{**options, "use_static_handler": static})
-        application = import_string(path)
+        application = import_string(path)  # of which there is none if `wanted` was said without it
         if static and (settings.DEBUG or options["insecure_serving"]):
             return ASGIStaticFilesHandler(application)
         return application
+
+    def on_bind(self, server_port: int) -> None:
+        """Say what Django says, and what is served where that could be mistaken."""
+        stdout = self.stdout
+        if self._serves_asgi:
+            self.stdout = _Renaming(stdout)
+        try:
+            super().on_bind(server_port)
+        finally:
+            self.stdout = stdout
+        if self._passed_over:
+            self.stdout.write("WSGI is served, as Django does it; --asgi serves ASGI_APPLICATION.")
 
     def inner_run(self, *args: Any, **options: Any) -> None:
         """Load the rest of the project and serve it; in a child check it meanwhile."""
@@ -83,12 +110,16 @@ class Command(Runserver):  # type: ignore[misc] # Django has no types
             get_resolver().url_patterns  # noqa: B018 # imports all URLs
         handler = self.get_handler(*args, **options)
         watch = changes.begin(stage)
+        held = access.Held()
         told = copy.copy(self)
         told.__dict__["get_handler"] = lambda *args, **options: serving.Served(serving.port_of(stage))
 
         def check() -> None:
             watch()
-            told._check(stage, *args, **options)
+            try:
+                told._check(stage, *args, **options)
+            finally:
+                held.release()
 
         def on_serving() -> None:
             threading.Thread(target=check, name="devserver-checks", daemon=True).start()
@@ -106,6 +137,19 @@ class Command(Runserver):  # type: ignore[misc] # Django has no types
             stage.fail(error)
         finally:
             connections.close_all()
+
+
+class _Renaming:
+    """An output that calls by its name what Django 6.1 takes for WSGI."""
+
+    def __init__(self, output: Any) -> None:
+        self._output = output
+
+    def write(self, text: str = "", *arguments: Any, **named: Any) -> None:
+        self._output.write(text.replace("Starting WSGI", "Starting ASGI"), *arguments, **named)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._output, name)
 
 
 def _is_in_main_thread() -> bool:
