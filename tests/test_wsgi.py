@@ -1267,6 +1267,25 @@ def test_there_are_no_websockets() -> None:
     run(test)
 
 
+def test_a_websocket_is_answered_with_what_has_one(caplog: pytest.LogCaptureFixture) -> None:
+    """The application is not called: it would fail in a library that looks for a socket."""
+
+    def application(environ: Any, start_response: Any) -> Any:
+        raise AssertionError("called")
+
+    async def test() -> None:
+        rig = Rig(application)
+        for _ in range(2):
+            headers = [(b"connection", b"Upgrade"), (b"upgrade", b"WebSocket")]
+            answer = await rig.answer(MemoryExchange(headers=headers))
+            assert answer.status == 501
+            assert b"serve an ASGI application" in answer.body
+
+    run(test)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert ask(hello, headers=[(b"upgrade", b"h2c")]).status == 200
+
+
 def test_a_job_that_raises_does_not_end_its_thread(caplog: pytest.LogCaptureFixture) -> None:
     threads = Threads(1, "pool")
     done = threading.Event()

@@ -37,6 +37,7 @@ from devserver.gateway.environ import (
     input_stream,
     request_environ,
 )
+from devserver.gateway.refusal import NO_WEBSOCKET, asks_for_websocket, refuse
 from devserver.gateway.threads import Threads
 from devserver.http.exchange import Exchange, Handler, Headers, Request, Session
 
@@ -86,9 +87,15 @@ class WsgiGateway:
         self.context = contextvars.copy_context()
         self._threads = Threads(threads, "wsgi")
         self._is_full = False  # and that has been told
+        self._has_refused = False
 
     def exchange(self, exchange: Exchange) -> Handler:
-        """Begin the application's work on a request."""
+        """Begin the application's work on a request, unless it asks for what WSGI does not have."""
+        if asks_for_websocket(exchange.request):
+            if not self._has_refused:
+                self._has_refused = True
+                _log.warning("%s", NO_WEBSOCKET)
+            return refuse(exchange)
         call = _Call(self, exchange)
         is_full = not self._threads.submit(call.run)
         if is_full and not self._is_full:
