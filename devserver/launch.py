@@ -206,6 +206,7 @@ def child(channel: Channel, program: Program = target) -> int:
         program: loads the application; a page has none.
     """
     from devserver.process.signals import leave_interrupts
+    from devserver.process.standing import answer
     from devserver.reload.child import Child
     from devserver.reload.prompt import debugged
 
@@ -224,7 +225,8 @@ def child(channel: Channel, program: Program = target) -> int:
     with suppress(DevserverError):  # imported now, lest a module of the user's be found in its place
         server.parser(config.http.parser)
     if message["crash"]:
-        faulthandler.enable(fds.pop())  # what a fatal signal leaves there the supervisor reads
+        faulthandler.enable(fds[-1])  # what a fatal signal leaves there the supervisor reads
+        answer(fds.pop())
     sockets = listeners_from(message, fds)
     for sock in sockets:
         sock.setblocking(False)

@@ -6,7 +6,8 @@ import os
 import pytest
 
 from devserver.events import Events
-from devserver.reload.report import SLOW_RESTART, Report
+from devserver.process.standing import GUARD, Standing
+from devserver.reload.report import SLOW_RESTART, SLOW_START, Report, slow
 
 
 def test_reason_names_the_first_file_and_counts_those_that_followed() -> None:
@@ -35,11 +36,29 @@ def test_a_first_load_that_takes_long_says_where_it_stands(caplog: pytest.LogCap
     report.begins(None, "")
     report.spawned(1)
     [due] = report.deadlines()
-    report.be_punctual(due - 0.1, "/shop/models.py")
+    stands = Standing(
+        [("<frozen importlib._bootstrap>", 1), (os.__file__, 2), (os.path.abspath("shop.py"), 3)]
+    )
+    report.be_punctual(due - 0.1, lambda: ("/shop/models.py", stands))
     assert caplog.messages == []
-    report.be_punctual(due, "/shop/models.py")
-    assert caplog.messages == ["still loading (/shop/models.py was read last)"]
+    report.be_punctual(due, lambda: ("/shop/models.py", stands))
+    assert caplog.messages == ["still loading: shop.py, line 3"]
     assert report.deadlines() == [], "it is said once"
+
+
+@pytest.mark.parametrize(
+    ("stands", "told"),
+    [
+        (Standing(), " (/shop/models.py was read last)"),
+        (Standing([(os.__file__, 2)]), " (/shop/models.py was read last)"),
+        (
+            Standing([("/shop/app.py", 9)], ["127.0.0.1:5000", "[::1]:5000"]),
+            f": /shop/app.py, line 9; it serves by itself, on 127.0.0.1:5000 and [::1]:5000: {GUARD}",
+        ),
+    ],
+)
+def test_where_a_load_stands_that_takes_longer_than_requests_wait(stands: Standing, told: str) -> None:
+    assert slow(31, "/shop/models.py", stands, False)["error"] == f"still loading after 31 s{told}"
 
 
 def test_a_restart_that_takes_long_says_what_it_is_for(caplog: pytest.LogCaptureFixture) -> None:
@@ -48,8 +67,10 @@ def test_a_restart_that_takes_long_says_what_it_is_for(caplog: pytest.LogCapture
     report.changed([os.path.abspath("views.py")], line=3)
     report.begins(None, "")
     report.spawned(2)
-    report.be_punctual(report.since + SLOW_RESTART, "")
+    report.be_punctual(report.since + SLOW_RESTART, lambda: ("", Standing()))
     assert caplog.messages == ["views.py changed at line 3: restarting …"]
+    report.be_punctual(report.since + SLOW_START, lambda: ("", Standing([("/shop/models.py", 7)])))
+    assert caplog.messages[1:] == ["still loading: /shop/models.py, line 7"]
     report.spawned(3)
     report.serving(3, 1, 0.0)
     assert report.deadlines() == [], "what serves is not told to be restarting"

@@ -47,6 +47,7 @@ from devserver.process import EXIT_RESTART
 from devserver.process.control import Channel, Closed, Message, pack, unpack
 from devserver.process.ending import at_last, flush, run_exit_handlers
 from devserver.process.remains import bequeath
+from devserver.process.standing import GUARD
 from devserver.process.turns import Turns
 from devserver.reload.prompt import Prompt, debugged, in_debugger, unseen
 
@@ -68,6 +69,9 @@ _ORPHANED = 0.5
 
 _SLACK = 0.15
 """Seconds between the end of a grace and the end of the process: for cancelled tasks to unwind."""
+
+_FLASK_RUN = "KeyError: 'WERKZEUG_SERVER_FD'"
+"""What `app.run()` of Flask raises: it takes itself for the child of werkzeug's reloader."""
 
 _FAREWELL = 1.0
 """Seconds in which a debugger ends the threads of its own."""
@@ -225,6 +229,8 @@ class Child:
             summary = f"the application called sys.exit({'' if error.code is None else repr(error.code)})"
         else:
             summary = summarise(error)
+            if summary == _FLASK_RUN:
+                summary = f"the application serves by itself (app.run()) when it is imported: {GUARD}"
         trace = describe(error)
         # An error of ours that points at no line of the user's is all that there is to say.
         trace = "" if trace.strip() == summary else trace

@@ -9,6 +9,7 @@ is wanted nor when it must end.
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from devserver.process import Kin, await_end
 from devserver.process.control import Closed, Message, unpack
 from devserver.process.reactor import Reactor
 from devserver.process.remains import Remains
+from devserver.process.standing import Standing
 from devserver.reload.copies import Copies
 from devserver.reload.launcher import APP, PAGE, Launcher, Spawned
 from devserver.reload.prompt import debugged
@@ -288,6 +290,13 @@ class Children:
                 spawned.kill_at = None
                 logger.warning("process %d did not end within its grace and was killed", spawned.child.pid)
                 spawned.child.kill()
+
+    def stands(self) -> tuple[str, Standing]:
+        """What the current child said last that it would read, and where it stands."""
+        if self.current is None or self.current.exited:
+            return "", Standing()
+        ours = {os.fstat(sock.fileno()).st_ino for sock in self._sockets}
+        return self.current.at, self.current.stands(ours)
 
     def kill(self) -> None:
         """Kill all that live; their exits will be reported."""

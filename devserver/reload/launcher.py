@@ -18,13 +18,14 @@ import site
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from typing import Any
 
 from devserver.origin import environ_for_another
 from devserver.process import RUN_MAIN, Child, spawn
 from devserver.process.control import Closed, Message
+from devserver.process.standing import Standing, ask
 from devserver.reload.prompt import debugged
 from devserver.watching.watchset import here
 
@@ -111,6 +112,10 @@ class Spawned:
             return os.pread(fd, 65536, 0).decode("utf-8", "replace")
         finally:
             os.close(fd)
+
+    def stands(self, ours: Collection[int]) -> Standing:
+        """Where it stands. Args: ours: inodes of the sockets that it was given."""
+        return ask(self.child.pid, self._crash, ours)
 
     def discard(self) -> None:
         """End a process that is of no more use, and let go of it."""
@@ -214,10 +219,14 @@ def _installed() -> list[int]:
 def _crash_file() -> int:
     """A file in memory for the last words of a process; -1 where there is no such thing."""
     if sys.platform == "linux":
+        import fcntl  # there is none on Windows
+
         try:
-            return os.memfd_create("devserver-crash")
+            fd = os.memfd_create("devserver-crash")
         except OSError:
-            pass
+            return -1
+        fcntl.fcntl(fd, fcntl.F_SETFL, os.O_APPEND)  # what was read of it is taken out
+        return fd
     return -1
 
 

@@ -39,7 +39,7 @@ class Page:
         """Say where the load, or the startup, stands that takes so long. `again`: the terminal knows."""
         current = self._children.current
         if current is not None:
-            failure = slow(time.monotonic() - current.began, current.at, current.loaded)
+            failure = slow(time.monotonic() - current.began, *self._children.stands(), current.loaded)
             logger.log(logging.DEBUG if again else logging.WARNING, "%s", failure["error"])
             self._put_up(generation, {"status": 503, **failure})
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from devserver.console import ready
 from devserver.events import Events
 from devserver.process.control import Message
+from devserver.process.standing import GUARD, Standing
 from devserver.reload.chain import Checkpoint
+from devserver.watching.project import library_folders
 
 logger = logging.getLogger("devserver")
 
@@ -48,7 +50,7 @@ class Report:
         self._startup: float | None = None  # and the startup after it
         self._starts: float | None = None
         self._tell_at: float | None = None  # that it takes long
-        self._is_first = True
+        self._is_first, self._is_told = True, False
 
     def because(self, reason: str, told: str = "") -> None:
         """Note why the next generation is wanted; and how that is told in the terminal, if otherwise."""
@@ -56,7 +58,7 @@ class Report:
 
     def changed(self, paths: Sequence[str], line: int = 0) -> None:
         """Files changed that matter; the first at a line, if that is known."""
-        files = [self._short(path) for path in paths]
+        files = [_short(path) for path in paths]
         self._events.emit("change", files=files, line=line)
         for file in files:
             self._changed.setdefault(file, 0 if self._changed else line)
@@ -64,20 +66,13 @@ class Report:
 
     def suspects(self, paths: Sequence[str]) -> None:
         """Files changed that may matter: who is asked about that may not answer."""
-        self._blame(dict.fromkeys((self._short(path) for path in paths), 0))
+        self._blame(dict.fromkeys((_short(path) for path in paths), 0))
 
     def _blame(self, files: dict[str, int]) -> None:
         (first, line), *others = files.items()
         more = f" and {len(others)} more" if others else ""
         at = f" at line {line}" if line else ""
         self.because(f"{first} changed{more}", f"{first} changed{at}{more}")
-
-    def _short(self, path: str) -> str:
-        """A path as it is seen from where the terminal is."""
-        try:
-            return path.removeprefix(os.path.join(os.getcwd(), ""))
-        except FileNotFoundError:  # it has been deleted
-            return path
 
     def begins(self, checkpoint: Checkpoint | None, obstacle: str) -> None:
         """A load begins, from a checkpoint or from nothing, for this reason if there were checkpoints."""
@@ -86,7 +81,7 @@ class Report:
             path, line = next(reversed(checkpoint.unfinished.items()), ("", 0))
             self._fields = {"kind": "warm", "tick": checkpoint.tick, "path": path, "line": line}
             outside = "at the start" if checkpoint.is_first else "at the end of loading"
-            self._how = f"resumed {f'at line {line} of {self._short(path)}' if path else outside}"
+            self._how = f"resumed {f'at line {line} of {_short(path)}' if path else outside}"
         else:
             self._fields = {"kind": "cold", "obstacle": obstacle}
             because = f" (from nothing: {obstacle})" if obstacle and obstacle != self.reason else ""
@@ -94,7 +89,7 @@ class Report:
 
     def spawned(self, generation: int) -> None:
         """It is that of a new generation."""
-        self._is_first = generation == 1
+        self._is_first, self._is_told = generation == 1, False
         self._tell_at = self.since + (SLOW_START if self._is_first else SLOW_RESTART)
         if self._is_first:
             self._events.emit("starting", target=self._target or None)
@@ -105,14 +100,20 @@ class Report:
         """When `be_punctual` has something to say, on `time.monotonic`."""
         return [] if self._tell_at is None else [self._tell_at]
 
-    def be_punctual(self, now: float, at: str) -> None:
-        """Say that a load takes long, if it does. Args: at: what the child said last that it would read."""
-        if self._tell_at is not None and self._tell_at <= now:
+    def be_punctual(self, now: float, stands: Callable[[], tuple[str, Standing]]) -> None:
+        """Say that a load takes long, if it does; of a restart twice.
+
+        Args:
+            stands: what the child said last that it would read, and where it stands.
+        """
+        if self._tell_at is None or self._tell_at > now:
+            return
+        if self._is_first or self._is_told:
             self._tell_at = None
-            if self._is_first:
-                logger.info("still loading%s", _last(self._short(at)))
-            else:
-                logger.info("%s: restarting …", self._told)
+            logger.info("still loading%s", _where(*stands()))
+        else:
+            self._tell_at, self._is_told = self.since + SLOW_START, True
+            logger.info("%s: restarting …", self._told)
 
     def strayed(self, generation: int, how: str) -> None:
         """A load, or a startup, that went on from a checkpoint leads nowhere."""
@@ -150,7 +151,7 @@ class Report:
         told = f"{path}:{line} {reason.partition('(')[0]}"
         if told != self._barred:
             self._barred = told
-            where = f"{self._short(path)}, line {line}" if path else "the start"
+            where = f"{_short(path)}, line {line}" if path else "the start"
             logger.info("%s: %s allows no checkpoint; a later change restarts from before it", where, reason)
             self._events.emit("barrier", path=path, line=line, reason=reason)
 
@@ -223,12 +224,32 @@ def unstarted(error: OSError) -> Message:
     return {"phase": "crash", "error": f"no process can be started: {error}", "traceback": ""}
 
 
-def slow(seconds: float, at: str, loaded: bool) -> Message:
+def slow(seconds: float, at: str, stands: Standing, loaded: bool) -> Message:
     """A load, or a startup, that takes longer than requests may wait, as a failure to be shown."""
     if loaded:
-        error = f"the lifespan's startup is not complete after {seconds:.0f} s"
+        error = f"the lifespan's startup is not complete after {seconds:.0f} s{_where('', stands)}"
         return {"phase": "starting", "error": error, "traceback": ""}
-    return {"phase": "loading", "error": f"still loading after {seconds:.0f} s{_last(at)}", "traceback": ""}
+    error = f"still loading after {seconds:.0f} s{_where(at, stands)}"
+    return {"phase": "loading", "error": error, "traceback": ""}
+
+
+def _where(at: str, stands: Standing) -> str:
+    """Where a load stands: the user's innermost line, else what was read last; and who serves meanwhile."""
+    libraries = library_folders()
+    frames = (frame for frame in stands.frames if not frame[0].startswith(("<", *libraries)))
+    path, line = next(frames, ("", 0))
+    where = f": {_short(path)}, line {line}" if path else _last(_short(at))
+    if stands.listens:
+        where += f"; it serves by itself, on {' and '.join(stands.listens)}: {GUARD}"
+    return where
+
+
+def _short(path: str) -> str:
+    """A path as it is seen from where the terminal is."""
+    try:
+        return path.removeprefix(os.path.join(os.getcwd(), ""))
+    except FileNotFoundError:  # it has been deleted
+        return path
 
 
 def _last(at: str) -> str:

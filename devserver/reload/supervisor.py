@@ -118,7 +118,7 @@ class Supervisor:
         for event in self._timers.over(now):
             self._raise(event)
         self._children.be_punctual(now)
-        self._report.be_punctual(now, self._children.current.at if self._children.current else "")
+        self._report.be_punctual(now, self._children.stands)
         if self._watched.watcher.interval is not None:
             self._look()
         while self._pending:

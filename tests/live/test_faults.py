@@ -109,10 +109,8 @@ FAULTS = {
         "the lifespan's startup is not complete after",
         status=503,
     ),
-    "import that hangs": Fault(
-        writes("import time\ntime.sleep(1000)"), "answer.py was read last)", status=503
-    ),
-    "import that holds the GIL": Fault(writes(HOLDS_THE_GIL), "answer.py was read last)", status=503),
+    "import that hangs": Fault(writes("import time\ntime.sleep(1000)"), "answer.py, line 2", status=503),
+    "import that holds the GIL": Fault(writes(HOLDS_THE_GIL), "answer.py, line 1", status=503),
     "os._exit": Fault(
         writes("import os; os._exit(5)"),
         "the application's process exited with code 5 while it loaded",
@@ -305,3 +303,45 @@ def test_request_that_takes_too_much_memory_is_one_failure_and_no_end(interface:
         assert server.answered().text == "two"
         assert len(server.events("restart")) == 1
         assert server.log.count("Traceback") == 2
+
+
+ASGI_BODY = """
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"mended"})
+"""
+
+SERVERS = {
+    "http.server": "import http.server; http.server.HTTPServer(('127.0.0.1', 0), None).serve_forever()",
+    "wsgiref": "from wsgiref import simple_server as s; s.make_server('127.0.0.1', 0, 0).serve_forever()",
+}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is known of another process")
+@pytest.mark.parametrize("name", SERVERS)
+def test_a_module_that_serves_by_itself_is_told_of(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "app.py"
+    path.write_text(f"\n{SERVERS[name]}\nasync def app(scope, receive, send): ...\n")
+    with DevServer("app:app", "--reload", "--load-timeout", "1", cwd=tmp_path) as server:
+        server.listening()
+        answer = server.get("/")
+        assert answer.status == 503
+        assert re.search(
+            r"app.py, line 2; it serves by itself, on 127.0.0.1:\d+: put what starts it", answer.text
+        )
+        server.wait_log("it serves by itself")
+        save(path, "async def app(scope, receive, send):\n" + ASGI_BODY)
+        server.serving()
+        assert server.get("/").text == "mended"
+
+
+def test_an_unguarded_run_of_flask_is_told_of(tmp_path: Path) -> None:
+    """It takes itself for the child of werkzeug's reloader."""
+    path = tmp_path / "app.py"
+    text = "from flask import Flask\napp = Flask(__name__)\n@app.get('/')\ndef index(): return 'mended'\n"
+    path.write_text(f"{text}app.run(debug=True)\n")
+    with DevServer("app:app", "--reload", cwd=tmp_path) as server:
+        server.failed()
+        assert "put what starts it below" in server.get("/").text
+        server.wait_log("put what starts it below")
+        save(path, f"{text}if __name__ == '__main__':\n    app.run(debug=True)\n")
+        assert server.get("/").text == "mended"
