@@ -84,6 +84,9 @@ REFUSED = {
 }
 """Options that other servers have and we lack, and what to use instead."""
 
+EXIT_NOT_KNOWN = 4
+"""After `--explain`, if loading did not come far enough to know."""
+
 COMMANDS = ("run", "serve", "dev", "runserver", "start")
 """What other programs want to be told first. Here there is one command, which serves."""
 
@@ -159,8 +162,12 @@ def _collect(context: click.Context, /, **parameters: Any) -> Config | None:
     elif parameters["explain"]:
         from devserver.launch import explain_paths
 
-        for line in explain_paths(config, parameters["explain"]):
+        click.echo("loading the application …", err=True)
+        lines, are_known = explain_paths(config, parameters["explain"])
+        for line in lines:
             click.echo(line)
+        if not are_known:
+            sys.exit(EXIT_NOT_KNOWN)
     else:
         return config
     return None

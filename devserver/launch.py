@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, NoReturn
 from devserver import console
 from devserver.alone import run_loop
 from devserver.config import OPTIONS, Config, resolve
-from devserver.errors import DevserverError
+from devserver.errors import DevserverError, UsageError
 from devserver.events import Events
 from devserver.options import misspelt
 from devserver.process import Terminal, adopt, guard, listeners_from
@@ -44,6 +44,9 @@ if TYPE_CHECKING:
     from devserver.watching.watchset import Gate
 
 logger = logging.getLogger("devserver")
+
+SPAWNED = "--multiprocessing-fork"
+"""Among the arguments of a process that `multiprocessing` has spawned."""
 
 
 def target(stage: Stage, then: Callable[[], None] = lambda: None) -> int:
@@ -121,7 +124,24 @@ def run(target: object, options: Mapping[str, object]) -> None:
     if channel is not None:
         sys.exit(child(channel))
     given = options if target is None else {"target": target, **options}
-    sys.exit(start(resolve(given, os.environ, os.getcwd(), typed=True), spare=False))
+    config = resolve(given, os.environ, os.getcwd(), typed=True)
+    _check_caller(config)
+    sys.exit(start(config, spare=False))
+
+
+def _check_caller(config: Config) -> None:
+    """Refuse at once what would fail later, and less clearly."""
+    loops = sys.modules.get("asyncio.events")  # whoever runs one has imported it
+    if loops is not None and loops._get_running_loop() is not None:
+        raise UsageError(
+            "devserver.run cannot be called while an event loop runs in its thread;"
+            " devserver.Server serves beside it"
+        )
+    if config.reload.enabled and threading.current_thread() is not threading.main_thread():
+        raise UsageError(
+            "devserver.run with reload=True must be called in the main thread, to which signals come;"
+            " devserver.Server serves in any thread, without reload"
+        )
 
 
 def _load(config: Config) -> Application:
@@ -142,7 +162,7 @@ def _load(config: Config) -> Application:
 # a supervisor and its children
 
 
-def explain_paths(config: Config, paths: Iterable[str]) -> list[str]:
+def explain_paths(config: Config, paths: Iterable[str]) -> tuple[list[str], bool]:
     """What a change of each path would do; see `reload.explain`."""
     from devserver.reload.explain import explain
 
@@ -170,7 +190,10 @@ def _launcher(spare: bool) -> Launcher:
     interpreter = [sys.executable, "-P"]
     # The page child must not run a user's script again, nor find a user's module named like one of ours.
     page = f"import sys; sys.path.append({root!r}); from devserver.__main__ import main; main()"
-    return Launcher([sys.executable, *sys.orig_argv[1:]], [*interpreter, "-c", page], spare=spare)
+    page_argv = [*interpreter, "-c", page]
+    if SPAWNED in sys.orig_argv:  # it would look for its parent's pipe; the application is named by a string
+        return Launcher(page_argv, page_argv, spare=True)
+    return Launcher([sys.executable, *sys.orig_argv[1:]], page_argv, spare=spare)
 
 
 def _keep() -> None:

@@ -23,9 +23,15 @@ from devserver.watching.rules import Kind as Verdict
 from devserver.watching.rules import Rules
 from devserver.watching.watchset import admit, rules_of
 
+NOT_KNOWN = "not known"
+"""How a judgement begins that would need what the application did not come to read."""
 
-def explain(config: Config, launcher: Launcher, paths: Iterable[str]) -> list[str]:
-    """Load the application and judge paths. Returns a line for each, after one for what went wrong."""
+
+def explain(config: Config, launcher: Launcher, paths: Iterable[str]) -> tuple[list[str], bool]:
+    """Load the application and judge paths.
+
+    Returns a line for each, after one for what went wrong, and whether all that they say is known.
+    """
     with guard(lambda: None):
         kin = Kin()
         entries, trouble = _load(config, launcher)
@@ -45,8 +51,9 @@ def explain(config: Config, launcher: Launcher, paths: Iterable[str]) -> list[st
         known = os.path.abspath(path)
         if not any(entry.path == known for entry in entries):
             known = real.get(os.path.realpath(path), known)
-        lines.append(f"{path}: {judge(known, os.path.isdir(known), os.path.exists(known), entries, rules)}")
-    return lines
+        there = os.path.isdir(known), os.path.exists(known)
+        lines.append(f"{path}: {judge(known, *there, entries, rules, complete=not trouble)}")
+    return lines, not any(NOT_KNOWN in line for line in lines)
 
 
 def _load(config: Config, launcher: Launcher) -> tuple[list[Entry], str]:
@@ -76,10 +83,12 @@ def _listen(spawned: Spawned, entries: list[Entry], timeout: float) -> str:
                 entries += map(Entry.from_json, message["entries"])
             elif message["say"] in ("loaded", "failed"):
                 return str(message.get("error", ""))
-    return f"still loading after {timeout:g} s"
+    return f"still loading after {timeout:g} s (--load-timeout)"
 
 
-def judge(path: str, folder: bool, exists: bool, entries: list[Entry], rules: Rules) -> str:
+def judge(
+    path: str, folder: bool, exists: bool, entries: list[Entry], rules: Rules, *, complete: bool = True
+) -> str:
     """Say what a change of a path would do.
 
     Args:
@@ -87,6 +96,7 @@ def judge(path: str, folder: bool, exists: bool, entries: list[Entry], rules: Ru
         folder, exists: what is there now.
         entries: what loading the application read.
         rules: the rules of the `--reload-*` options.
+        complete: whether these are all that it would read.
     """
     verdict = rules.verdict(path, folder)
     if verdict.kind is Verdict.NEVER:
@@ -102,6 +112,8 @@ def judge(path: str, folder: bool, exists: bool, entries: list[Entry], rules: Ru
         return "nothing: not read, but looked for and found; to remove it would restart"
     if exists and any(entry.kind is Kind.LIST and entry.path == os.path.dirname(path) for entry in entries):
         return "nothing: not read, but its folder was listed; to remove it would restart"
+    if not complete and not path.startswith(library_folders()):
+        return f"{NOT_KNOWN}: it was not read until then, and may be later"
     if not exists:
         return "nothing: there is no such path, and nothing asked for it"
     if path.startswith(library_folders()):

@@ -86,7 +86,7 @@ def explain(folder: Path, *arguments: str) -> list[str]:
         stdin=subprocess.DEVNULL,
     )
     assert done.returncode == 0, done.stderr
-    assert not done.stderr
+    assert done.stderr == "loading the application …\n"
     return [line for line in done.stdout.splitlines() if line != "loading"]
 
 
@@ -144,8 +144,24 @@ def test_explain_of_what_hangs_or_dies(project: Path) -> None:
     (project / "app.py").write_text("import time; time.sleep(1000)\n")
     short = ["--load-timeout", "0.5", "--reload-grace", "0.1"]
     lines = explain(project, "app:app", *short, "--explain", "app.py")
-    assert lines[0].endswith("counts: still loading after 0.5 s")
+    assert lines[0].endswith("counts: still loading after 0.5 s (--load-timeout)")
     (project / "app.py").write_text("import os; os._exit(7)\n")
     lines = explain(project, "app:app", "--explain", "app.py")
     assert lines[0].endswith("counts: its process exited with code 7")
     assert lines[1] == "app.py: would restart: executed as module app"
+
+
+def test_what_was_not_read_until_loading_was_given_up_is_not_known(project: Path) -> None:
+    (project / "app.py").write_text("import shop.views, missing\n")
+    command = [sys.executable, "-m", "devserver", "app:app"]
+    asked = [word for path in ("app.py", "data.json", "new.py") for word in ("--explain", path)]
+    done = subprocess.run(
+        [*command, *asked], cwd=project, capture_output=True, text=True, timeout=DEADLINE, check=False
+    )
+    assert done.returncode == 4
+    assert done.stderr == "loading the application …\n"
+    assert done.stdout.splitlines()[1:] == [
+        "app.py: would restart: executed as module app",
+        "data.json: not known: it was not read until then, and may be later",
+        "new.py: not known: it was not read until then, and may be later",
+    ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -140,6 +141,57 @@ def test_object_cannot_be_reloaded_and_says_so_at_once(tmp_path: Path) -> None:
     assert ended.returncode != 0
     assert "reload=True needs the target as an import string" in ended.stderr
     assert "listening" not in ended.stderr
+
+
+REFUSED = {
+    "in a thread": (
+        "import threading\ndef serve():\n    try: devserver.run('app:app', reload=True)\n"
+        "    except devserver.errors.UsageError as error: print(error)\n"
+        "thread = threading.Thread(target=serve)\nthread.start()\nthread.join()\n",
+        "must be called in the main thread",
+    ),
+    "in a loop": (
+        "import asyncio\nasync def serve():\n    try: devserver.run('app:app')\n"
+        "    except devserver.errors.UsageError as error: print(error)\nasyncio.run(serve())\n",
+        "while an event loop runs",
+    ),
+}
+
+
+@pytest.mark.parametrize("where", REFUSED)
+def test_where_run_cannot_serve_it_names_what_can(where: str, tmp_path: Path) -> None:
+    script, told = REFUSED[where]
+    (tmp_path / "serve.py").write_text(f"import devserver, devserver.errors\n{script}")
+    command = [sys.executable, "-W", "error", "serve.py"]
+    ended = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=DEADLINE, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert told in ended.stdout
+    assert "devserver.Server serves" in ended.stdout
+
+
+def test_a_process_that_multiprocessing_has_spawned_restarts(tmp_path: Path) -> None:
+    """Its own command line is `multiprocessing`'s, and cannot be run again."""
+    PROJECTS["asgi"].make(tmp_path)
+    (tmp_path / "serve.py").write_text(
+        "import multiprocessing, os, sys, devserver\n"
+        "if __name__ == '__main__':\n"
+        "    events = f'/proc/{os.getpid()}/fd/{sys.argv[-1].removeprefix(\"fd:\")}'\n"
+        "    more = dict(port=0, reload=True, events=events)\n"
+        "    spawn = multiprocessing.get_context('spawn')\n"
+        "    process = spawn.Process(target=devserver.run, args=('app:app',), kwargs=more)\n"
+        "    process.start()\n"
+        "    process.join()\n"
+    )
+    with DevServer(command=[sys.executable, "serve.py"], cwd=tmp_path) as server:
+        server.serving()
+        for text in ("two", "three"):
+            save(tmp_path / "answer.py", answer(text))
+            assert server.get("/").text == text
+            server.restarted()
+        os.kill(server.events("listening")[0]["pid"], signal.SIGTERM)
+        assert server.ended() == 0
 
 
 def test_object_is_served_without_reload(tmp_path: Path) -> None:
