@@ -92,7 +92,12 @@ def serve_alone(
             run_loop(end.heard(serving.run(ready)), config)
         except StartupFailed as error:
             events.emit("failed", phase="lifespan", error=str(error), traceback="")
-            logger.error("%s", console.format_failure(error.__cause__).rstrip() if error.__cause__ else error)
+            logger.error(
+                "%s",
+                console.folded(console.format_failure(error.__cause__)).rstrip()
+                if error.__cause__
+                else error,
+            )
             stage.outcome[:] = [3]
         else:
             logger.info("stopped")
@@ -108,7 +113,7 @@ def serve_alone(
     except Exception as error:  # user code
         trace = console.format_failure(error)
         events.emit("failed", phase="load", error=str(error), traceback=trace)
-        logger.error("%s", trace.rstrip())
+        logger.error("%s", console.folded(trace).rstrip())
         return 1
 
 

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from devserver import config
 from devserver.errors import DevserverError, UsageError
+from devserver.folding import fold
 
 if TYPE_CHECKING:
     from devserver.http.exchange import Address
@@ -197,7 +198,7 @@ class _Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         text = record.getMessage()
         if record.exc_info and record.exc_info[1] is not None:
-            text = f"{text}\n{format_failure(record.exc_info[1]).rstrip()}"
+            text = f"{text}\n{folded(format_failure(record.exc_info[1])).rstrip()}"
         label = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
         return f"{self._prefix(record.levelno, label)}{text.translate(_ESCAPED)}"
 
@@ -377,6 +378,16 @@ def format_failure(error: BaseException) -> str:
         return "".join(found.format())
     except Exception:  # the user's: `__getattr__`, `__notes__` and more are called
         return _bare_failure(error)
+
+
+def folded(trace: str) -> str:
+    """A traceback as the terminal shows it: libraries' frames are folded, unless `--log-level` is debug."""
+    return trace if LOGGER.isEnabledFor(logging.DEBUG) else fold(trace, is_library)
+
+
+def is_library(filename: str) -> bool:
+    """Whether a file is none of the user's: Python's, an installed package's, or ours."""
+    return filename.startswith((_PACKAGE, _STDLIB, "<frozen ")) or _PACKAGES.search(filename) is not None
 
 
 def _bare_failure(error: BaseException) -> str:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from devserver.console import format_failure
+from devserver.console import folded, format_failure
 
 if TYPE_CHECKING:
     from devserver.app import Application
@@ -44,7 +44,7 @@ def _nothing(*arguments: object) -> None:
 
 def _log(error: BaseException) -> None:
     """Where there is no supervisor to show it."""
-    logger.error("%s", format_failure(error).rstrip())
+    logger.error("%s", folded(format_failure(error)).rstrip())
 
 
 @dataclass(slots=True)

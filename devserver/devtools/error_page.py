@@ -18,11 +18,13 @@ import os
 import re
 import socket
 import struct
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from devserver.console import summarise
+from devserver.console import is_library, summarise
+from devserver.folding import fold, last_of_users
 from devserver.http.exchange import Exchange, Handler, Headers, Request, Session
 
 _open, _exists, _dumps = open, os.path.exists, json.dumps  # an application may replace them
@@ -34,6 +36,7 @@ PAGE = """<!doctype html>
  body {{ font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem;
          color: #222; background: #fff }}
  h1 {{ font-size: 1.3rem; overflow-wrap: anywhere; white-space: pre-wrap }}
+ h2 {{ font-size: 1rem; overflow-wrap: anywhere }} summary {{ color: #666; cursor: pointer }}
  pre {{ font: 13px/1.5 ui-monospace, monospace; background: #f5f5f5; padding: 1rem; overflow: auto }}
  p {{ color: #666 }}
  @media (prefers-color-scheme: dark) {{
@@ -88,10 +91,11 @@ def render(failure: Failure, request: Request, style: str) -> tuple[int, Headers
         }
         body = _dumps(fields, indent=1) + "\n"
     elif kind == "html":
-        shown = f"<pre>{html.escape(trace)}</pre>" if trace else ""
+        shown = _as_html(trace) if trace else ""
         body = PAGE.format(title=html.escape(failure.error), trace=shown, hint=hint)
     else:
-        body = "\n\n".join(part for part in (failure.error, trace.rstrip(), hint) if part) + "\n"
+        shown = fold(trace, is_library).rstrip()
+        body = "\n\n".join(part for part in (failure.error, shown, hint) if part) + "\n"
     media = {"json": b"application/json", "html": b"text/html; charset=utf-8"}.get(
         kind, b"text/plain; charset=utf-8"
     )
@@ -103,6 +107,20 @@ def render(failure: Failure, request: Request, style: str) -> tuple[int, Headers
     if failure.status == 503:
         headers.append((b"Retry-After", b"1"))
     return failure.status, headers, body.encode("utf-8", "backslashreplace")
+
+
+def _as_html(trace: str) -> str:
+    """The user's last frame, the traceback with libraries folded, and the whole of it where that is more."""
+    last, short = last_of_users(trace, is_library), fold(trace, is_library)
+    shown = f"<pre>{html.escape(short)}</pre>"
+    if last is not None:
+        where = f"{last.path}, line {last.line}" + (f", in {last.name}" if last.name else "")
+        source = textwrap.dedent("\n".join(line[len(last.indent) :] for line in last.lines[1:]))
+        code = f"<pre>{html.escape(source)}</pre>" if source else ""
+        shown = f"<h2>{html.escape(where)}</h2>{code}{shown}"
+    if short != trace:
+        shown += f"<details><summary>all frames</summary><pre>{html.escape(trace)}</pre></details>"
+    return shown
 
 
 _FRAME = re.compile(r'^ *[|+ -]*File "')

@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 
-from devserver.console import ready
+from devserver.console import folded, ready
 from devserver.events import Events
 from devserver.process.control import Message
 from devserver.process.standing import GUARD, Standing
@@ -184,7 +184,7 @@ class Report:
         self._shown = text
         if news:
             if trace:
-                logger.error("%s", trace)
+                logger.error("%s", folded(trace))
             if not trace.endswith(error):
                 logger.error("%s", error)
             why = "the start failed" if generation == 1 else f"{self._told}: the restart failed"
@@ -198,7 +198,7 @@ class Report:
         """A child that had served has died and is replaced."""
         logger.error("%s; starting it again", failure["error"])
         if failure["traceback"]:
-            logger.error("%s", failure["traceback"].rstrip())
+            logger.error("%s", folded(failure["traceback"]).rstrip())
 
     def stopped(self) -> None:
         """Everything has ended."""
