@@ -69,7 +69,7 @@ def serve_alone(
 
     from devserver.gateway.lifespan import StartupFailed
     from devserver.server import Serving
-    from devserver.stage import Stage
+    from devserver.stage import Stage, refuse_green
 
     began = perf_counter()
     events.emit("starting", target=found or None)
@@ -83,6 +83,7 @@ def serve_alone(
         stage.on_serving()
 
     def serve(application: Application) -> int:
+        refuse_green()
         events.emit("loaded", **elapsed())
         serving = Serving(config, application, sockets, on_closing=lambda: end.closing())
         end = _End(serving, config.http.graceful)

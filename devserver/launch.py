@@ -267,7 +267,7 @@ def _serve_application(
 ) -> int:
     from devserver.loading.loader import Recorder
     from devserver.reload.child import EXIT_FAILED, Retired
-    from devserver.stage import Stage
+    from devserver.stage import Stage, refuse_green
     from devserver.watching.timeline import Entry, tree_entry
     from devserver.watching.watchset import Gate, roots_of
 
@@ -282,6 +282,7 @@ def _serve_application(
     warm = _checkpoints(this, recorder, boot, sockets, gate.digest)
 
     def serve(application: Application) -> int:
+        refuse_green()
         if warm is not None:
             warm.stop()
         recorder.serving()

@@ -78,7 +78,8 @@ def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
     Raises:
         UsageError: uvloop was named and is not installed.
     """
-    if name != "asyncio":
+    # Patched by nest_asyncio a loop of asyncio's can be run again while it runs; one of uvloop's cannot.
+    if name == "uvloop" or (name == "auto" and "nest_asyncio" not in sys.modules):
         try:
             uvloop = importlib.import_module("uvloop")
             factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop

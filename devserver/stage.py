@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import logging
 import socket
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from devserver.console import folded, format_failure
+from devserver.errors import ApplicationError
 
 if TYPE_CHECKING:
     from devserver.app import Application
@@ -27,6 +29,27 @@ logger = logging.getLogger("devserver")
 
 def _call(what: Callable[[], None]) -> None:
     what()
+
+
+_GREEN: dict[str, Callable[[Any], bool]] = {
+    "gevent.monkey": lambda module: module.is_module_patched("socket"),
+    "eventlet.patcher": lambda module: module.is_monkey_patched("socket"),
+}
+
+
+def refuse_green() -> None:
+    """Refuse an application that has made the standard library another one, in which no event loop runs.
+
+    Raises:
+        ApplicationError: it has.
+    """
+    for name, has_patched in _GREEN.items():
+        if name in sys.modules and has_patched(sys.modules[name]):
+            library = name.partition(".")[0]
+            raise ApplicationError(
+                f"{library} has patched the standard library, and asyncio, by which devserver serves, does"
+                f" not run in it; patch in production only, or serve by gunicorn -k {library} --reload"
+            )
 
 
 def _all(paths: list[str]) -> list[str]:

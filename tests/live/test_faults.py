@@ -345,3 +345,43 @@ def test_an_unguarded_run_of_flask_is_told_of(tmp_path: Path) -> None:
         server.wait_log("put what starts it below")
         save(path, f"{text}if __name__ == '__main__':\n    app.run(debug=True)\n")
         assert server.get("/").text == "mended"
+
+
+@pytest.mark.parametrize("reload", [["--reload"], []], ids=["reload", "alone"])
+@pytest.mark.parametrize(
+    ("library", "statement"),
+    [("gevent", "from gevent import monkey; monkey.patch_all()"), ("eventlet", "eventlet.monkey_patch()")],
+)
+def test_a_standard_library_that_was_made_green_is_refused_at_once(
+    library: str, statement: str, reload: list[str], tmp_path: Path
+) -> None:
+    pytest.importorskip(library)
+    text = PROJECTS["wsgi"].source.replace("import answer", "")
+    (tmp_path / "answer.py").write_text(answer("mended"))
+    (tmp_path / "app.py").write_text(f"import {library}\n{statement}\nimport answer\n{text}")
+    told = f"{library} has patched the standard library"
+    with DevServer("app:application", *reload, cwd=tmp_path) as server:
+        server.listening()
+        assert told in server.wait("failed")["error"]
+        if not reload:
+            assert server.ended() == 1
+            return
+        assert told in server.get("/").text
+        save(tmp_path / "app.py", f"import answer\n{text}")
+        assert server.get("/").text == "mended"
+
+
+def test_a_loop_that_may_be_nested_is_asyncios(tmp_path: Path) -> None:
+    pytest.importorskip("nest_asyncio")
+    (tmp_path / "app.py").write_text(
+        "import asyncio, nest_asyncio\nnest_asyncio.apply()\n"
+        "async def inner():\n    return b'nested'\n"
+        "async def app(scope, receive, send):\n"
+        "    assert scope['type'] == 'http'\n"
+        "    body = asyncio.get_running_loop().run_until_complete(inner())\n"
+        "    await send({'type': 'http.response.start', 'status': 200, 'headers': []})\n"
+        "    await send({'type': 'http.response.body', 'body': body})\n"
+    )
+    with DevServer("app:app", "--reload", cwd=tmp_path) as server:
+        server.serving()
+        assert server.get("/").text == "nested"
