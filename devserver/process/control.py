@@ -12,7 +12,7 @@ Knows no vocabulary: what is said, and when, belongs to `reload`.
 
 import json
 import os
-import selectors
+import select
 import socket
 import struct
 import sys
@@ -57,9 +57,12 @@ class Channel:
 
     def wait(self, seconds: float) -> bool:
         """Wait until something has arrived or the other side is gone; False: not in so many seconds."""
-        with selectors.DefaultSelector() as selector:  # `select` takes no descriptor above 1023
-            selector.register(self.socket, selectors.EVENT_READ)
-            return bool(selector.select(seconds))
+        if sys.platform == "win32":
+            return bool(select.select([self.socket], [], [], seconds)[0])
+        # Not epoll, which takes a descriptor, and there may be none left; `select` takes none above 1023.
+        poll = select.poll()
+        poll.register(self.socket, select.POLLIN)
+        return bool(poll.poll(max(0.0, seconds) * 1000))
 
     def send(self, message: Message, fds: Sequence[int] = ()) -> None:
         """Write one message; the descriptors are duplicated into the other process.

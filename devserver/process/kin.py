@@ -21,7 +21,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import NoReturn
+
+from devserver.process.reactor import Reactor
 
 assert sys.platform != "win32"  # see the package; a type checker reads no further there
 
@@ -59,6 +62,21 @@ class Kin:
 
             ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
+    def attend(self, reactor: Reactor) -> None:
+        """Have the guardian replaced when somebody has killed it."""
+        if sys.platform == "linux" and hasattr(os, "pidfd_open"):
+            for guardian in _guardians:
+                with suppress(OSError):
+                    fd = os.pidfd_open(guardian.pid)
+                    reactor.add(fd, partial(self._replace, guardian, fd, reactor))
+
+    def _replace(self, guardian: _Guardian, fd: int, reactor: Reactor) -> None:
+        reactor.remove(fd)
+        os.close(fd)
+        with suppress(OSError):  # no process can be started, and there is nobody to tell
+            guardian.tend()
+            self.attend(reactor)
+
     def end(self, ours: Callable[[], Set[int]] = frozenset) -> set[int]:
         """Kill the children that we inherited and that share our session.
 
@@ -69,7 +87,7 @@ class Kin:
             Those that are at removing what the dead have left in the system, and end then: the resource
             trackers of `multiprocessing`. Killed, they would leave shared memory behind.
         """
-        seen = _guardians | _before
+        seen = _before | {guardian.pid for guardian in _guardians}
         trackers = set[int]()
         # The children of those that are killed are ours next.
         while orphans := (found := _children() - seen) and found - ours():
@@ -125,9 +143,11 @@ def _read(pid: int, name: str) -> bytes:
         return b""
 
 
-_guardians: set[int] = set()
 _before: set[int] = set()
 """Children that this process had before it supervised anything."""
+
+_guardians: list[_Guardian] = []
+"""The one that there is, if there is one."""
 
 
 @contextmanager
@@ -140,27 +160,74 @@ def guard(restore: Callable[[], None]) -> Iterator[None]:
         restore: called by the guardian when it has ended everything: puts the terminal in order.
             One that could not be forked does the like with a `Terminal` of its own.
     """
-    # Not `threading.active_count`, from which debuggers hide their threads; and not the kernel's count,
-    # in which are those of numerical libraries, which do no harm.
-    alone = len(sys._current_frames()) == 1
-    if sys.platform != "linux" or not (alone or hasattr(os, "posix_spawn")):  # PyPy has none
+    if sys.platform != "linux" or not (_is_single() or hasattr(os, "posix_spawn")):  # PyPy has none
         yield
         return
     _before.update(_children())
-    mark = f"{os.getpid()}-{os.urandom(8).hex()}"
-    read, write = os.pipe()
-    pid = _fork(read, write, mark, restore) if alone else _start(read, mark)
-    os.close(read)
-    _guardians.add(pid)
-    os.environ[MARK] = mark
+    guardian = _Guardian(restore)
+    _guardians.append(guardian)
+    os.environ[MARK] = guardian.mark
     try:
         yield
     finally:
-        os.close(write)
-        _guardians.discard(pid)
-        os.kill(pid, signal.SIGKILL)  # nothing is left for it to do
-        os.waitpid(pid, 0)
+        _guardians.remove(guardian)
+        guardian.end()
         del os.environ[MARK]
+
+
+class _Guardian:
+    """A guardian, and another one when that is killed.
+
+    Attributes:
+        pid: its process id.
+        mark: what it will end has it in its environment.
+    """
+
+    def __init__(self, restore: Callable[[], None]) -> None:
+        self.mark = f"{os.getpid()}-{os.urandom(8).hex()}"
+        self._restore = restore
+        self._write = -1
+        self.pid = self._begin()
+
+    def _begin(self) -> int:
+        read, write = os.pipe()
+        try:
+            mark = self.mark
+            pid = _fork(read, write, mark, self._restore) if _is_single() else _start(read, mark)
+        except OSError:
+            os.close(write)
+            raise
+        finally:
+            os.close(read)
+        if self._write >= 0:
+            os.close(self._write)
+        self._write = write
+        return pid
+
+    def tend(self) -> None:
+        """Have another one if it was killed.
+
+        Raises:
+            OSError: no process can be started.
+        """
+        if os.waitpid(self.pid, os.WNOHANG)[0]:
+            self.pid = self._begin()
+
+    def end(self) -> None:
+        """There is nothing left for it to do."""
+        os.close(self._write)
+        with suppress(ProcessLookupError, ChildProcessError):
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+
+
+def _is_single() -> bool:
+    """Whether this process has one thread, and may fork.
+
+    Not by `threading.active_count`, from which debuggers hide their threads; and not by the kernel's count,
+    in which are those of numerical libraries, which do no harm.
+    """
+    return len(sys._current_frames()) == 1
 
 
 def _fork(read: int, write: int, mark: str, restore: Callable[[], None]) -> int:

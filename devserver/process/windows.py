@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 
 from devserver.process.control import Channel, Message, QueueingChannel
+from devserver.process.reactor import Reactor
 
 _CONNECT = 10.0
 """Seconds that a child has to connect."""
@@ -136,6 +137,9 @@ class Terminal:
 
 class Kin:
     """See `kin.Kin`; there are no orphans to inherit."""
+
+    def attend(self, reactor: Reactor) -> None:
+        """Nobody to attend to."""
 
     def end(self, ours: Callable[[], Set[int]] = frozenset) -> set[int]:
         """Nothing to end."""

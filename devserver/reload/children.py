@@ -82,6 +82,7 @@ class Children:
         self._then: Callable[[], None] = self.prepare
         self._transit = Transit()
         self._kin = Kin()
+        self._kin.attend(reactor)
         self._remains = Remains(reactor)
         self._slack = SLACK_DEBUGGED if debugged() else SLACK
 

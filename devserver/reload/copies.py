@@ -17,6 +17,9 @@ from contextlib import suppress
 from devserver.process.control import Closed, Message, QueueingChannel
 from devserver.reload.launcher import Spawned
 
+if sys.platform == "linux":
+    from devserver.process.adopted import Adopted
+
 ASKED = 3.0
 """Seconds that a checkpoint has to say whether it can resume. It needs milliseconds on a calm machine."""
 
@@ -53,8 +56,6 @@ class Copies:
     def adopt(self, maker: Spawned, pid: int, fd: int) -> Spawned | None:
         """Take over a copy that was announced, with the other end of its channel; None if it is gone."""
         if sys.platform == "linux":
-            from devserver.process.adopted import Adopted
-
             channel = QueueingChannel(socket.socket(fileno=fd))
             try:
                 copy = maker.copied(Adopted(pid, channel))

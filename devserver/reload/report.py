@@ -235,7 +235,10 @@ def slow(seconds: float, at: str, stands: Standing, loaded: bool) -> Message:
 
 def _where(at: str, stands: Standing) -> str:
     """Where a load stands: the user's innermost line, else what was read last; and who serves meanwhile."""
-    libraries = library_folders()
+    try:
+        libraries = library_folders()
+    except OSError:  # it reads what it has not imported yet, and there is no descriptor left
+        libraries = ()
     frames = (frame for frame in stands.frames if not frame[0].startswith(("<", *libraries)))
     path, line = next(frames, ("", 0))
     where = f": {_short(path)}, line {line}" if path else _last(_short(at))

@@ -67,7 +67,13 @@ class Page:
 
     def find_guardian(self) -> None:
         """It has closed everything but the end of a pipe."""
-        [self.guardian] = [pid for pid in self._children() if len(os.listdir(f"/proc/{pid}/fd")) <= 4]
+        assert self.find_guardians() == [self.guardian]
+
+    def find_guardians(self) -> list[int]:
+        """Those that there are; the first is noted."""
+        found = [pid for pid in self._children() if len(os.listdir(f"/proc/{pid}/fd")) <= 4]
+        self.guardian = found[0] if found else 0
+        return found
 
     def checkpoints(self) -> list[int]:
         """The processes that wait, in the order in which they began; a copy made ahead is the last."""
@@ -235,6 +241,22 @@ def test_nothing_is_left_of_a_chain(ends: list[int | str], tmp_path: Path) -> No
             assert len(before) >= 6
             for pid, signum in victims:
                 os.kill(pid, signum)
+
+
+def test_a_guardian_that_is_killed_is_replaced(tmp_path: Path) -> None:
+    mark = secrets.token_hex(8)
+    with served(tmp_path, mark=mark) as page:
+        old = page.guardian
+        os.kill(old, signal.SIGKILL)
+        while os.path.exists(f"/proc/{old}"):  # also as one that nobody has waited for
+            page.server.idle(0.01)
+        while page.find_guardians() != [page.guardian]:
+            page.server.idle(0.01)
+        assert page.guardian != old
+        page.edit(late="two")
+        page.check()
+        with nothing_is_left(page.server, mark):
+            os.kill(page.server.supervisor, signal.SIGKILL)
 
 
 def test_processes_of_a_failed_restart_are_gone(tmp_path: Path) -> None:
