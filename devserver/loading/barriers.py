@@ -59,6 +59,9 @@ _HARMLESS_DEVICES = frozenset(
 _WRITABLE_SHARED = re.compile(r"^\S+ rw.s .*$", re.MULTILINE)
 
 
+_EPOLL = "anon_inode:[eventpoll]"
+"""Where the descriptor of an event loop leads."""
+
 _stat = os.stat  # while the application is loaded there is another, which notes what is asked
 
 
@@ -192,7 +195,7 @@ class Barriers:
         return f"threads of a native library ({', '.join(sorted({*names}))})" if names else ""
 
     def _open_files(self) -> str:
-        logs = set(log_files())
+        logs, found = set(log_files()), ""
         for fd in sorted(_descriptors() - self._ours):
             try:
                 status, path = os.fstat(fd), os.readlink(f"/proc/self/fd/{fd}")
@@ -203,10 +206,11 @@ class Barriers:
             appends = fd in logs and flags & os.O_APPEND and stat.S_ISREG(mode)
             if appends or path in _HARMLESS_DEVICES or os.isatty(fd) or stat.S_ISDIR(mode):
                 continue
-            if stat.S_ISSOCK(mode) or stat.S_ISFIFO(mode):
-                return "an open socket" if stat.S_ISSOCK(mode) else "an open pipe"
-            return f"an open file ({path})"
-        return ""
+            if path == _EPOLL:
+                return _event_loop()  # which has sockets as well
+            kind = "socket" if stat.S_ISSOCK(mode) else "pipe" if stat.S_ISFIFO(mode) else f"file ({path})"
+            found = found or f"an open {kind}"
+        return found
 
     def _exit_handlers(self) -> str:
         for func in _exit_handlers():
@@ -243,6 +247,16 @@ class Barriers:
     def _file_locks(self) -> str:
         """Locks of filelock, version 4: they refuse to be used in a copy, whether they are held or not."""
         return "a lock of filelock" if len(_file_locks()) else ""
+
+
+def _event_loop() -> str:
+    """An event loop that was made, and who did so if that is known."""
+    if "daphne" in sys.modules:
+        return (
+            "an event loop (daphne's, by twisted; leave daphne out of INSTALLED_APPS:"
+            " with channels there, or --asgi, ASGI is served without it)"
+        )
+    return "an event loop (twisted's)" if "twisted.internet.reactor" in sys.modules else "an event loop"
 
 
 class _Listener(list[Callable[..., Any]]):

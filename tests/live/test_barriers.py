@@ -179,7 +179,7 @@ KINDS = {
         "a child process",
     ),
     "event loop": Kind(
-        "import asyncio", "LOOP = asyncio.new_event_loop()", "not LOOP.is_running()", "an open "
+        "import asyncio", "LOOP = asyncio.new_event_loop()", "not LOOP.is_running()", "an event loop"
     ),
     "pool": Kind(
         "import multiprocessing.pool; context = multiprocessing.get_context('fork')",

@@ -113,6 +113,7 @@ def test_channels(tmp_path: Path, apps: list[str]) -> None:
         needs(name)
     with runserver(channels(tmp_path, *apps)) as server:
         server.serving()
+        assert ("leave daphne out of INSTALLED_APPS" in server.log) is bool(apps)
         url = f"{server.url.replace('http', 'ws')}/ws/"
         with connect(url) as one, connect(url) as two:
             one.send('{"text": "hello"}')

@@ -115,8 +115,8 @@ class Command(Runserver):  # type: ignore[misc] # Django has no types
         told.__dict__["get_handler"] = lambda *args, **options: serving.Served(serving.port_of(stage))
 
         def check() -> None:
-            watch()
             try:
+                watch()
                 told._check(stage, *args, **options)
             finally:
                 held.release()
