@@ -66,7 +66,7 @@ class Subject:
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
-                env=_environment(),
+                env=environment(),
                 start_new_session=True,
                 pass_fds=[fd] if fd >= 0 else [],
             )
@@ -127,7 +127,7 @@ class Subject:
         self._process.wait()
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Ours, without what would have Python or a server behave otherwise than for a newcomer."""
     # PYTHONDONTWRITEBYTECODE for one would have every start compile everything.
     strange = ("PYTHON", "DEVSERVER_", "UVICORN_", "GRANIAN_", "GUNICORN_", "WEB_CONCURRENCY")

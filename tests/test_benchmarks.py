@@ -11,6 +11,7 @@ import pytest
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 PROGRAMS = [
     "applications", "servers", "reload_latency", "position", "price", "throughput", "idle", "detection",
+    "projects",
 ]  # fmt: skip
 
 
@@ -41,6 +42,12 @@ def test_every_application_compiles_and_has_its_leaf(imported: dict[str, ModuleT
             compile(module.read_text(), str(module), "exec")
         project.save("t0001")
         assert project.leaf.read_text() == 'TOKEN = "t0001"\n'
+
+
+def test_every_project_compiles(imported: dict[str, ModuleType]) -> None:
+    for name, framework in imported["projects"].FRAMEWORKS.items():
+        for file, text in framework.files.items():
+            compile(text, f"{name}: {file}", "exec")
 
 
 def test_every_command_can_be_filled_in(imported: dict[str, ModuleType], tmp_path: Path) -> None:

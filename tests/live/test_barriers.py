@@ -241,6 +241,13 @@ KINDS = {
         "a lock of filelock",
         needs="filelock",
     ),
+    "huggingface_hub": Kind(  # behind gradio, transformers, torch
+        "",
+        "from huggingface_hub import get_session",
+        "get_session() is not None",
+        "",
+        needs="huggingface_hub",
+    ),
     "polars": Kind(
         "",
         "import polars",
