@@ -56,7 +56,11 @@ _ESCAPED_TARGET = _ESCAPED | {
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _STDLIB = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
-_IMPORTS = ("<frozen importlib", "<frozen zipimport", _STDLIB + "importlib" + os.sep)
+_FROZEN = ("<frozen ", "<builtin>/frozen ")  # the second on PyPy
+_IMPORTS = (
+    *(f"{each}{name}" for each in _FROZEN for name in ("importlib", "zipimport")),
+    _STDLIB + "importlib" + os.sep,
+)
 _PACKAGES = re.compile(r"[\\/](?:site|dist)-packages[\\/]")
 _DEPENDENCIES = re.compile(_PACKAGES.pattern + r"(?:h11|wsproto|watchfiles|click)[\\/]")
 
@@ -387,7 +391,7 @@ def folded(trace: str) -> str:
 
 def is_library(filename: str) -> bool:
     """Whether a file is none of the user's: Python's, an installed package's, or ours."""
-    return filename.startswith((_PACKAGE, _STDLIB, "<frozen ")) or _PACKAGES.search(filename) is not None
+    return filename.startswith((_PACKAGE, _STDLIB, *_FROZEN)) or _PACKAGES.search(filename) is not None
 
 
 def _bare_failure(error: BaseException) -> str:
@@ -435,6 +439,6 @@ def _users_frames(
 
 
 def _is_users(filename: str) -> bool:
-    if filename.startswith((_PACKAGE, "<frozen ")) or _DEPENDENCIES.search(filename):
+    if filename.startswith((_PACKAGE, *_FROZEN)) or _DEPENDENCIES.search(filename):
         return False
     return not filename.startswith(_STDLIB) or _PACKAGES.search(filename) is not None

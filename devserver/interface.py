@@ -132,6 +132,8 @@ def _shape(app: Callable[..., Any]) -> _Shape:
 
 def _called(app: Callable[..., Any]) -> Callable[..., Any]:
     """The function that runs: of an object its `__call__`, taken from the type as Python does."""
+    if isinstance(app, types.FunctionType | types.MethodType | functools.partial):
+        return app  # on PyPy their types have a `__call__` that is a function, and takes anything
     call = _defined_call(type(app))
     return types.MethodType(call, app) if inspect.isfunction(call) else app
 
@@ -203,7 +205,9 @@ def _closure(function: object) -> dict[str, object]:
     found: dict[str, object] = {}
     if not isinstance(function, types.FunctionType):
         return found
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+    # On PyPy what is built in is a function as well, and its code has no names.
+    names: tuple[str, ...] = getattr(function.__code__, "co_freevars", ())
+    for name, cell in zip(names, function.__closure__ or (), strict=True):
         try:
             found[name] = cell.cell_contents
         except ValueError:

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, NoReturn
 from devserver import console
 from devserver.alone import run_loop
 from devserver.config import OPTIONS, Config, resolve
+from devserver.cpython import CAN_COPY, keep_all
 from devserver.errors import DevserverError, UsageError
 from devserver.events import Events
 from devserver.options import misspelt
@@ -201,8 +202,7 @@ def _keep() -> None:
 
     Not where a script calls `run`, which may want to collect what it has made before, or nothing.
     """
-    gc.freeze()
-    gc.enable()
+    keep_all()
 
 
 def _prepare() -> None:
@@ -396,7 +396,7 @@ def _checkpoints(
     sockets: list[socket.socket],
     ahead: Callable[[Callable[[], bool]], None],
 ) -> Stepwise | None:
-    if sys.platform == "linux" and boot.get("warm"):
+    if sys.platform == "linux" and CAN_COPY and boot.get("warm"):
         from devserver.process.ending import leave
         from devserver.reload.checkpoint import Checkpoints
 

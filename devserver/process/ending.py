@@ -19,6 +19,9 @@ from typing import Any, NoReturn
 
 _listdir = os.listdir  # an application may replace them
 
+_ACCESS = os.O_RDONLY | os.O_WRONLY | os.O_RDWR
+"""Of a descriptor's flags those that say how it was opened (`O_ACCMODE`, which PyPy lacks)."""
+
 _last: list[Callable[[], None]] = []
 _ran = False
 
@@ -71,7 +74,7 @@ def _has_files_to_write() -> bool:
 
     for fd in {int(name) for name in _listdir("/proc/self/fd")} - set(log_files()) - {0, 1, 2}:
         with suppress(OSError):  # the one by which the folder was listed is closed by now
-            writes = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
+            writes = fcntl.fcntl(fd, fcntl.F_GETFL) & _ACCESS != os.O_RDONLY
             status = os.fstat(fd)
             if writes and stat.S_ISREG(status.st_mode) and status.st_nlink:  # without a name nobody reads it
                 return True

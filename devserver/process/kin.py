@@ -24,6 +24,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import NoReturn
 
+from devserver.cpython import CAN_SPAWN
 from devserver.process.reactor import Reactor
 
 assert sys.platform != "win32"  # see the package; a type checker reads no further there
@@ -160,7 +161,7 @@ def guard(restore: Callable[[], None]) -> Iterator[None]:
         restore: called by the guardian when it has ended everything: puts the terminal in order.
             One that could not be forked does the like with a `Terminal` of its own.
     """
-    if sys.platform != "linux" or not (_is_single() or hasattr(os, "posix_spawn")):  # PyPy has none
+    if sys.platform != "linux" or not (_is_single() or CAN_SPAWN):
         yield
         return
     _before.update(_children())

@@ -23,6 +23,7 @@ import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
+from devserver.cpython import CAN_COPY
 from devserver.process.reactor import Reactor
 
 _open, _listdir = open, os.listdir  # an application may replace them
@@ -53,7 +54,7 @@ def bequeath(keep: int, tell: Callable[[int], None]) -> None:
         keep: the one descriptor that stays open, apart from the standard ones.
         tell: is told the other's process id: it becomes a child of who adopts this one's.
     """
-    if sys.platform != "linux" or sys.implementation.name != "cpython" or not hasattr(os, "pidfd_open"):
+    if sys.platform != "linux" or not CAN_COPY or not hasattr(os, "pidfd_open"):
         return
     fds = {int(name) for name in _listdir("/proc/self/fd")} - {0, 1, 2, keep}
     if _others_run() or _may_hold_by_memory(fds):

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 from devserver.config import Bind, Config
+from devserver.cpython import CAN_COPY
 from devserver.discovery import discover, may_change
 from devserver.errors import TargetError
 from devserver.process.control import Message
@@ -40,7 +40,7 @@ everything goes on that comes later."""
 def is_wanted(config: Config) -> bool:
     """Whether restarts may be warm."""
     wanted = config.reload.restart
-    return wanted != "cold" and sys.platform == "linux" and hasattr(os, "pidfd_open") and not debugged()
+    return wanted != "cold" and CAN_COPY and hasattr(os, "pidfd_open") and not debugged()
 
 
 @dataclass(frozen=True, slots=True)
