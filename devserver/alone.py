@@ -93,12 +93,8 @@ def serve_alone(
             run_loop(end.heard(serving.run(ready)), config)
         except StartupFailed as error:
             events.emit("failed", phase="lifespan", error=str(error), traceback="")
-            logger.error(
-                "%s",
-                console.folded(console.format_failure(error.__cause__)).rstrip()
-                if error.__cause__
-                else error,
-            )
+            trace = console.format_failure(error.__cause__) if error.__cause__ else str(error)
+            logger.error("%s", console.folded(trace).rstrip())
             stage.outcome[:] = [3]
         else:
             logger.info("stopped")

@@ -1,4 +1,4 @@
-"""What CPython has and other interpreters have not: asked for here, and nowhere else.
+"""What CPython has and other interpreters have not, as far as more than one module must know.
 
 PyPy serves and restarts cold. A copy of a process that is made by `fork` needs more than the fork: that
 collections leave frozen objects alone, and that threads of the interpreter's own are known.
@@ -10,9 +10,7 @@ import gc
 import os
 import sys
 
-IS_CPYTHON = sys.implementation.name == "cpython"
-
-CAN_COPY = IS_CPYTHON and sys.platform == "linux"
+CAN_COPY = sys.implementation.name == "cpython" and sys.platform == "linux"
 """Whether a process may leave copies of itself: checkpoints, and what takes its memory apart."""
 
 CAN_SPAWN = hasattr(os, "posix_spawn")

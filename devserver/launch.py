@@ -193,7 +193,7 @@ def _launcher(spare: bool) -> Launcher:
     page = f"import sys; sys.path.append({root!r}); from devserver.__main__ import main; main()"
     page_argv = [*interpreter, "-c", page]
     if SPAWNED in sys.orig_argv:  # it would look for its parent's pipe; the application is named by a string
-        return Launcher(page_argv, page_argv, spare=True)
+        return Launcher(page_argv, page_argv, spare=True, repeats=False)
     return Launcher([sys.executable, *sys.orig_argv[1:]], page_argv, spare=spare)
 
 

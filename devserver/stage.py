@@ -47,8 +47,8 @@ def refuse_green() -> None:
         if name in sys.modules and has_patched(sys.modules[name]):
             library = name.partition(".")[0]
             raise ApplicationError(
-                f"{library} has patched the standard library, and asyncio, by which devserver serves, does"
-                f" not run in it; patch in production only, or serve by gunicorn -k {library} --reload"
+                f"{library} has patched the standard library, and asyncio, which devserver needs, does not"
+                f" run in it: patch it in production only, or serve it with gunicorn -k {library} --reload"
             )
 
 

@@ -191,6 +191,25 @@ def test_waiting_on_a_descriptor_that_select_does_not_take() -> None:
     set_limit(before)
 
 
+def test_waiting_takes_no_descriptor() -> None:
+    """A supervisor that has none left must still hear its children."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        channel = Channel(theirs)
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))  # what is open beyond it stays open
+            with pytest.raises(OSError, match="Too many open files"):
+                os.dup(ours.fileno())
+            assert not channel.wait(0)
+            ours.sendall(b"x")
+            assert channel.wait(DEADLINE)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 def test_a_default_timeout_of_the_application_is_none_of_a_channel() -> None:
     socket.setdefaulttimeout(0.01)
     try:

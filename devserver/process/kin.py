@@ -25,6 +25,7 @@ from functools import partial
 from typing import NoReturn
 
 from devserver.cpython import CAN_SPAWN
+from devserver.origin import words_of
 from devserver.process.reactor import Reactor
 
 assert sys.platform != "win32"  # see the package; a type checker reads no further there
@@ -37,7 +38,7 @@ _GRACE = 1.0
 """Seconds in which processes may end by themselves after their supervisor was killed."""
 
 _POLL = 0.05
-_TRACKER = b"resource_tracker"
+_TRACKER = "resource_tracker"
 """In the command line of `multiprocessing`'s, and of joblib's."""
 
 _UNHEARD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -95,7 +96,7 @@ class Kin:
             for pid in orphans:
                 try:
                     near = self._is_near(pid)
-                    if near and _TRACKER in _read(pid, "cmdline"):
+                    if near and _is_tracker(pid):
                         trackers.add(pid)
                         near = False
                     near = near and _kill(pid)
@@ -109,7 +110,7 @@ class Kin:
         """Whether a generation has started it. Where others were here before us, by what it inherited."""
         if os.getsid(pid) != self._session:
             return False
-        return not _before or f"{MARK}={os.environ.get(MARK)}".encode() in _environ(pid)
+        return not _before or f"{MARK}={os.environ.get(MARK)}" in words_of(f"{pid}", "environ")
 
 
 def await_end(pids: Set[int], seconds: float = _GRACE) -> None:
@@ -130,18 +131,8 @@ def _children() -> set[int]:
         return set()
 
 
-def _environ(pid: int) -> list[bytes]:
-    """The environment that a process was started with."""
-    return _read(pid, "environ").split(b"\0")
-
-
-def _read(pid: int, name: str) -> bytes:
-    """What the system tells of a process under a name; nothing if it is gone, or another user's."""
-    try:
-        with open(f"/proc/{pid}/{name}", "rb") as file:
-            return file.read()
-    except OSError:
-        return b""
+def _is_tracker(pid: int) -> bool:
+    return any(_TRACKER in word for word in words_of(f"{pid}", "cmdline"))
 
 
 _before: set[int] = set()
@@ -271,7 +262,7 @@ def stand_guard(read: int, mark: str, restore: Callable[[], None]) -> NoReturn:
         deadline += _GRACE  # more than one look: what is killed may have been forking
         while (left := marked(mark)) and time.monotonic() < deadline:
             # Trackers last: they remove what the others leave.
-            for pid in [each for each in left if _TRACKER not in _read(each, "cmdline")]:
+            for pid in [each for each in left if not _is_tracker(each)]:
                 with suppress(ProcessLookupError):
                     _kill(pid)
             time.sleep(_POLL)
@@ -294,12 +285,12 @@ def _kill(pid: int) -> bool:
 
 def marked(mark: str) -> list[int]:
     """Processes of our session that have a mark in their environment, apart from this one."""
-    wanted = f"{MARK}={mark}".encode()
+    wanted = f"{MARK}={mark}"
     session = os.getsid(0)
     found = []
     for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
         try:
-            if pid != os.getpid() and os.getsid(pid) == session and wanted in _environ(pid):
+            if pid != os.getpid() and os.getsid(pid) == session and wanted in words_of(f"{pid}", "environ"):
                 found.append(pid)
         except OSError:
             continue  # ended meanwhile

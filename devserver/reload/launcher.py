@@ -133,14 +133,16 @@ class Launcher:
         is_clean: a child runs none of the user's code before it is told its role.
     """
 
-    def __init__(self, argv: list[str], page_argv: list[str], *, spare: bool) -> None:
+    def __init__(self, argv: list[str], page_argv: list[str], *, spare: bool, repeats: bool = True) -> None:
         """
         Args:
             argv: how this program was started, and how a child is.
             page_argv: how a child is started that holds no user code.
             spare: whether a process started by `argv` runs none of the user's code before it reads
                 its boot message: true for the command line, not for a script that calls `run`.
+            repeats: whether it does by itself to its environment what was done to this one's.
         """
+        self._repeats = repeats
         self._argv = argv
         self._page_argv = page_argv
         self.is_clean = spare
@@ -186,7 +188,8 @@ class Launcher:
 
     def _start(self, argv: list[str]) -> Spawned:
         # A debugger tells by variables what it is to be in the processes that this one starts.
-        began = dict(os.environ) if debugged() else environ_for_another(os.environ)
+        repeats = self._repeats and not debugged()
+        began = environ_for_another(os.environ) if repeats else dict(os.environ)
         environ = {**began, RUN_MAIN: "true", "RUN_MAIN": "true", "WERKZEUG_RUN_MAIN": "true"}
         if not here():
             with suppress(OSError):  # unless it has been made anew since

@@ -10,12 +10,11 @@ import os
 import time
 from collections.abc import Callable, Sequence
 
-from devserver.console import folded, ready
+from devserver.console import folded, is_library, ready
 from devserver.events import Events
 from devserver.process.control import Message
 from devserver.process.standing import GUARD, Standing
 from devserver.reload.chain import Checkpoint
-from devserver.watching.project import library_folders
 
 logger = logging.getLogger("devserver")
 
@@ -235,11 +234,7 @@ def slow(seconds: float, at: str, stands: Standing, loaded: bool) -> Message:
 
 def _where(at: str, stands: Standing) -> str:
     """Where a load stands: the user's innermost line, else what was read last; and who serves meanwhile."""
-    try:
-        libraries = library_folders()
-    except OSError:  # it reads what it has not imported yet, and there is no descriptor left
-        libraries = ()
-    frames = (frame for frame in stands.frames if not frame[0].startswith(("<", *libraries)))
+    frames = (frame for frame in stands.frames if frame[0][:1] != "<" and not is_library(frame[0]))
     path, line = next(frames, ("", 0))
     where = f": {_short(path)}, line {line}" if path else _last(_short(at))
     if stands.listens:

@@ -282,8 +282,9 @@ def test_access_lines_go_where_the_project_sends_them(tmp_path: Path, arguments:
 
 def test_what_django_says_comes_before_the_first_access_line(tmp_path: Path) -> None:
     slow = (
-        "import time\nfrom django.core.checks import register\n"
-        "@register\ndef check(app_configs, **more):\n    time.sleep(0.5)\n    return []\n"
+        "import threading\nfrom django.core.checks import register\nASKED = threading.Event()\n"
+        "def word(request):\n    ASKED.set()\n    return HttpResponse(WORD)\n"
+        f"@register\ndef check(app_configs, **more):\n    assert ASKED.wait({DEADLINE})\n    return []\n"
     )
     make(tmp_path)
     path = tmp_path / VIEWS

@@ -176,19 +176,22 @@ def test_a_process_that_multiprocessing_has_spawned_restarts(tmp_path: Path) -> 
     PROJECTS["asgi"].make(tmp_path)
     (tmp_path / "serve.py").write_text(
         "import multiprocessing, os, sys, devserver\n"
+        "def serve(**more):\n"
+        "    os.environ['SET'] = 'here'\n"
+        "    devserver.run('app:app', **more)\n"
         "if __name__ == '__main__':\n"
         "    events = f'/proc/{os.getpid()}/fd/{sys.argv[-1].removeprefix(\"fd:\")}'\n"
         "    more = dict(port=0, reload=True, events=events)\n"
         "    spawn = multiprocessing.get_context('spawn')\n"
-        "    process = spawn.Process(target=devserver.run, args=('app:app',), kwargs=more)\n"
+        "    process = spawn.Process(target=serve, kwargs=more)\n"
         "    process.start()\n"
         "    process.join()\n"
     )
     with DevServer(command=[sys.executable, "serve.py"], cwd=tmp_path) as server:
         server.serving()
         for text in ("two", "three"):
-            save(tmp_path / "answer.py", answer(text))
-            assert server.get("/").text == text
+            save(tmp_path / "answer.py", f"{answer(text)}\nimport os\nTEXT += os.environ['SET']\n")
+            assert server.get("/").text == f"{text}here"
             server.restarted()
         os.kill(server.events("listening")[0]["pid"], signal.SIGTERM)
         assert server.ended() == 0
