@@ -210,7 +210,7 @@ def _prepare() -> None:
     import asyncio  # noqa: F401
 
     from devserver import app, discovery, server  # noqa: F401
-    from devserver.devtools import error_page  # noqa: F401
+    from devserver.devtools import endpoints  # noqa: F401
     from devserver.gateway import wsgi  # noqa: F401
     from devserver.loading import loader  # noqa: F401
     from devserver.reload import child  # noqa: F401
@@ -343,12 +343,16 @@ def _none(whatever: object) -> None:
 
 def _serve_until_told(this: Child, stage: Stage, application: Application, gate: Gate) -> int:
     """Wait for the word, then serve what has been loaded. Returns the exit code."""
+    import secrets
+
+    from devserver.devtools.endpoints import PREFIX, Endpoints
     from devserver.devtools.error_page import for_exceptions
     from devserver.reload.child import EXIT_FAILED
     from devserver.reload.prompt import unseen
     from devserver.server import Serving
 
     config = stage.config
+    moment = secrets.token_hex(8)
 
     def watch() -> None:
         gate.open()
@@ -376,10 +380,11 @@ def _serve_until_told(this: Child, stage: Stage, application: Application, gate:
         config,
         application,
         stage.sockets,
-        on_error=for_exceptions(config.reload.error_page, console.format_failure),
+        on_error=for_exceptions(config.reload.error_page, moment, console.format_failure),
         on_closing=this.closing,
-        gate=lambda: not this.noticed(changed, config.reload.grace),
+        gate=lambda path: path.startswith(PREFIX) or not this.noticed(changed, config.reload.grace),
         hand_over=this.giver,
+        before=lambda gateway: Endpoints(gateway, moment),
     )
     this.attend(serving, hear)
     try:
@@ -408,24 +413,29 @@ def _checkpoints(
 
 
 def _serve_page(this: Child, config: Config, sockets: list[socket.socket], boot: Message) -> int:
+    from devserver.devtools.endpoints import PREFIX, Endpoints
     from devserver.devtools.error_page import Failure, PageGateway
     from devserver.server import Serving
 
     gateway = PageGateway(Failure(**boot["failure"]), config.reload.error_page)
+    endpoints = Endpoints(gateway, gateway.failure.moment)
 
-    def ask() -> bool:
+    def ask(path: bytes) -> bool:
+        if path.startswith(PREFIX):  # a page that waits is no reason to try again
+            return True
         this.say("asked")
         return False
 
     def hear(message: Message, fds: list[int]) -> None:
         if message["do"] == "show":
-            gateway.failure = Failure(**message["failure"])
+            failure = gateway.failure = Failure(**message["failure"])
+            serving.soon(lambda: endpoints.move_on(failure.moment))
         elif message["do"] == "answer":
             serving.release()
         else:
             this.adopt(serving, message, fds)
 
-    serving = Serving(config, gateway, sockets, on_closing=this.closing, gate=ask, hand_over=this.giver)
+    serving = Serving(config, endpoints, sockets, on_closing=this.closing, gate=ask, hand_over=this.giver)
     this.load(lambda: None)
     this.attend(serving, hear)
     run_loop(serving.run(this.serving), config)

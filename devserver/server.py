@@ -109,8 +109,9 @@ class Serving:
         *,
         on_error: OnError = plain_error,
         on_closing: Callable[[], None] = lambda: None,
-        gate: Callable[[], bool] | None = None,
+        gate: Callable[[bytes], bool] | None = None,
         hand_over: HandOver | None = None,
+        before: Callable[[Gateway], Gateway] = lambda gateway: gateway,
     ) -> None:
         """
         Args:
@@ -120,6 +121,7 @@ class Serving:
             on_error: makes the response to an exception of the application.
             on_closing: called when the drain is over and the lifespan's shutdown begins.
             gate, hand_over: see `Service`.
+            before: makes the gateway that stands before the application's.
         """
         self._config = config
         self._application = application
@@ -128,6 +130,7 @@ class Serving:
         self._on_closing = on_closing
         self._gate = gate
         self._hand_over = hand_over
+        self._before = before
         self._service: Service | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Future[tuple[float, int]] | None = None
@@ -177,7 +180,7 @@ class Serving:
             await lifespan.cancel()
             return
         await startup
-        service = self._service = self._make_service(gateway)
+        service = self._service = self._make_service(self._before(gateway))
         for sock in self._sockets:
             loop.add_reader(sock.fileno(), self._accept, sock, service)
         ready()
@@ -305,9 +308,13 @@ class Serving:
             if self._service is not None and self._service.held:
                 self._service.held.popleft().release()
 
+        self.soon(begin)
+
+    def soon(self, callback: Callable[[], None]) -> None:
+        """Call something in the event loop's thread, if it still runs; any thread."""
         with self._lock:
             if self._loop is not None and not self._loop.is_closed():
-                self._loop.call_soon_threadsafe(begin)
+                self._loop.call_soon_threadsafe(callback)
 
     # ending
 

@@ -2,37 +2,36 @@
 
 Shown for a start that failed, a process that died, a load that takes long, and an exception that
 the application let through; only while reloading, never in a plain run. A traceback shows source
-and file names, so it goes only to who sits at this machine: a loopback address (or, inside a
-container, its default gateway, which is how the host's browser comes in), asking for `localhost`
-or an address and not for a name, which a foreign page could have pointed here (DNS rebinding).
-A proxy or a tunnel on this machine has a loopback address as well, and may rewrite the name. Almost
-all of them add a header that says for whom they ask: a request with one of these is a stranger's.
+and file names, so it goes only to who sits at this machine (`trust`).
+
+In a browser the page comes back by itself: it waits at an endpoint (`endpoints`) until what it shows is
+over, and then asks again for what was asked. It waits only while it is seen, since browsers open six
+connections to a server at most. A page that was posted to stays, because asking again would post again.
 """
 
 from __future__ import annotations
 
+import hashlib
 import html
-import ipaddress
 import json
-import os
 import re
-import socket
-import struct
+import secrets
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from devserver.console import is_library, summarise
+from devserver.devtools.trust import trusted
 from devserver.folding import fold, last_of_users
 from devserver.http.exchange import Exchange, Handler, Headers, Request, Session
 
-_open, _exists, _dumps = open, os.path.exists, json.dumps  # an application may replace them
+_dumps = json.dumps  # an application may replace it
 
 PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
+<html lang="en"{data}><head><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width">
-<style>
+<style nonce="{nonce}">
  body {{ font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem;
          color: #222; background: #fff }}
  h1 {{ font-size: 1.3rem; overflow-wrap: anywhere; white-space: pre-wrap }}
@@ -42,16 +41,42 @@ PAGE = """<!doctype html>
  @media (prefers-color-scheme: dark) {{
    body {{ color: #ddd; background: #1b1b1b }} pre {{ background: #262626 }} p {{ color: #999 }} }}
 </style></head>
-<body><h1>{title}</h1>{trace}<p>{hint}</p></body></html>
+<body><h1>{title}</h1>{trace}<p>{hint}</p>{script}</body></html>
 """
 
+WAIT = b"/__devserver__/failure"
+"""The endpoint that says when what a page shows is over."""
+
+SCRIPT = """<script nonce="{nonce}">
+const wait = document.documentElement.dataset.wait;
+let source, pause = 0;
+function again() {{ location.reload(); }}
+function listen() {{
+  source?.close();
+  if (document.hidden) return;
+  source = new EventSource(wait);
+  source.onopen = () => {{ pause = 0; }};
+  source.addEventListener("over", again);
+  source.onerror = () => {{
+    if (source.readyState === EventSource.CLOSED) setTimeout(again, Math.max(0, 1000 - performance.now()));
+    else {{ source.close(); setTimeout(listen, pause); pause = 1000; }}
+  }};
+}}
+document.addEventListener("visibilitychange", listen);
+listen();
+</script>"""
+"""Waits at `WAIT`. A stream that breaks is begun again, at once and then each second: the process at its
+other end may have been replaced, or the server stopped, which leaves the page as it is. An answer that is
+no stream says that the failure is over, or that nobody knows of it any more. Then the page is asked for
+again, but in its first second not yet: a page that fails for another reason must not go round and round."""
+
 HINTS = {
-    "load": "Save a file that mends it, and ask again.",
-    "lifespan": "The lifespan's startup failed. Save a file that mends it, and ask again.",
+    "load": "Save a file that mends it.",
+    "lifespan": "The lifespan's startup failed. Save a file that mends it.",
     "crash": "Save a file, or press r and Enter in the terminal, to start it again.",
-    "request": "The application raised this while it answered.",
-    "loading": "The application is still loading. Ask again in a moment.",
-    "starting": "The application is still starting up. Ask again in a moment.",
+    "request": "The application raised this while it answered. Save a file that mends it.",
+    "loading": "The application is still loading: wait until it has been loaded.",
+    "starting": "The application is still starting up: wait until it has started.",
 }
 
 
@@ -71,18 +96,33 @@ class Failure:
     error: str
     traceback: str
 
+    @property
+    def moment(self) -> str:
+        """A word for this failure. The same one, after an attempt in vain, has the same word."""
+        said = repr((self.phase, self.error, self.traceback)).encode()
+        return hashlib.blake2b(said, digest_size=8).hexdigest()
 
-def render(failure: Failure, request: Request, style: str) -> tuple[int, Headers, bytes]:
+
+ASKS = "This page then asks again by itself."
+ASK = "Then ask again."
+
+
+def render(failure: Failure, request: Request, style: str, moment: str) -> tuple[int, Headers, bytes]:
     """The response that tells of a failure.
 
     Args:
+        moment: what a page waits for the end of, see `endpoints.Endpoints`.
         style: "full" shows the traceback with source lines to trusted clients, "short" only the error.
     """
     trace = failure.traceback
-    if style == "short" or not trusted(request):
+    near = trusted(request)
+    if style == "short" or not near:
         trace = without_source(trace)
     kind = accepted(request)
     hint = HINTS.get(failure.phase, HINTS["load"])
+    returns = kind == "html" and near and request.method == "GET"  # others may not wait at the endpoint
+    hint += f" {ASKS if returns else ASK}"
+    policy: Headers = []
     if kind == "json":
         fields: dict[str, Any] = {
             "error": failure.error,
@@ -91,8 +131,16 @@ def render(failure: Failure, request: Request, style: str) -> tuple[int, Headers
         }
         body = _dumps(fields, indent=1) + "\n"
     elif kind == "html":
-        shown = _as_html(trace) if trace else ""
-        body = PAGE.format(title=html.escape(failure.error), trace=shown, hint=hint)
+        nonce = secrets.token_urlsafe(12)
+        policy = [(b"Content-Security-Policy", POLICY.format(nonce=nonce).encode())]
+        body = PAGE.format(
+            title=html.escape(failure.error),
+            trace=_as_html(trace) if trace else "",
+            hint=hint,
+            nonce=nonce,
+            data=f' data-wait="{WAIT.decode()}?{moment}"' if returns else "",
+            script=SCRIPT.format(nonce=nonce) if returns else "",
+        )
     else:
         shown = fold(trace, is_library).rstrip()
         body = "\n\n".join(part for part in (failure.error, shown, hint) if part) + "\n"
@@ -103,10 +151,18 @@ def render(failure: Failure, request: Request, style: str) -> tuple[int, Headers
         (b"Content-Type", media),
         (b"Cache-Control", b"no-store"),
         (b"X-Content-Type-Options", b"nosniff"),
+        *policy,
     ]
     if failure.status == 503:
         headers.append((b"Retry-After", b"1"))
     return failure.status, headers, body.encode("utf-8", "backslashreplace")
+
+
+POLICY = (
+    "default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; connect-src 'self';"
+    " base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+)
+"""What a page may do (CSP level 3): whatever a message of the application holds, no script of it runs."""
 
 
 def _as_html(trace: str) -> str:
@@ -161,64 +217,13 @@ def _quality(text: str) -> float:
         return 0.0
 
 
-_OF_PROXIES = re.compile(
-    rb"forwarded|via|x-forwarded(-.*)?|x-real-ip|x-original-.*|(true-|fly-|x-|x-cluster-)?client-ip|cdn-loop"
-    rb"|cf-.*|x-envoy-external-address|x-arr-.*|x-proxyuser-ip"
-)
-"""Names of headers by which proxies, tunnels and content networks say for whom they ask."""
-
-
-def trusted(request: Request) -> bool:
-    """Whether the client may see source: who it is, and which name it asked for, without anybody between."""
-    if any(_OF_PROXIES.fullmatch(name) for name, _ in request.headers):
-        return False
-    client = request.peer.client
-    host = next((value.decode("latin-1") for name, value in request.headers if name == b"host"), "")
-    if client is None or client[1] is None:
-        return True  # a Unix socket, which has its own permissions
-    try:
-        address = ipaddress.ip_address(client[0].partition("%")[0])
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    near = (mapped or address).is_loopback or str(address) == _container_gateway()
-    return near and _is_plain_host(host)
-
-
-def _is_plain_host(host: str) -> bool:
-    """`localhost`, below it, or an address; never a name that a foreign DNS can answer for."""
-    name = re.sub(r":\d*$", "", host).strip("[]").rstrip(".").lower()
-    if not name or name == "localhost" or name.endswith(".localhost"):
-        return True
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
-
-
-def _container_gateway() -> str | None:
-    """The default gateway's address inside a container; None elsewhere."""
-    if not (_exists("/.dockerenv") or _exists("/run/.containerenv")):
-        return None
-    try:
-        with _open("/proc/net/route") as table:
-            for line in table:
-                fields = line.split()
-                if fields[1] == "00000000" and fields[7] == "00000000":
-                    return socket.inet_ntoa(struct.pack("<I", int(fields[2], 16)))
-    except (OSError, IndexError, ValueError):
-        pass
-    return None
-
-
 def for_exceptions(
-    style: str, describe: Callable[[BaseException], str]
+    style: str, moment: str, describe: Callable[[BaseException], str]
 ) -> Callable[[Request, BaseException], tuple[int, Headers, bytes]]:
     """What a gateway calls for an exception that the application let through.
 
     Args:
-        style: see `render`.
+        style, moment: see `render`.
         describe: makes a traceback's text.
     """
 
@@ -227,7 +232,7 @@ def for_exceptions(
         trace = (
             "" if trace.strip() == summary else trace
         )  # as for an error of ours without a line of the user's
-        return render(Failure(500, "request", summary, trace), request, style)
+        return render(Failure(500, "request", summary, trace), request, style, moment)
 
     return on_error
 
@@ -243,7 +248,7 @@ class _Answered:
 
 
 class PageGateway:
-    """Answers every request with a failure: the only thing that a page child serves.
+    """Answers every request with a failure: the only thing that a page child serves, but for endpoints.
 
     Attributes:
         failure: what is shown; may be replaced while serving.
@@ -259,7 +264,8 @@ class PageGateway:
         self._handler = _Answered()
 
     def exchange(self, exchange: Exchange) -> Handler:
-        status, headers, body = render(self.failure, exchange.request, self._style)
+        failure = self.failure
+        status, headers, body = render(failure, exchange.request, self._style, failure.moment)
         exchange.start(status, headers)
         exchange.write(body, False)
         return self._handler

@@ -134,14 +134,15 @@ class Connection(asyncio.Protocol):
             if service.draining and service.hand_over is not None:
                 self._leave()
                 return
-            if not passed and service.gate is not None and not service.gate():
+            head = buffer[:end]
+            frame = framing.read(head)
+            if not passed and service.gate is not None and not service.gate(frame.path):
                 self._held = True
                 service.held.append(self)
                 self._line.deadline.clear()
                 self._line.pause()
                 return
-            head, self._buffer, self._searched = buffer[:end], buffer[end:], 0
-            frame = framing.read(head)
+            self._buffer, self._searched = buffer[end:], 0
             headers = service.parse(head)
         except Refused as refused:
             self._refuse(refused)

@@ -49,6 +49,7 @@ class Request:
         version: "1.0" or "1.1".
         headers: all header lines.
         peer: the two ends of the connection.
+        quiet: no access line is written. Set by what answers in the application's place.
     """
 
     method: str
@@ -58,6 +59,7 @@ class Request:
     version: str
     headers: Headers
     peer: Peer = field(default_factory=Peer)
+    quiet: bool = False
 
 
 class Exchange(Protocol):

@@ -41,7 +41,7 @@ class Service:
         connections: those that are open.
         held: those whose request the gate has held back, once for each time, in order.
         draining: no request is begun any more; a connection without one is handed over or closed.
-        gate: asked before each request is begun; False holds the request back.
+        gate: asked with the path before each request is begun; False holds the request back.
         hand_over: gives connections to whoever serves next. None: they are closed.
         defaults: `headers`, encoded.
     """
@@ -55,7 +55,7 @@ class Service:
     connections: set[Connection | WebSocketConnection] = field(default_factory=set)
     held: deque[Connection] = field(default_factory=deque)
     draining: bool = False
-    gate: Callable[[], bool] | None = None
+    gate: Callable[[bytes], bool] | None = None
     hand_over: HandOver | None = None
     defaults: Defaults = field(init=False)
     _leaving: list[tuple[int, bytes, Callable[[], None]]] = field(default_factory=list)
@@ -66,7 +66,7 @@ class Service:
     def log(self, request: Request, status: int, began: float) -> None:
         """Write the access line. Args: began: when the head had been read, by `perf_counter`."""
         # A refused head is not kept as a request; it has a line of its own.
-        if self.access is not None and request.target:
+        if self.access is not None and request.target and not request.quiet:
             peer, seconds = request.peer, perf_counter() - began
             self.access(peer.client, request.method, request.target, request.version, status, seconds)
 

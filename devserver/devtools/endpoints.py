@@ -1,0 +1,210 @@
+"""What the server itself answers: one table of endpoints, and one gate before all of them.
+
+Everything under `PREFIX` is the server's own while it reloads, and nothing of it ever reaches the
+application. In a plain run there is no endpoint, and this module is not imported. The gate answers only
+this machine's developer, and no page of another site in the developer's browser (`trust`); it comes before
+the table, so that a stranger cannot learn what there is. An endpoint is added to `ENDPOINTS`, and the tests
+walk that table: none can be forgotten.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from devserver.devtools.error_page import WAIT
+from devserver.devtools.trust import own, trusted
+from devserver.http.exchange import Exchange, Gateway, Handler, Headers, Request, Session
+
+logger = logging.getLogger("devserver")
+
+PREFIX = b"/__devserver__/"
+
+REFUSED = (
+    "devserver's own pages are for this machine: ask for localhost, from the browser or program itself\n"
+)
+
+_BETWEEN_LINES = 1.0
+"""Seconds between two lines about refused requests: whoever sends thousands shall not fill the terminal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A row of the table.
+
+    Attributes:
+        method: the one that is answered (with GET also HEAD); what changes something is a POST.
+        begin: answers an exchange that the gate has let through.
+    """
+
+    method: str
+    begin: Callable[[Endpoints, Exchange], Handler]
+
+
+def gate(request: Request, endpoints: dict[bytes, Endpoint]) -> tuple[int, str] | None:
+    """Why a request below `PREFIX` is not answered: a status and a line; None if it is.
+
+    Args:
+        endpoints: the table.
+    """
+    if not (trusted(request) and own(request)):
+        return 403, REFUSED
+    endpoint = endpoints.get(request.path)
+    if endpoint is None:
+        return 404, "devserver has no such page\n"
+    if request.method not in _methods(endpoint):
+        return 405, f"only {endpoint.method} is answered here\n"
+    return None
+
+
+def _methods(endpoint: Endpoint) -> tuple[str, ...]:
+    return (endpoint.method, "HEAD") if endpoint.method == "GET" else (endpoint.method,)
+
+
+HEADERS: Headers = [
+    (b"Cache-Control", b"no-store"),
+    (b"X-Content-Type-Options", b"nosniff"),
+    (b"Cross-Origin-Resource-Policy", b"same-origin"),
+    (b"Content-Security-Policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"Server", b"devserver"),  # without its version
+]
+"""Every response has them. None ever has `Access-Control-Allow-Origin`."""
+
+
+class _Done:
+    """The handler of an exchange that was answered when it began."""
+
+    def wake(self) -> None:
+        """Nothing waits."""
+
+    def cancel(self) -> None:
+        """Nothing runs."""
+
+
+class _Stream:
+    """The handler of a stream of events that lasts until what it waits for is over."""
+
+    def __init__(self, exchange: Exchange, streams: set[_Stream]) -> None:
+        """Args: streams: all that there are; this one adds and removes itself."""
+        self._exchange = exchange
+        self._streams = streams
+        exchange.start(200, [*HEADERS, (b"Content-Type", b"text/event-stream")])
+        exchange.write(b": until it is over\n\n", True)
+        if not exchange.disconnected:
+            streams.add(self)
+
+    def wake(self) -> None:
+        if self._exchange.disconnected:
+            self._streams.discard(self)
+        elif self._exchange.half_closed:
+            self._end(b"")
+
+    def cancel(self) -> None:
+        self._end(b"")
+
+    def over(self) -> None:
+        """Say that what it waited for is over."""
+        self._end(b"event: over\ndata:\n\n")
+
+    def _end(self, last: bytes) -> None:
+        self._streams.discard(self)
+        if not (self._exchange.disconnected or self._exchange.finished):
+            self._exchange.write(last, False)
+
+
+class Endpoints:
+    """A gateway with the endpoints before it.
+
+    Attributes:
+        running: the application's handlers. Nothing waits for an endpoint's.
+    """
+
+    def __init__(self, gateway: Gateway, moment: str) -> None:
+        """
+        Args:
+            gateway: answers every other path.
+            moment: a word for what can be waited for the end of: a failure that is shown, or this process
+                that serves the application. Pages have it as well. What asks for another one is told that
+                it is over.
+        """
+        self.running = gateway.running
+        self.websockets = gateway.websockets
+        self._gateway = gateway
+        self._moment = moment
+        self._streams: set[_Stream] = set()
+        self._told = -_BETWEEN_LINES
+        self._silent = 0
+
+    def exchange(self, exchange: Exchange) -> Handler:
+        if exchange.request.path.startswith(PREFIX):
+            return self._answer(exchange)
+        return self._gateway.exchange(exchange)
+
+    def session(self, session: Session) -> Handler:
+        if session.request.path.startswith(PREFIX):  # none of ours is a WebSocket; it is not opened
+            return self._answer(session.refuse())
+        return self._gateway.session(session)
+
+    def close(self) -> None:
+        self._gateway.close()
+
+    def move_on(self, moment: str) -> None:
+        """What was waited for is over unless it is called the same. In the event loop's thread."""
+        if moment != self._moment:
+            self._moment = moment
+            for stream in list(self._streams):
+                stream.over()
+
+    def _answer(self, exchange: Exchange) -> Handler:
+        request = exchange.request
+        request.quiet = True
+        refusal = gate(request, ENDPOINTS)
+        if refusal is None:
+            return ENDPOINTS[request.path].begin(self, exchange)
+        status, line = refusal
+        headers = [*HEADERS, (b"Content-Type", b"text/plain; charset=utf-8")]
+        if status == 403:
+            self._tell(request)
+        elif status == 405:
+            headers.append((b"Allow", ", ".join(_methods(ENDPOINTS[request.path])).encode()))
+        exchange.start(status, headers)
+        exchange.write(line.encode(), False)
+        return _Done()
+
+    def _tell(self, request: Request) -> None:
+        """One line a second at most; what a stranger wrote is shown escaped."""
+        now = time.monotonic()
+        if now - self._told < _BETWEEN_LINES:
+            self._silent += 1
+            return
+        more = f" ({self._silent} more since the last line)" if self._silent else ""
+        self._told, self._silent = now, 0
+        given = {name: value for name, value in request.headers if name in (b"host", b"origin")}
+        shown = ", ".join(
+            f"{name.decode().title()} {value[:80].decode('latin-1')!a}" for name, value in given.items()
+        )
+        client = request.peer.client
+        logger.warning(
+            "refused one of devserver's own pages to %s (%s): they are for this machine alone;"
+            " open them as http://localhost%s",
+            client[0] if client else "a Unix socket",
+            shown,
+            more,
+        )
+
+    def _wait(self, exchange: Exchange) -> Handler:
+        """Last until the failure that the query names is over. It may be already: 204, do not come back."""
+        request = exchange.request
+        if request.query != self._moment.encode() or request.method == "HEAD":
+            exchange.start(204, HEADERS)
+            exchange.write(b"", False)
+            return _Done()
+        return _Stream(exchange, self._streams)
+
+
+ENDPOINTS = {
+    WAIT: Endpoint("GET", Endpoints._wait),
+}
+"""Path → endpoint: every path of the server's own."""
