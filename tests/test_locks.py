@@ -94,3 +94,47 @@ def test_a_lock_that_no_hook_can_reach_does_not_count() -> None:
 )
 def test_locks_of_logging_count(lock: str) -> None:
     assert held(f"logging.basicConfig()\nlock = {lock}", "Lock")
+
+
+UNTOUCHED = """
+import os, threading
+from collections.abc import Mapping
+from devserver.loading.locks import Locks
+
+def refuse(*args):
+    raise NotImplementedError("nobody may run this")
+
+class Container(Mapping):
+    __getitem__ = __iter__ = __len__ = refuse
+
+class Lazy:  # as proxies of Django and Werkzeug are, which find out what they stand for when touched
+    __class__ = property(refuse)
+    __dict__ = property(refuse)
+    __getattr__ = __iter__ = __eq__ = __hash__ = __bool__ = refuse
+
+class Items(dict):
+    values = items = keys = __iter__ = refuse
+
+locks = Locks()
+locks.start()
+things = [Container(), Lazy(), Items(), threading.Lock()]
+def renew():
+    things
+    never
+os.register_at_fork(after_in_child=renew)
+def wire():
+    if not things:
+        empty = 1
+    os.register_at_fork(after_in_child=lambda: empty)
+wire()
+assert not locks.held()
+with things[-1]:
+    print(locks.held())
+"""
+
+
+def test_no_code_of_the_application_runs_while_it_is_looked_at() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", UNTOUCHED], capture_output=True, text=True, timeout=DEADLINE, check=False
+    )
+    assert (done.stdout.strip(), done.stderr) == ("True", "")

@@ -37,11 +37,20 @@ assert sys.platform == "linux"  # a type checker reads no further elsewhere
 _HARMLESS_AT_EXIT = frozenset(
     {"logging", "concurrent", "multiprocessing", "weakref", "asyncio", "readline", "rlcompleter"}
     | {"colorama", "PIL", "matplotlib", "filelock"}
+    | {"llvmlite", "numba", "zmq"}  # they note that the end has come
+    # They end threads, and close what their process has opened.
+    | {"pymongo", "clickhouse_connect", "sentry_sdk", "opentelemetry", "loguru"}
 )
-"""Modules, by the first part of their names, whose exit handlers may run once in each copy."""
+"""Modules, by the first part of their names, whose exit handlers may run once in each copy.
 
-_HARMLESS_FINALIZERS = frozenset(("django.dispatch.dispatcher", "celery.utils.dispatch.signal"))
-"""Modules whose finalizers only tidy up in memory: of signals, whose receivers are gone."""
+What such a handler has to close or to end, a connection, a file, a thread, is a barrier by itself.
+"""
+
+_HARMLESS_FINALIZERS = frozenset(
+    {"django.dispatch.dispatcher", "celery.utils.dispatch.signal", "urllib3.connectionpool"}
+    | {"numba.core.codegen", "numba.core.dispatcher", "numba.core.runtime.nrt"}
+)
+"""Modules whose finalizers only tidy up in memory: signals, pools of connections, compiled functions."""
 
 _HARMLESS_THREADS = frozenset(("jemalloc_bg_thd",))
 """Threads that a copy can do without: jemalloc has handlers for forks, after which it does their work."""

@@ -8,20 +8,22 @@ application's while it configures. So such a lock allows no checkpoint as long a
 `logging` is known. Which locks another library's hooks make anew nobody says; all that a hook can reach in a
 few steps count, since a checkpoint too few costs less than a failed start.
 
-Only looks. Sees what is registered from `start` on. Linux.
+Only looks: no code of what it comes across runs, not even for `isinstance`, which asks a proxy for its class.
+Sees what is registered from `start` on. Linux.
 """
 
 from __future__ import annotations
 
 import _thread
-import inspect
+import gc
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial, wraps
-from types import BuiltinMethodType, CodeType, FunctionType, MethodType, ModuleType
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from functools import wraps
+from itertools import islice
+from types import CodeType, FunctionType, ModuleType, NoneType
+from typing import Any, cast
 from weakref import WeakSet
 
 _STEPS = 4
@@ -66,9 +68,9 @@ class Locks:
 
 
 def _is_held(found: object) -> bool:
-    if isinstance(found, _thread.RLock):
+    if issubclass(type(found), _thread.RLock):
         return bool(found._is_owned())  # type: ignore[attr-defined] # `locked` came with 3.14
-    return isinstance(found, _thread.LockType) and found.locked()
+    return type(found) is _thread.LockType and found.locked()
 
 
 def _reached(hook: _Hook) -> Iterator[object]:
@@ -87,32 +89,36 @@ def _reached(hook: _Hook) -> Iterator[object]:
 
 def _referred(found: object) -> list[object]:
     """What a hook, or a thing that it uses, refers to; not all of a module, and of a class its own locks."""
-    if isinstance(found, FunctionType):
-        used = [found.__globals__[name] for name in _names(found.__code__) if name in found.__globals__]
-        return [*inspect.getclosurevars(found).nonlocals.values(), *(found.__defaults__ or ()), *used]
-    if isinstance(found, BuiltinMethodType):
-        return [found.__self__]
-    if isinstance(found, MethodType):
-        return [found.__self__, found.__func__]
-    if isinstance(found, partial):
-        return [found.func, *found.args, *found.keywords.values()]
-    if isinstance(found, type):
-        return [each for each in vars(found).values() if isinstance(each, _LOCKS)]
-    if isinstance(found, ModuleType | str | bytes | int | float | None):
+    kind = type(found)
+    if issubclass(kind, ModuleType | str | bytes | int | float | NoneType):
         return []
-    if isinstance(found, Mapping):
-        return [*found.values()]
-    return _contents(found)
+    if issubclass(kind, type):
+        return [each for each in type.__dict__["__dict__"].__get__(found).values() if type(each) in _LOCKS]
+    if kind is WeakSet:
+        return _first(cast(WeakSet[object], found))
+    if kind is FunctionType:
+        return _used(cast(FunctionType, found))
+    if issubclass(kind, dict):
+        return _first(dict.values(cast(dict[object, object], found)))
+    return [
+        each
+        for referent in gc.get_referents(found)
+        for each in (_first(dict.values(referent)) if type(referent) is dict else [referent])
+    ]
+
+
+def _used(function: FunctionType) -> list[object]:
+    """What a function's code can name: its defaults, its closure, globals."""
+    names, cells = function.__globals__, function.__closure__ or ()
+    used = [names[name] for name in _names(function.__code__) if name in names]
+    return [*gc.get_referents(*cells), *(function.__defaults__ or ()), *used]
+
+
+def _first(things: Iterable[object]) -> list[object]:
+    return list(islice(things, _MOST))
 
 
 def _names(code: CodeType) -> list[str]:
     """The global names and attributes of a function's code, and of functions within it."""
     within = [name for each in code.co_consts if isinstance(each, CodeType) for name in _names(each)]
     return [*code.co_names, *within]
-
-
-def _contents(found: object) -> list[object]:
-    if isinstance(found, list | tuple | set | frozenset | WeakSet):
-        return [*found]
-    values: dict[str, object] = getattr(found, "__dict__", {})
-    return list(values.values())

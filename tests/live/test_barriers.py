@@ -8,19 +8,22 @@ notes. A row is skipped where its package is not installed.
 from __future__ import annotations
 
 import contextlib
+import gzip
 import http.server
 import importlib.util
 import json
+import queue
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from tests.live.process import ALL, EACH, MARKED, DevServer, save
+from tests.patience import DEADLINE
 
 pytestmark = [
     pytest.mark.live,
@@ -224,8 +227,42 @@ KINDS = {
         "import sentry_sdk",
         "sentry_sdk.init('http://key@127.0.0.1:1/1')",
         "sentry_sdk.is_initialized()",
-        "an exit handler (sentry_sdk.",
+        "",
         needs="sentry_sdk",
+    ),
+    "loguru": Kind("", "from loguru import logger", "logger.info('heard') is None", "", needs="loguru"),
+    "loguru, a file": Kind(
+        "from loguru import logger",
+        "logger.add('shop.log')",
+        "logger.info('heard') is None and 'heard' in open('shop.log').read()",
+        "an open file (",
+        needs="loguru",
+    ),
+    "pymongo": Kind(
+        "import pymongo",
+        "MONGO = pymongo.MongoClient(connect=False, serverSelectionTimeoutMS=1)",
+        "MONGO.options is not None",
+        "",
+        needs="pymongo",
+    ),
+    "urllib3": Kind(  # behind requests, elasticsearch, boto3
+        "import urllib3",
+        "POOL = urllib3.HTTPConnectionPool('127.0.0.1', 1)",
+        "POOL.pool is not None",
+        "",
+        needs="urllib3",
+    ),
+    "zmq": Kind("", "import zmq", "zmq.Context().socket(zmq.PUB) is not None", "", needs="zmq"),
+    "numba": Kind("import numba", "F = numba.njit(lambda x: x + 1)", "F(1) == 2", "", needs="numba"),
+    "clickhouse": Kind(
+        "", "import clickhouse_connect", "clickhouse_connect.common.version()", "", needs="clickhouse_connect"
+    ),
+    "opentelemetry": Kind(
+        "from opentelemetry.sdk.trace import TracerProvider",
+        "TRACES = TracerProvider()",
+        "TRACES.get_tracer('shop').start_span('sold').end() is None",
+        "",
+        needs="opentelemetry opentelemetry.sdk",
     ),
     "filelock": Kind(
         "",
@@ -649,3 +686,62 @@ def test_no_checkpoint_is_left_while_a_lock_is_held_that_a_fork_makes_anew(name:
         assert server.get("/").text.startswith("two two ")
         assert server.stop() == 0
         assert "Error" not in server.log
+
+
+REPORTED = """
+import sentry_sdk
+sentry_sdk.init("http://key@127.0.0.1:{port}/1", auto_session_tracking=False)
+import leaf
+
+def app(environ, start_response):
+    sentry_sdk.capture_message(leaf.WORD)
+    start_response("200 OK", [])
+    return [leaf.WORD.encode()]
+"""
+
+
+class _Sentry(http.server.BaseHTTPRequestHandler):
+    """Takes what is reported."""
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        cast(_Reports, self.server).queue.put(
+            gzip.decompress(body) if self.headers["Content-Encoding"] == "gzip" else body
+        )
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+class _Reports(http.server.ThreadingHTTPServer):
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Sentry)
+        self.queue: queue.Queue[bytes] = queue.Queue()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("sentry_sdk") is None, reason="sentry_sdk is not installed")
+def test_each_copy_reports_to_sentry_and_once(tmp_path: Path) -> None:
+    """Its exit handler, which each copy has, sends nothing that another has sent."""
+    leaf = tmp_path / "leaf.py"
+    with _Reports() as reports:
+        save(leaf, "WORD = 'word 0'\n")
+        save(tmp_path / "app.py", REPORTED.format(port=reports.server_port))
+        thread = threading.Thread(target=reports.serve_forever)
+        thread.start()
+        try:
+            with DevServer("app", "--reload", *ALL, cwd=tmp_path, env=EACH) as server:
+                server.serving()
+                for number in range(3):
+                    if number:
+                        save(leaf, f"WORD = 'word {number}'\n")
+                        assert server.restarted()["kind"] == "warm"
+                    assert server.get().text == f"word {number}"
+                    assert f"word {number}".encode() in reports.queue.get(timeout=DEADLINE)
+                assert server.stop() == 0
+                assert not server.events("barrier")
+            assert reports.queue.empty()
+        finally:
+            reports.shutdown()
+            thread.join()
