@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from devserver.loading.constants import Constants, collect, share
 from devserver.loading.ticks import TICK, Execution, Text, Ticker, can_go_on
 
 pytestmark = pytest.mark.interpreter
@@ -336,3 +337,47 @@ def test_ticks_of_other_threads_and_of_later_do_nothing() -> None:
     exec(Text(b"a = 2\n", "made.py").compile(), namespace)
     assert namespace["a"] == 2
     assert not TICK.isidentifier()
+
+
+FIRST = """
+a = [1000.5, "two words", b"bytes", 10**20, (1, "two words"), ((0.25,), 7), -0.0, 3j]
+def f(): return [1000.5, "other words", (1, "two words")]
+"""
+SECOND = """
+b = [1000.5, 0.0, ("three words", 1000.5), 99999]
+"""
+THIRD = """
+c = [1000.5, "two words", b"bytes", 10**20, (1, "two words"), ((0.25,), 7), -0.0, 0.0, 3j, 99999, 1000]
+def g(): return [((0.25,), 7), "other words", ("three words", 1000.5), 99999, (0.25,), 1 in {1000, 1001}]
+"""
+
+
+def test_equal_constants_are_one_object_on_both_sides_of_a_resume() -> None:
+    """And only equal ones, as if all had been compiled at once; also after a second resume."""
+
+    def identities(names: dict[str, Any]) -> list[int]:
+        things: list[object] = []
+        for each in (*names["a"], *names["f"](), *names["b"], *names["c"], *names["g"]()):
+            things += [each, *(each if isinstance(each, tuple) else ())]
+        ids = [id(each) for each in things]
+        return [ids.index(each) for each in ids]
+
+    newer = {2: f"{FIRST}{SECOND}".encode(), 3: f"{FIRST}{SECOND}{THIRD}".encode()}
+
+    class Twice(Steps):
+        def _at(self, execution: Execution) -> None:
+            if execution.index in newer:
+                execution.go_on_with(Text(newer.pop(execution.index), "made.py"), execution.index)
+
+    warm, cold = names_in(FIRST, run=Twice(-1, "")), names_in(FIRST + SECOND + THIRD)
+    assert not newer
+    assert identities(warm) == identities(cold)
+
+
+def test_a_module_without_a_constant_in_common_stays_as_it_is() -> None:
+    code = compile("a = 12345.5", "made.py", "exec")
+    constants: Constants = {}
+    collect(compile("b = 5.12345; c = 0.0", "made.py", "exec"), constants)
+    assert share(code, constants) is code
+    negative = compile("a = -0.0", "made.py", "exec")
+    assert repr(share(negative, constants).co_consts[0]) == "-0.0"

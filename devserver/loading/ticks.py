@@ -21,6 +21,7 @@ from importlib.util import decode_source
 from types import CodeType, FunctionType
 from typing import cast
 
+from devserver.loading.constants import Constants, collect, share
 from devserver.loading.reads import disguise
 
 TICK = "<devserver tick>"
@@ -169,7 +170,7 @@ class Execution:
         begins: no tick has been reached yet.
     """
 
-    __slots__ = ("_read", "_rest", "begins", "index", "line", "namespace", "path")
+    __slots__ = ("_constants", "_read", "_rest", "begins", "index", "line", "namespace", "path")
 
     def __init__(self, path: str, namespace: dict[str, object], read: Callable[[], bytes | None]) -> None:
         """Args: read: gives the bytes that were compiled; None when nobody has them any more."""
@@ -180,6 +181,7 @@ class Execution:
         self.begins = True
         self._read = read
         self._rest: CodeType | None = None
+        self._constants: Constants = {}
 
     def read(self) -> bytes | None:
         """The bytes of what is executed; None when nobody has them any more."""
@@ -202,11 +204,15 @@ class Execution:
         """Whether there is a newer text to go on with."""
         return self._rest is not None
 
+    def leave(self, code: CodeType) -> None:
+        """Execute no more of the code that was executed until now."""
+        collect(code, self._constants)
+
     def rest(self) -> CodeType:
-        """The code to go on with."""
+        """The code to go on with. Its constants are those of what was executed before."""
         code, self._rest = self._rest, None
         assert code is not None
-        return code
+        return share(code, self._constants)
 
 
 class _Left(BaseException):
@@ -266,6 +272,7 @@ def _tick_on(stack: list[Execution], at: Callable[[Execution], None]) -> Functio
         if not execution.is_outdated:
             at(execution)
         if execution.is_outdated:
+            execution.leave(frame.f_code)
             raise _Left
 
     return disguise(cast("FunctionType", tick))
