@@ -5,17 +5,22 @@
 `Config` and `Server` serve an application in a thread, for tests and for embedding.
 """
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 __all__ = ["Config", "Server", "__version__", "run"]
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
+    from devserver.arguments import Arguments
     from devserver.config import Config
     from devserver.embedded import Server
 
 
-def run(target: object, /, **options: object) -> None:
+def run(target: object, /, **options: Unpack[Arguments]) -> None:
     """Serve an application until Ctrl-C or SIGTERM, like the command line.
 
     To be called in the main thread of a script. With `reload=True` each restart runs the script again up to

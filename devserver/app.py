@@ -79,11 +79,11 @@ def parse(target: str, app_dir: str) -> Target:
     if attribute is not None and not all(part.isidentifier() for part in attribute.split(".")):
         if attribute.endswith("()"):
             raise TargetError(f"a factory is named without parentheses: {target[:-2]} --factory")
-        raise TargetError(f"{target!r}: {attribute!r} is no attribute name; write module:attribute")
+        raise TargetError(f"{target!r}: {attribute!r} is not a valid attribute name; write module:attribute")
     if place in (".", "..") or place.endswith((".py", ".pyw")) or re.search(r"[\\/]", place):
         return _file_target(place, attribute, app_dir)
     if not all(place.split(".")):
-        raise TargetError(f"{target!r} is no target; write module:attribute or path/to/file.py:attribute")
+        raise TargetError(f"{target!r} is not a target; write module:attribute or path/to/file.py:attribute")
     return Target(place, attribute, app_dir)
 
 

@@ -16,7 +16,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from devserver.errors import UsageError
 from devserver.kinds import (
@@ -49,6 +49,11 @@ from devserver.options import (
     option,
 )
 
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from devserver.arguments import Arguments
+
 _C_INT = 2**31 - 1  # what listen(2) and a descriptor can hold
 
 
@@ -57,17 +62,21 @@ class App:
     """Which application, and how it is called."""
 
     target: object | None = option(None, "module:attribute or path/to/file.py:attribute.", kind=TARGET)
-    factory: bool = option(False, "TARGET is a callable that makes the application.", kind=SWITCH)
+    factory: bool = option(False, "Call TARGET to get the application.", kind=SWITCH)
     interface: str = option(
         "auto", "How the application is called.", kind=choice("auto", "asgi3", "asgi2", "wsgi")
     )
     app_dir: str = option(".", "Folder that modules are imported from.", kind=FOLDER)
     env_file: str | None = option(
-        None, "File of variables for the application; the real environment wins.", kind=EXISTING_FILE
+        None,
+        "File of environment variables for the application; the real environment wins.",
+        kind=EXISTING_FILE,
     )
-    root_path: str = option("", "Path below which a proxy has put the application.", kind=ROOT_PATH)
+    root_path: str = option("", "Path prefix under which a proxy serves the application.", kind=ROOT_PATH)
     lifespan: str = option(
-        "auto", "Whether the ASGI application has startup and shutdown.", kind=choice("auto", "on", "off")
+        "auto",
+        "Whether to run the ASGI application's startup and shutdown.",
+        kind=choice("auto", "on", "off"),
     )
 
 
@@ -81,11 +90,14 @@ class Bind:
         kind=HOST,
     )
     port: int | None = option(
-        8000, "Port to listen on; 0: any free one, auto: the next free one from 8000.", kind=PORT, none="auto"
+        8000,
+        "Port to listen on; 0 takes any free port, auto the next free one from 8000.",
+        kind=PORT,
+        none="auto",
     )
-    uds: str | None = option(None, "Path of a Unix socket to listen on instead.", kind=PATH)
+    uds: str | None = option(None, "Listen on a Unix socket at this path instead.", kind=PATH)
     fd: int | None = option(
-        None, "Descriptor of a socket, already bound, to listen on instead.", kind=integer(0, _C_INT)
+        None, "Listen on this descriptor of a bound socket instead.", kind=integer(0, _C_INT)
     )
     backlog: int = option(2048, "Connections that may wait to be accepted.", kind=integer(1, _C_INT))
 
@@ -95,41 +107,50 @@ class Reload:
     """Whether and when the application is started anew. Times are in seconds."""
 
     enabled: bool = option(
-        False, "Restart when what the application read changes.", kind=SWITCH, flag="reload"
+        False, "Restart when a file that the application read changes.", kind=SWITCH, flag="reload"
     )
-    dirs: tuple[str, ...] = option((), "Watch this folder as a whole, too.", kind=FOLDER, flag="reload-dir")
+    dirs: tuple[str, ...] = option(
+        (), "Also watch everything in this folder.", kind=FOLDER, flag="reload-dir"
+    )
     include: tuple[str, ...] = option(
-        (), "Watch files of this pattern, too.", kind=PATTERN, flag="reload-include"
+        (), "Also watch files that match this pattern.", kind=PATTERN, flag="reload-include"
     )
     exclude: tuple[str, ...] = option(
-        (), "Never restart for this pattern.", kind=PATTERN, flag="reload-exclude"
+        (), "Never restart for files that match this pattern.", kind=PATTERN, flag="reload-exclude"
     )
     grace: float = option(
         1.0,
-        "At a restart, requests in flight have so long to finish.",
+        "Seconds to let requests in flight finish at a restart.",
         kind=seconds(zero=True),
         flag="reload-grace",
     )
     overlap: bool = option(
-        True, "Load the new version while the old one finishes.", kind=SWITCH, flag="reload-overlap"
+        True,
+        "Load the new code while the old process finishes its requests.",
+        kind=SWITCH,
+        flag="reload-overlap",
     )
     restart: str = option(
         "auto",
-        "What a restart executes: what comes after the change (warm), or all (cold).",
+        "What a restart executes: only what comes after the change (warm), or everything (cold).",
         kind=choice("auto", "warm", "cold"),
     )
-    checkpoints: int = option(4, "Keep so many checkpoints for warm restarts at most.", kind=integer(1))
+    checkpoints: int = option(4, "Maximum number of checkpoints for warm restarts.", kind=integer(1))
     checkpoint_memory: float = option(
         1.5,
-        "Keep fewer when these need more than so many times the memory of cold restarts.",
+        "Drop checkpoints above this multiple of the memory of cold restarts.",
         kind=factor(1.0),
     )
-    poll: bool = option(False, "Watch by looking, where the system tells nothing.", kind=SWITCH)
+    poll: bool = option(False, "Poll for changes, where the system sends no notifications.", kind=SWITCH)
     load_timeout: float = option(
-        30.0, "Requests wait so long for the application to load, then get a 503.", kind=seconds(zero=False)
+        30.0,
+        "Seconds that requests wait for the application to load before they get a 503.",
+        kind=seconds(zero=False),
     )
     error_page: str = option(
-        "full", "What the browser is told about a failed start.", kind=choice("full", "short")
+        "full",
+        "Whether the browser's traceback has source lines (full) or not (short).",
+        kind=choice("full", "short"),
     )
 
 
@@ -137,32 +158,39 @@ class Reload:
 class Http:
     """HTTP, whatever the parser. Times are in seconds, sizes in bytes."""
 
-    parser: str = option("auto", "Parser of requests.", kind=choice("auto", "h11", "httptools"), flag="http")
+    parser: str = option("auto", "HTTP parser.", kind=choice("auto", "h11", "httptools"), flag="http")
     loop: str = option("auto", "Event loop.", kind=choice("auto", "asyncio", "uvloop"))
     keep_alive: float = option(
-        5.0, "Close a connection idle for so long.", kind=seconds(zero=True), flag="timeout-keep-alive"
+        5.0,
+        "Close connections that are idle for this many seconds.",
+        kind=seconds(zero=True),
+        flag="timeout-keep-alive",
     )
     header_timeout: float = option(
-        10.0, "Time for the head of a request.", kind=seconds(zero=False), flag="timeout-header"
+        10.0,
+        "Seconds that the head of a request may take to arrive.",
+        kind=seconds(zero=False),
+        flag="timeout-header",
     )
     graceful: float = option(
         3.0,
-        "At the end, requests in flight have so long to finish.",
+        "Seconds to let requests in flight finish when the server stops.",
         kind=seconds(zero=True),
         flag="timeout-graceful-shutdown",
     )
     max_head: int = option(
         65536,
-        "Largest head of a request in bytes, with every parser.",
+        "Largest head of a request in bytes, with either parser.",
         kind=integer(1),
         flag="h11-max-incomplete-event-size",
     )
     concurrency: int | None = option(
-        None, "Answer 503 to what goes beyond this many at a time.", kind=integer(1), flag="limit-concurrency"
+        None,
+        "Answer 503 when more requests than this are in flight.",
+        kind=integer(1),
+        flag="limit-concurrency",
     )
-    wsgi_threads: int = option(
-        512, "Work on this many requests to a WSGI application at a time.", kind=integer(1)
-    )
+    wsgi_threads: int = option(512, "Maximum number of threads for a WSGI application.", kind=integer(1))
     headers: tuple[tuple[str, str], ...] = option(
         (), "Add this header to every response.", kind=HEADER, flag="header"
     )
@@ -174,13 +202,18 @@ class Http:
 class WebSocket:
     """WebSocket. Times are in seconds, sizes in bytes."""
 
-    implementation: str = option("auto", "Library.", kind=choice("auto", "wsproto", "none"), flag="ws")
+    implementation: str = option(
+        "auto",
+        "WebSocket library; none refuses WebSockets.",
+        kind=choice("auto", "wsproto", "none"),
+        flag="ws",
+    )
     max_size: int = option(2**24, "Largest message in bytes.", kind=integer(1), flag="ws-max-size")
     ping_interval: float = option(
-        20.0, "Time between pings; 0 sends none.", kind=seconds(zero=True), flag="ws-ping-interval"
+        20.0, "Seconds between two pings; 0 sends none.", kind=seconds(zero=True), flag="ws-ping-interval"
     )
     ping_timeout: float = option(
-        20.0, "Time for the answer to a ping.", kind=seconds(zero=False), flag="ws-ping-timeout"
+        20.0, "Seconds that the answer to a ping may take.", kind=seconds(zero=False), flag="ws-ping-timeout"
     )
     deflate: bool = option(True, "Offer permessage-deflate.", kind=BOOLEAN, flag="ws-per-message-deflate")
 
@@ -191,17 +224,19 @@ class Log:
 
     level: str = option(
         "info",
-        "Least level that is shown.",
+        "Least severe level to show.",
         kind=choice("critical", "error", "warning", "info", "debug", "trace"),
         flag="log-level",
     )
     config: str | None = option(
-        None, "Configuration of logging: a file .ini, .json or .toml.", kind=EXISTING_FILE, flag="log-config"
+        None, "Configuration file for logging: .ini, .json or .toml.", kind=EXISTING_FILE, flag="log-config"
     )
-    access: bool = option(True, "One line for each request.", kind=SWITCH, flag="access-log")
-    colors: bool | None = option(None, "Colours.", kind=SWITCH, flag="use-colors", none="auto")
+    access: bool = option(True, "Print one line for each request.", kind=SWITCH, flag="access-log")
+    colors: bool | None = option(
+        None, "Print colours; without it the terminal decides.", kind=SWITCH, flag="use-colors", none="auto"
+    )
     events: str | None = option(
-        None, "Write events to this file (or descriptor), one JSON object a line.", kind=EVENTS
+        None, "Write events to this file or descriptor, one JSON object per line.", kind=EVENTS
     )
 
 
@@ -249,7 +284,7 @@ class Config:
     file: str | None
     origin: Origin | None = field(repr=False)
 
-    def __init__(self, target: object | None = None, /, **options: object) -> None:
+    def __init__(self, target: object | None = None, /, **options: "Unpack[Arguments]") -> None:
         """Make a configuration from Python alone; neither environment nor file is looked at.
 
         Args:

@@ -92,7 +92,7 @@ def load(path: str, environ: MutableMapping[str, str]) -> dict[str, str]:
     text = _contents(path)
     assignments, invalid = _read(text)
     for line in invalid:
-        logger.warning("%s, line %d: this is no NAME=value, and was left out", path, line)
+        logger.warning("%s, line %d: expected NAME=value; line ignored", path, line)
     found = {name: value for name, value in _expand(assignments, environ).items() if name not in environ}
     for name, value in found.items():
         try:

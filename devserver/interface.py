@@ -57,7 +57,7 @@ def classify(app: object, interface: str = "auto", name: str = "the target") -> 
     if isinstance(app, types.ModuleType):
         raise TargetError(f"{name} is a module: name the application in it, {app.__name__}:app")
     if not callable(app):
-        raise TargetError(f"{name} is a {type(app).__qualname__}, which cannot be called: no application")
+        raise TargetError(f"{name} is a {type(app).__qualname__}, which cannot be called: not an application")
     found = guess(app) if interface == "auto" else cast("Interface", interface)
     if found is None:
         raise TargetError(f"{name} {_refusal(app)}")
@@ -86,7 +86,7 @@ def check_factory(factory: object, name: str) -> Callable[[], object]:
         TargetError: it cannot be called, is an application, is async, or needs arguments.
     """
     if not callable(factory):
-        raise TargetError(f"{name} is a {type(factory).__qualname__}, which cannot be called: no factory")
+        raise TargetError(f"{name} is a {type(factory).__qualname__}, which cannot be called: not a factory")
     shape = _shape(factory)
     if shape.least and guess(factory):
         raise TargetError(f"{name} is an application already: leave out --factory")

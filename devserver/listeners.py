@@ -230,7 +230,7 @@ def _make_room(path: str) -> None:
     if sys.platform == "win32":
         return
     if not (os.path.exists(path) and stat.S_ISSOCK(os.stat(path).st_mode)):
-        raise BindError(f"{path} exists and is no socket: remove it or choose another path by --uds")
+        raise BindError(f"{path} exists and is not a socket: remove it or choose another path by --uds")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)  # a server that accepts nothing would keep us waiting
         try:
@@ -265,7 +265,7 @@ def _inherited(fd: int, source: str, backlog: int) -> socket.socket:
     except OSError:
         sock.close()
         raise UsageError(
-            f"{source} {fd} is no socket that can listen: pass a bound TCP or Unix stream socket"
+            f"{source} {fd} is not a socket that can listen: pass a bound TCP or Unix stream socket"
         ) from None
     return sock
 

@@ -120,8 +120,8 @@ def test_the_colon_of_a_drive_separates_nothing(write: Write, attribute: str | N
     [
         ("", "write module:attribute or path/to/file.py:attribute"),
         (":app", "write module:attribute"),
-        ("shop:", "is no attribute name; write module:attribute"),
-        ("shop:two words", "is no attribute name"),
+        ("shop:", "is not a valid attribute name; write module:attribute"),
+        ("shop:two words", "is not a valid attribute name"),
         ("shop..web:app", "write module:attribute"),
         (".shop:app", "write module:attribute"),
         ("shop:create_app()", "without parentheses: shop:create_app --factory"),
@@ -320,7 +320,7 @@ class Shop:
         ("async def _make(): ...\nmake = lambda: _make()", "returned a coroutine"),
         ("def make(): return 3", r"make\(\) is a int, which cannot be called"),
         ("def make(config): ...", r"needs arguments \(config\)"),
-        ("make = 3", "no factory"),
+        ("make = 3", "not a factory"),
     ],
 )
 def test_factories_that_make_nothing(write: Write, source: str, remedy: str) -> None:

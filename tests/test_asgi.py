@@ -193,7 +193,7 @@ def test_a_scope_belongs_to_its_request() -> None:
         ([], {"type": "http.response.sart"}, "'http.response.sart'"),
         ([START], {"type": "http.response.trailers"}, "'http.response.trailers'"),
         ([], {"type": "websocket.accept"}, "'websocket.accept'"),
-        ([], {"status": 200}, "None, which is no message"),
+        ([], {"status": 200}, "None, which is not a message"),
         ([], {**START, "status": "200"}, "status '200'"),
         ([], {"type": "http.response.start"}, "status None"),
         ([], {**START, "status": 101}, "status 101"),

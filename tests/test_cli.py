@@ -301,7 +301,14 @@ def test_help_has_every_option_in_its_group(folder: Path) -> None:
 
 def test_help_has_each_default(folder: Path) -> None:
     shown = " ".join(CliRunner().invoke(COMMAND, ["--help"]).output.split())
-    for text in ("[localhost]", "[8000]", "every parser. [65536]", "[info]", "[16777216]", "Colours. [auto]"):
+    for text in (
+        "[localhost]",
+        "[8000]",
+        "either parser. [65536]",
+        "[info]",
+        "[16777216]",
+        "decides. [auto]",
+    ):
         assert text in shown
 
 

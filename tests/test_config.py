@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -99,7 +100,8 @@ def test_python_takes_native_values_and_text(folder: Path) -> None:
     assert config.reload.dirs == (str(folder / "src"),)
     assert config.http.keep_alive == 2.0
     assert config.http.headers == (("A", "b"), ("C", "d"))
-    assert Config(port="9000", reload_dir=Path("src")).reload.dirs == config.reload.dirs
+    text: Any = {"port": "9000"}  # as from a variable
+    assert Config(**text, reload_dir=Path("src")).reload.dirs == config.reload.dirs
 
 
 def test_python_says_run_as_the_source_and_none_means_not_given(folder: Path) -> None:

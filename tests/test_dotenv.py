@@ -144,7 +144,7 @@ def test_what_cannot_be_read_is_left_out_with_a_warning(
         assert load(str(file), environ) == expected
     assert environ == expected
     assert [record.getMessage() for record in caplog.records] == [
-        f"{file}, line {line}: this is no NAME=value, and was left out" for line in lines
+        f"{file}, line {line}: expected NAME=value; line ignored" for line in lines
     ]
 
 

@@ -401,7 +401,7 @@ def test_factories(factory: object) -> None:
         (create_async, "is async: make it a plain function"),
         (NeedsName, r"needs arguments \(import_name\)"),
         (lambda settings: None, r"needs arguments \(settings\)"),
-        ("text", "cannot be called: no factory"),
+        ("text", "cannot be called: not a factory"),
     ],
 )
 def test_no_factories(factory: object, remedy: str) -> None:

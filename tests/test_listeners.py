@@ -428,7 +428,7 @@ def test_a_unix_socket_whose_server_does_not_accept_is_in_use(place: Path) -> No
 
 @needs_posix
 def test_what_is_no_socket_is_left_alone(place: Path) -> None:
-    message = f"{place} exists and is no socket: remove it or choose another path by --uds"
+    message = f"{place} exists and is not a socket: remove it or choose another path by --uds"
     place.write_text("precious")
     assert refused(Bind(uds=str(place))) == message
     assert place.read_text() == "precious"
@@ -529,7 +529,8 @@ def test_a_passed_socket_that_cannot_listen() -> None:
         datagrams.bind(("127.0.0.1", 0))
         for sock in (ours, datagrams, unbound):
             assert refused(Bind(fd=sock.fileno()), UsageError) == (
-                f"--fd {sock.fileno()} is no socket that can listen: pass a bound TCP or Unix stream socket"
+                f"--fd {sock.fileno()} is not a socket that can listen:"
+                " pass a bound TCP or Unix stream socket"
             )
         assert unbound.getsockname()[1] == 0
 
@@ -639,6 +640,7 @@ def test_a_number_of_activated_sockets_that_is_none(count: str) -> None:
 def test_an_activated_socket_of_another_kind_is_refused() -> None:
     with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(type=socket.SOCK_DGRAM) as datagrams:
         assert activated([tcp, datagrams], "LISTEN_FDS=2") == [
-            "LISTEN_FDS, descriptor 4 is no socket that can listen: pass a bound TCP or Unix stream socket 2",
+            "LISTEN_FDS, descriptor 4 is not a socket that can listen:"
+            " pass a bound TCP or Unix stream socket 2",
             "",
         ]

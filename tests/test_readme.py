@@ -1,4 +1,4 @@
-"""The README's table of options is what the command line takes, and its links lead somewhere."""
+"""The documented options are those of the command line, and the links of all pages lead somewhere."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from devserver.config import OPTIONS
 from devserver.options import Option
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+OPTIONS_PAGE = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 
 WORDS = {"true": "on", "false": "off", "-": "none"}
 """What a default is called in the table, unless it is what `--help` calls it."""
@@ -45,9 +45,8 @@ class Row(NamedTuple):
 
 def rows() -> Iterator[Row]:
     """The rows of the table of options."""
-    table = README.partition("\n## Options\n")[2].partition("\n## ")[0]
     section = ""
-    for line in table.splitlines():
+    for line in OPTIONS_PAGE.splitlines():
         cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
         if len(cells) == 3 and cells[0].startswith("**"):
             section = cells[0].strip("*")
@@ -70,7 +69,7 @@ def wanted(option: Option) -> str:
 
 
 @pytest.mark.parametrize("name", [name for name in OPTIONS if name != "target"])
-def test_option_stands_in_the_readme_with_its_default(name: str) -> None:
+def test_option_is_documented_with_its_default(name: str) -> None:
     option = OPTIONS[name]
     [row] = [row for row in ROWS if option.label in names_in(row)]
     assert (row.section, row.default) == (TITLES[option.section], wanted(option))
@@ -80,7 +79,7 @@ def test_option_stands_in_the_readme_with_its_default(name: str) -> None:
         assert row.flags == f"`{option.label} {option.kind.metavar[1:-1]}`"
 
 
-def test_readme_has_the_options_of_the_command_line_and_no_others() -> None:
+def test_the_documented_options_are_those_of_the_command_line() -> None:
     known = {
         flag
         for each in COMMAND.params
@@ -91,7 +90,7 @@ def test_readme_has_the_options_of_the_command_line_and_no_others() -> None:
     assert {name for row in ROWS for name in names_in(row)} == {*known, "--help"}
 
 
-def test_readme_has_the_options_in_the_order_of_help() -> None:
+def test_options_are_documented_in_the_order_of_help() -> None:
     told = [name for row in ROWS for name in names_in(row)]
     options = [option.label for option in OPTIONS.values() if option.name != "target"]
     assert [name for name in told if name in options] == options
@@ -112,3 +111,13 @@ def headings(page: Path) -> list[str]:
     """What a page's headings are linked by."""
     titles = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     return [re.sub(r"[^\w -]", "", title).strip().lower().replace(" ", "-") for title in titles]
+
+
+def test_the_documented_events_are_those_that_are_sent() -> None:
+    page = (ROOT / "docs" / "events.md").read_text(encoding="utf-8")
+    documented = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
+    code = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "devserver").rglob("*.py")))
+    sent = {*re.findall(r"\.emit\(\s*\"(\w+)\"", code)}
+    assert sent == {*documented}
+    header = (ROOT / "devserver" / "events.py").read_text(encoding="utf-8").partition('\n"""')[0]
+    assert re.findall(r"^    (\w+) +[\w(]", header, re.MULTILINE) == documented

@@ -248,7 +248,7 @@ class HttpCall:
                 return
             else:
                 raise ApplicationError(
-                    f"the application sent {kind!r}, which is no message of an HTTP response"
+                    f"the application sent {kind!r}, which is not a message of an HTTP response"
                 )
         except ApplicationError as error:
             if self._breach is None:

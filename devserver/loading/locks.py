@@ -3,7 +3,7 @@
 `os.register_at_fork` lets a library take its locks before a fork and make them new in the child. What held
 one of them there, a `with` statement around the code that loads, then releases a lock that nobody holds:
 `logging.config.dictConfig` fails with "cannot release un-acquired lock" if it imports a module of the
-application's while it configures. So such a lock allows no checkpoint as long as it is held.
+application's while it configures. So such a lock prevents checkpoints as long as it is held.
 
 `logging` is known. Which locks another library's hooks make anew nobody says; all that a hook can reach in a
 few steps count, since a checkpoint too few costs less than a failed start.

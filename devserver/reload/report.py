@@ -83,7 +83,7 @@ class Report:
             self._how = f"resumed {f'at line {line} of {_short(path)}' if path else outside}"
         else:
             self._fields = {"kind": "cold", "obstacle": obstacle}
-            because = f" (from nothing: {obstacle})" if obstacle and obstacle != self.reason else ""
+            because = f" cold ({obstacle})" if obstacle and obstacle != self.reason else ""
             self._how = f"restarted{because}"
 
     def spawned(self, generation: int) -> None:
@@ -151,7 +151,7 @@ class Report:
         if told != self._barred:
             self._barred = told
             where = f"{_short(path)}, line {line}" if path else "the start"
-            logger.info("%s: %s allows no checkpoint; a later change restarts from before it", where, reason)
+            logger.info("%s: %s prevents checkpoints; edits below it restart from there", where, reason)
             self._events.emit("barrier", path=path, line=line, reason=reason)
 
     def loaded(self, generation: int, pid: int, seconds: float) -> None:

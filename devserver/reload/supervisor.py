@@ -319,7 +319,7 @@ class Supervisor:
         try:
             self._config = self._children.config = self._config.reread()
         except DevserverError as error:
-            logger.error("%s; the options as they were are used", error)
+            logger.error("%s; keeping the previous options", error)
         self._timers.settled()
         self._generation += 1
         self._begin(before)

@@ -2,7 +2,7 @@
 
 Cold is never wrong, only slow; so whenever something cannot be said for certain it is cold: other
 options, other packages, a change of what was read before the first checkpoint, a file that counts
-though nobody was seen to read it, a debugger.
+though nothing was seen reading it, a debugger.
 """
 
 from __future__ import annotations
@@ -155,7 +155,9 @@ class Warm:
             if self._children.resume(checkpoint.spawned, generation, message):
                 break
         else:
-            self.obstacle = "no checkpoint stands before it" if self.chain and is_wanted(config) else ""
+            self.obstacle = (
+                "it was read before the first checkpoint" if self.chain and is_wanted(config) else ""
+            )
             return None
         self._changed, self._resumed, self._loaded = [], checkpoint, None
         self._go_back(checkpoint)
@@ -200,7 +202,7 @@ class Warm:
 
     def _obstacle(self, before: Config, config: Config) -> str:
         if before != config:
-            return "the options are others"
+            return "options changed"
         if not here():
             return "the working folder was deleted"  # checkpoints stay in it, whatever stands in its place
         if self._children.outdated():
@@ -210,7 +212,7 @@ class Warm:
             if path in files:
                 return "the options and the environment come first"
             if not self._watched.timeline.knows(path):
-                return "nobody was seen to read it"
+                return "nothing was seen reading it"
         if any(map(may_change, self._changed)) and _found(config) != self._target:
             return "another application is found"
         return ""

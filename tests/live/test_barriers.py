@@ -455,7 +455,7 @@ def test_edit_behind_a_barrier_restarts_from_directly_before_it(
         [event] = server.events("barrier")
         assert (event["path"], event["line"]) == (str(tmp_path / "middle.py"), LINE)
         assert event["reason"].startswith(kind.reason)
-        assert f"middle.py, line {LINE}: {event['reason']} allows no checkpoint" in server.log
+        assert f"middle.py, line {LINE}: {event['reason']} prevents checkpoints" in server.log
         # What was not known to be a barrier at first is known from now on.
         project.edit_until(lambda line: line == LINE)
         restart, executed = project.edit("one", "last")

@@ -1,4 +1,4 @@
-"""The debuggers of VS Code and PyCharm, driven as those do it, with the README's run configurations."""
+"""The debuggers of VS Code and PyCharm, driven as those do it, with the run configurations of docs/ide.md."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PYDEVD = Path(sysconfig.get_path("platlib"), "pydevd.py")
 
 pytestmark = pytest.mark.live
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "ide.md"
 
 PATIENCE = 0.2 + SLACK_DEBUGGED + 0.3
 """Seconds: a short grace, what a debugged process has beyond it, and more. Nothing may be killed by then."""
@@ -95,8 +95,8 @@ class Project:
 
 
 def configuration() -> Message:
-    """The README's launch.json."""
-    text = README.read_text()
+    """The launch.json of docs/ide.md."""
+    text = PAGE.read_text()
     block = re.search(r"`\.vscode/launch\.json`.*?```json\n(.*?)```", text, re.DOTALL)
     assert block is not None
     (only,) = json.loads(block[1])["configurations"]
@@ -106,7 +106,7 @@ def configuration() -> Message:
 
 @contextmanager
 def vs_code(project: Project, env: Mapping[str, str] = SHORT_GRACE) -> Iterator[tuple[DevServer, Editor]]:
-    """The README's configuration, as VS Code's Python debugger starts it."""
+    """The documented configuration, as VS Code's Python debugger starts it."""
     editor = Dap({project.path: [project.line]})
     wanted = {**configuration(), "console": "integratedTerminal"}
     with Launched(project.folder, editor, wanted, env) as server:
@@ -115,10 +115,10 @@ def vs_code(project: Project, env: Mapping[str, str] = SHORT_GRACE) -> Iterator[
 
 @contextmanager
 def attached(project: Project, env: Mapping[str, str] = SHORT_GRACE) -> Iterator[tuple[DevServer, Editor]]:
-    """The README's command, with an editor that attaches."""
+    """The documented command, with an editor that attaches."""
     fifo = project.folder.parent / f"{project.folder.name}.endpoints"
     os.mkfifo(fifo)
-    line = re.search(r"<!-- attach -->\n```sh\npython (.*)\n```", README.read_text())
+    line = re.search(r"<!-- attach -->\n```sh\npython (.*)\n```", PAGE.read_text())
     assert line is not None
     command = [sys.executable, *line[1].replace(" 5678 ", " 127.0.0.1:0 ").split()]
     editor = Dap({project.path: [project.line]})
@@ -134,8 +134,8 @@ def attached(project: Project, env: Mapping[str, str] = SHORT_GRACE) -> Iterator
 
 @contextmanager
 def pycharm(project: Project, env: Mapping[str, str] = SHORT_GRACE) -> Iterator[tuple[DevServer, Editor]]:
-    """The README's fields, as PyCharm starts them for debugging."""
-    fields = dict(re.findall(r"^\| (module|parameters) \| `(.*)` \|$", README.read_text(), re.MULTILINE))
+    """The documented fields, as PyCharm starts them for debugging."""
+    fields = dict(re.findall(r"^\| (module|parameters) \| `(.*)` \|$", PAGE.read_text(), re.MULTILINE))
     editor = Pydevd({project.path: [project.line]})
     command = [
         *(sys.executable, str(PYDEVD), "--module", "--multiprocess", "--qt-support=auto"),
