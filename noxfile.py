@@ -8,7 +8,7 @@
     alone     tests that hold a time against a bound: one after the other, and nothing else beside them
     soak      the long counts
     bench     the benchmark of saves; arguments go to it
-    docs      README and docs against the code
+    docs      the documentation site, which must build without a warning; its pages against the code
 
 `tests` and `live` have a session for each Python on this machine. The newest runs everything; the others
 run what an interpreter can break, which is marked `interpreter`, and one of them has the oldest Django.
@@ -131,9 +131,20 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(python=NEWEST)
 def docs(session: nox.Session) -> None:
-    """Whether what README and docs say of options, commands and links is so."""
-    session.install("-e", ".[test]")
-    session.run("python", "-m", "pytest", "-q", "tests/test_readme.py", *session.posargs)
+    """The documentation site; and whether what it says of options, events and links is so."""
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
+    session.install("-e", ".", "pytest", "pytest-timeout", "pytest-xdist", *groups["docs"])
+    session.run(
+        "python",
+        "-m",
+        "sphinx",
+        "-q",
+        "-W",
+        "--keep-going",
+        "docs",
+        session.posargs[0] if session.posargs else "site",
+    )
+    session.run("python", "-m", "pytest", "-q", "tests/test_readme.py")
 
 
 def _install(session: nox.Session) -> None:

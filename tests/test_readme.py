@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -121,3 +123,9 @@ def test_the_documented_events_are_those_that_are_sent() -> None:
     assert sent == {*documented}
     header = (ROOT / "devserver" / "events.py").read_text(encoding="utf-8").partition('\n"""')[0]
     assert re.findall(r"^    (\w+) +[\w(]", header, re.MULTILINE) == documented
+
+
+def test_what_is_made_from_the_code_is_up_to_date() -> None:
+    command = [sys.executable, str(ROOT / "docs" / "generate.py"), "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert not done.returncode, done.stderr
