@@ -1,7 +1,7 @@
 """The documentation site: `nox -s docs` builds it, and fails at a warning or at a link that leads nowhere.
 
-Sphinx, with furo's theme, since both are well kept. Pages stay Markdown (MyST), which can be read in a checkout
-as well. MkDocs was weighed: its common theme, Material, ends in 2027.
+Sphinx, with furo, since both are well kept. Pages stay Markdown (MyST), which can be read in a checkout as
+well. MkDocs was weighed: its common theme, Material, ends in 2027.
 """
 
 from __future__ import annotations
