@@ -20,7 +20,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, assert_never
 
 from devserver import console
 from devserver.alone import run_loop
@@ -30,7 +30,7 @@ from devserver.errors import DevserverError, UsageError
 from devserver.events import Events
 from devserver.options import misspelt
 from devserver.process import Terminal, adopt, guard, listeners_from
-from devserver.process.control import Channel, Closed, Message
+from devserver.process.control import Channel, Closed
 from devserver.process.signals import Signals, wanted
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from devserver.app import Application
     from devserver.listeners import Listeners
     from devserver.loading.loader import Recorder
+    from devserver.reload import protocol
     from devserver.reload.child import Child, Stepwise
     from devserver.reload.launcher import Launcher
     from devserver.stage import Program, Stage
@@ -230,6 +231,7 @@ def child(channel: Channel, program: Program = target) -> int:
     """
     from devserver.process.signals import leave_interrupts
     from devserver.process.standing import answer
+    from devserver.reload import protocol
     from devserver.reload.child import Child
     from devserver.reload.prompt import debugged
 
@@ -243,29 +245,32 @@ def child(channel: Channel, program: Program = target) -> int:
         message, fds = channel.receive_one()
     except Closed:
         return 1  # the supervisor is gone, or wants nothing
-    config = Config.from_json(message["config"])
+    word = protocol.told(message)
+    assert isinstance(word, protocol.Boot)
+    config = Config.from_json(word.config)
     console.configure(config.log)
     with suppress(DevserverError):  # imported now, lest a module of the user's be found in its place
         server.parser(config.http.parser)
-    if message["crash"]:
+    if word.crash:
         faulthandler.enable(fds[-1])  # what a fatal signal leaves there the supervisor reads
         answer(fds.pop())
     sockets = listeners_from(message, fds)
     for sock in sockets:
         sock.setblocking(False)
     this = Child(channel, config.http.graceful)
-    if message["role"] == "page":
-        code = _serve_page(this, config, sockets, message)
+    if word.role == protocol.PAGE:
+        code = _serve_page(this, config, sockets, word)
     else:
-        code = _serve_application(this, config, sockets, message, program)
+        code = _serve_application(this, config, sockets, word, program)
     # Debuggers stop at any other SystemExit, at each restart. The supervisor has been told how this ends.
     return 0 if debugged() else code
 
 
 def _serve_application(
-    this: Child, config: Config, sockets: list[socket.socket], boot: Message, program: Program
+    this: Child, config: Config, sockets: list[socket.socket], boot: protocol.Boot, program: Program
 ) -> int:
     from devserver.loading.loader import Recorder
+    from devserver.reload import protocol
     from devserver.reload.child import EXIT_FAILED, Retired
     from devserver.stage import Stage, refuse_green
     from devserver.watching.timeline import Entry, tree_entry
@@ -275,7 +280,7 @@ def _serve_application(
     gate = Gate(config)
 
     def report(entry: Entry) -> None:
-        this.say("read", entries=[entry.to_json()], place=warm and warm.place())
+        this.say(protocol.Read([entry.to_json()], warm.place() if warm else None))
         gate.add(entry)
 
     recorder = Recorder(report, roots_of(config))
@@ -347,7 +352,8 @@ def _serve_until_told(this: Child, stage: Stage, application: Application, gate:
 
     from devserver.devtools.endpoints import PREFIX, Endpoints
     from devserver.devtools.error_page import for_exceptions
-    from devserver.reload.child import EXIT_FAILED
+    from devserver.reload import protocol
+    from devserver.reload.child import EXIT_FAILED, ForServing
     from devserver.reload.prompt import unseen
     from devserver.server import Serving
 
@@ -366,11 +372,16 @@ def _serve_until_told(this: Child, stage: Stage, application: Application, gate:
         files = gate.changed()
         return stage.on_change(files) if files else files
 
-    def hear(message: Message, fds: list[int]) -> None:
-        if message["do"] == "judge":
-            this.judge(message["files"], stage.on_change, config.reload.grace)
-        else:
-            this.adopt(serving, message, fds)
+    def hear(word: ForServing, fds: list[int]) -> None:
+        match word:
+            case protocol.Judge():
+                this.judge(word.files, stage.on_change, config.reload.grace)
+            case protocol.Connections():
+                this.adopt(serving, word, fds)
+            case protocol.Show() | protocol.Answer():
+                raise AssertionError("only a page is told so")
+            case _:
+                assert_never(word)
 
     def ready() -> None:
         this.serving(judges=stage.has_say)
@@ -397,43 +408,53 @@ def _serve_until_told(this: Child, stage: Stage, application: Application, gate:
 def _checkpoints(
     this: Child,
     recorder: Recorder,
-    boot: Message,
+    boot: protocol.Boot,
     sockets: list[socket.socket],
     ahead: Callable[[Callable[[], bool]], None],
 ) -> Stepwise | None:
-    if sys.platform == "linux" and CAN_COPY and boot.get("warm"):
+    if sys.platform == "linux" and CAN_COPY and boot.warm:
         from devserver.process.ending import leave
         from devserver.reload.checkpoint import Checkpoints
 
-        def turn(message: Message) -> NoReturn:
-            leave(_serve_page(this, Config.from_json(message["config"]), sockets, message))
+        def turn(word: protocol.ShowPage) -> NoReturn:
+            leave(_serve_page(this, Config.from_json(word.config), sockets, word))
 
-        return Checkpoints(this, recorder, [(path, number) for path, number in boot["marks"]], turn, ahead)
+        return Checkpoints(this, recorder, [(path, number) for path, number in boot.marks], turn, ahead)
     return None
 
 
-def _serve_page(this: Child, config: Config, sockets: list[socket.socket], boot: Message) -> int:
+def _serve_page(
+    this: Child, config: Config, sockets: list[socket.socket], told: protocol.Boot | protocol.ShowPage
+) -> int:
     from devserver.devtools.endpoints import PREFIX, Endpoints
     from devserver.devtools.error_page import Failure, PageGateway
+    from devserver.reload import protocol
+    from devserver.reload.child import ForServing
     from devserver.server import Serving
 
-    gateway = PageGateway(Failure(**boot["failure"]), config.reload.error_page)
+    assert told.failure is not None
+    gateway = PageGateway(Failure(**told.failure), config.reload.error_page)
     endpoints = Endpoints(gateway, gateway.failure.moment)
 
     def ask(path: bytes) -> bool:
         if path.startswith(PREFIX):  # a page that waits is no reason to try again
             return True
-        this.say("asked")
+        this.say(protocol.Asked())
         return False
 
-    def hear(message: Message, fds: list[int]) -> None:
-        if message["do"] == "show":
-            failure = gateway.failure = Failure(**message["failure"])
-            serving.soon(lambda: endpoints.move_on(failure.moment))
-        elif message["do"] == "answer":
-            serving.release()
-        else:
-            this.adopt(serving, message, fds)
+    def hear(word: ForServing, fds: list[int]) -> None:
+        match word:
+            case protocol.Show():
+                failure = gateway.failure = Failure(**word.failure)
+                serving.soon(lambda: endpoints.move_on(failure.moment))
+            case protocol.Answer():
+                serving.release()
+            case protocol.Connections():
+                this.adopt(serving, word, fds)
+            case protocol.Judge():
+                raise AssertionError("a page has no application that could judge")
+            case _:
+                assert_never(word)
 
     serving = Serving(config, endpoints, sockets, on_closing=this.closing, gate=ask, hand_over=this.giver)
     this.load(lambda: None)

@@ -10,6 +10,7 @@ from typing import cast
 import pytest
 
 from devserver.process.control import MAX_FDS, Channel, pack, unpack
+from devserver.reload import protocol
 from devserver.reload.launcher import Spawned
 from devserver.reload.transit import Transit
 
@@ -22,8 +23,8 @@ class Receiver:
         self.channel = Channel(theirs)
         self._channel = Channel(self._ours)
 
-    def tell(self, message: dict[str, object], fds: list[int]) -> bool:
-        self._channel.send(message, fds)
+    def tell(self, word: protocol.Told, fds: list[int]) -> bool:
+        self._channel.send(protocol.encode(word), fds)
         return True
 
     def close(self) -> None:
@@ -35,7 +36,9 @@ class Receiver:
         message, fds = self.channel.receive_one()
         for fd in fds:
             os.close(fd)
-        return [data for _, data in unpack(message, fds)]
+        word = protocol.said(message)
+        assert isinstance(word, protocol.Connections)
+        return [data for _, data in unpack(word.sizes, word.data, fds)]
 
 
 @pytest.fixture
@@ -104,7 +107,7 @@ def test_what_a_receiver_did_not_take_goes_to_the_next_in_order(
 def test_packing_loses_nothing(count: int) -> None:
     connections = [(number, b"x" * (number % 3)) for number in range(count)]
     found = []
-    for fds, fields in pack(connections):
+    for fds, sizes, data in pack(connections):
         assert len(fds) <= MAX_FDS
-        found += unpack(fields, fds)
+        found += unpack(sizes, data, fds)
     assert found == connections

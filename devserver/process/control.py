@@ -216,18 +216,21 @@ class QueueingChannel(Channel):
             raise Closed(str(error)) from None
 
 
-def pack(connections: Sequence[tuple[int, bytes]]) -> Iterator[tuple[list[int], Message]]:
-    """Descriptors, with bytes that belong to each, as the parts of as few messages as will do."""
+def pack(connections: Sequence[tuple[int, bytes]]) -> Iterator[tuple[list[int], list[int], bytes]]:
+    """Descriptors, with bytes that belong to each, as the parts of as few messages as will do.
+
+    Gives the descriptors of a message, the number of bytes that belong to each, and all these bytes.
+    """
     for at in range(0, len(connections), MAX_FDS):
         some = connections[at : at + MAX_FDS]
         data = [data for _, data in some]
-        yield [fd for fd, _ in some], {"sizes": [len(each) for each in data], "data": b"".join(data)}
+        yield [fd for fd, _ in some], [len(each) for each in data], b"".join(data)
 
 
-def unpack(message: Message, fds: Sequence[int]) -> list[tuple[int, bytes]]:
+def unpack(sizes: Sequence[int], data: bytes, fds: Sequence[int]) -> list[tuple[int, bytes]]:
     """The inverse of `pack`."""
-    data, at, found = message.get("data", b""), 0, []
-    for fd, size in zip(fds, message["sizes"], strict=True):
+    at, found = 0, []
+    for fd, size in zip(fds, sizes, strict=True):
         found.append((fd, data[at : at + size]))
         at += size
     return found

@@ -12,19 +12,7 @@ the word: it waits for it, too, makes ready what it can meanwhile, and goes on i
 Each fork is double, and the half between ends at once: so every process is the supervisor's own child
 (it is their *subreaper*), and none has to wait for another.
 
-What a waiting half and a copy say, on the channel of the half that was forked:
-
-    checkpoint  a half waits; with the stack of unfinished modules, the seconds of loading before it,
-                 the statement before which it stands, the path of the module for whose edit it was made,
-                 and the new half's pid and channel
-    barrier     none can be made, since a statement: why, which, and the tick before it
-    ready       the pid and channel of a copy that was made ahead
-    lost        the half between was killed: there may be a copy that nobody was told of
-    resumed     the copy's pid;  unfit: what was executed has changed
-    page        the pid of a copy that shows why nothing is served; of the first checkpoint, which
-                holds nothing of the user's
-
-It is told `resume`, with the statements before which checkpoints are wanted.
+A waiting half and a copy speak on the channel of the half that was forked. Their words stand in `protocol`.
 
 Linux. Knows neither the machine nor which files have changed.
 """
@@ -43,16 +31,17 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from time import perf_counter
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from devserver.loading import frozen, pages
 from devserver.loading.loader import Recorder
 from devserver.loading.modules import Stepping
 from devserver.loading.seeds import Seeds
 from devserver.loading.ticks import Execution, Text, Ticker, can_go_on
-from devserver.process.control import Channel, Closed, Message
+from devserver.process.control import Channel, Closed
 from devserver.process.ending import fileno, flush
 from devserver.process.forks import fork
+from devserver.reload import protocol
 from devserver.reload.child import Child
 from devserver.reload.marks import END, Mark
 from devserver.reload.policy import Policy
@@ -75,7 +64,7 @@ class Checkpoints:
         this: Child,
         recorder: Recorder,
         marks: Iterable[Mark],
-        turn: Callable[[Message], NoReturn],
+        turn: Callable[[protocol.ShowPage], NoReturn],
         ahead: Callable[[Callable[[], bool]], None],
     ) -> None:
         """
@@ -83,7 +72,7 @@ class Checkpoints:
             this: whose channel is replaced in each new half.
             recorder: goes on in each new half.
             marks: statements before which a checkpoint is wanted.
-            turn: is the page's process from now on, as a message says.
+            turn: is the page's process from now on, as it is told.
             ahead: what a copy that stands ready may do, while the callable that it is given says False.
         """
         from devserver.loading.barriers import Barriers  # a module that is there on Linux only
@@ -166,7 +155,7 @@ class Checkpoints:
         if not self._told:
             self._told = True
             mark, statement = self._raised
-            self._this.say("barrier", reason=self._obstacle, mark=mark, statement=statement)
+            self._this.say(protocol.Barrier(self._obstacle, mark, statement))
 
     def _leave(self, marked: str = "") -> None:
         """Fork, unless something stands in the way; returns in the half that goes on.
@@ -196,7 +185,7 @@ class Checkpoints:
         self._seeds.keep()
         frozen.freeze()
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        copied = self._fork("checkpoint", stack=stack, at=at, seconds=self._policy.seconds, marked=marked)
+        copied = self._fork(lambda pid: protocol.Left(pid, stack, at, self._policy.seconds, marked))
         if copied:
             self._seeds.restore()
             self._policy.made(perf_counter())
@@ -213,13 +202,15 @@ class Checkpoints:
         self._policy.goes_on(perf_counter())
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
-    def _fork(self, what: str, can: Callable[[], bool] = lambda: True, **fields: Any) -> bool | None:
+    def _fork(
+        self, what: Callable[[int], protocol.Said], can: Callable[[], bool] = lambda: True
+    ) -> bool | None:
         """Make a copy that is a child of the supervisor. True in the copy, which has a channel of its own.
 
         None where none could be made.
 
         Args:
-            what: to be said about it.
+            what: makes the word about it from its process id.
             can: asked in the half between; the copy inherits what it has done.
         """
         try:
@@ -229,20 +220,20 @@ class Checkpoints:
         if between:
             with suppress(ChildProcessError):  # the application may ignore SIGCHLD
                 if os.waitpid(between, 0)[1]:
-                    self._this.say("lost")
+                    self._this.say(protocol.Lost())
                     return None
             return False
         this = self._this
         try:
             if not can():
-                this.say("unfit")
+                this.say(protocol.Unfit())
                 os._exit(0)
             ours, theirs = socket.socketpair()
             hold, release = os.pipe()
             pid = fork()
             if pid:
                 # Said before this half ends: an orphan that nobody has announced would be killed.
-                this.say(what, [theirs.fileno()], pid=pid, **fields)
+                this.say(what(pid), [theirs.fileno()])
                 os._exit(0)
         except BaseException:
             os._exit(1)
@@ -263,56 +254,56 @@ class Checkpoints:
     def _wait(self) -> None:
         """Wait for the word. Returns only in a copy that goes on."""
         while True:
-            message = self._word()
-            if message["do"] == "resume":
-                copied = self._fork("resumed", partial(self._renew, message))
-                if copied:
-                    return
-                if copied is None:
-                    self._this.say("unfit")
-            elif message["do"] == "ready":
-                if self._fork("ready"):
-                    self._stand_ready(message["like"], message["most"])
-                    return
-            elif message["do"] == "page":
-                copied = self._fork("page") if self._pristine else None
-                if copied:
-                    self._show(message)
-                if copied is None:
-                    self._this.say("unfit")
+            match self._word():
+                case protocol.Resume() as word:
+                    copied = self._fork(protocol.Resumed, partial(self._renew, word))
+                    if copied:
+                        return
+                    if copied is None:
+                        self._this.say(protocol.Unfit())
+                case protocol.MakeReady() as word:
+                    if self._fork(protocol.MadeReady):
+                        self._stand_ready(word)
+                        return
+                case protocol.ShowPage() as word:
+                    copied = self._fork(protocol.ShowsPage) if self._pristine else None
+                    if copied:
+                        self._show(word)
+                    if copied is None:
+                        self._this.say(protocol.Unfit())
 
-    def _word(self) -> Message:
+    def _word(self) -> protocol.Told:
         try:
-            return self._this.channel.receive_one()[0]
+            return protocol.told(self._this.channel.receive_one()[0])
         except Closed:
             os._exit(0)
 
-    def _stand_ready(self, sibling: int, most: int) -> None:
+    def _stand_ready(self, how: protocol.MakeReady) -> None:
         """In a copy that was made ahead: go on at the word, or end. See `pages.take_after`."""
         try:
-            pages.take_after(sibling, most)
+            pages.take_after(how.like, how.most)
             self._ahead(lambda: self._this.channel.wait(0))
-            message = self._word()
+            word = self._word()
             while signal.sigtimedwait(signal.valid_signals(), 0):
                 pass  # what was sent to everybody meanwhile was not for the one that it becomes now
-            fit = self._renew(message)
+            fit = isinstance(word, protocol.Resume) and self._renew(word)
         except BaseException:
             os._exit(1)  # below are frames of the user's, which must not hear of it
-        self._this.say("resumed" if fit else "unfit", pid=os.getpid())
+        self._this.say(protocol.Resumed(os.getpid()) if fit else protocol.Unfit())
         if not fit:
             os._exit(0)
 
-    def _show(self, message: Message) -> NoReturn:
+    def _show(self, word: protocol.ShowPage) -> NoReturn:
         """Put everything back, and show why nothing is served."""
         self._on = False
         self.stop()
         self._recorder.stop()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
-        self._turn(message)
+        self._turn(word)
 
-    def _renew(self, message: Message) -> bool:
+    def _renew(self, word: protocol.Resume) -> bool:
         """Whether what was executed stands in the newest texts; if so go on with these."""
-        marks = [(path, number) for path, number in message["marks"]]
+        marks = [(path, number) for path, number in word.marks]
         if _logs_elsewhere():
             return False
         reread: list[tuple[Execution, Fingerprint, bytes]] = []
@@ -335,7 +326,7 @@ class Checkpoints:
                 return False
             marks.append((execution.path, text.differs_at(before)))
         self._marks = set(marks)
-        self._touched = [Entry.from_json(entry) for entry in message["touched"]]
+        self._touched = [Entry.from_json(entry) for entry in word.touched]
         for execution, _, data in reread:
             execution.keep(data)
         self._reread = [(execution.path, fingerprint, data) for execution, fingerprint, data in reread]

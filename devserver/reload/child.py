@@ -8,23 +8,7 @@ the exit handlers, names the threads that still run, and leaves.
 Refuses to know what an application is and how it is served: both come as callables. Nothing here
 decides whether there is a successor; the supervisor does.
 
-What a child says:
-
-    read        entries of the timeline, before what they are about is executed
-    loaded      the application is loaded; the word to serve it is awaited
-    serving     it answers
-    failed      it could not be loaded or started up
-    changed     the gate has noticed a change, or the application has judged one
-    handled     the application has dealt with a change
-    asked       a request has come to the page, and is held
-    connections to be handed over, with their descriptors;  received: those that were sent
-    closing     drained; the lifespan shuts down
-    remains     the pid of who takes apart the memory of this process, which ends now
-    stopped     somebody is at a breakpoint, and the end waits;  resumed: no more
-    stdin       the application reads the terminal, or has done so
-
-What it is told: `boot`, `serve`, `judge`, `retire`, `connections`; a page also `show` and `answer`. What
-copies of it say, and are told, stands in `checkpoint`.
+What a child says and is told stands in `protocol`; what copies of it do, in `checkpoint`.
 """
 
 from __future__ import annotations
@@ -44,17 +28,17 @@ from typing import Any, Protocol
 
 from devserver.console import summarise
 from devserver.process import EXIT_RESTART
-from devserver.process.control import Channel, Closed, Message, pack, unpack
+from devserver.process.control import Channel, Closed, pack, unpack
 from devserver.process.ending import at_last, flush, run_exit_handlers
 from devserver.process.remains import bequeath
 from devserver.process.standing import GUARD
 from devserver.process.turns import Turns
+from devserver.reload import protocol
 from devserver.reload.prompt import Prompt, debugged, in_debugger, unseen
 
 logger = logging.getLogger("devserver")
 
 EXIT_FAILED = 1
-GOING_AWAY, SERVICE_RESTART = 1001, 1012
 _LOOK = 0.1
 """Seconds between two looks whether a debugger still stands."""
 
@@ -76,7 +60,10 @@ _FLASK_RUN = "KeyError: 'WERKZEUG_SERVER_FD'"
 _FAREWELL = 1.0
 """Seconds in which a debugger ends the threads of its own."""
 
-OnMessage = Callable[[Message, list[int]], None]
+ForServing = protocol.Judge | protocol.Connections | protocol.Show | protocol.Answer
+"""What a child is told while it serves, apart from its end."""
+
+OnWord = Callable[[ForServing, list[int]], None]
 
 
 class Retired(BaseException):
@@ -132,21 +119,22 @@ class Child:
         self.sayings = Turns(self._send)
         self._retire_lock = threading.Lock()
         self._service: Service | None = None
-        self._on_message: OnMessage = lambda message, fds: None
+        self._on_word: OnWord = lambda word, fds: None
         self._retiring = self._unfit = self._restart = False
         self._handed = 0  # connections, so far
         self._closing = threading.Event()
         self._ended = threading.Event()
-        self._prompt = Prompt(lambda reading: self.say("stdin", reading=reading))
+        self._prompt = Prompt(lambda reading: self.say(protocol.ReadsTerminal(reading)))
 
-    def say(self, what: str, fds: Sequence[int] = (), **fields: Any) -> None:
+    def say(self, word: protocol.Said, fds: Sequence[int] = ()) -> None:
         """Tell the supervisor something; a supervisor that is gone is noticed elsewhere."""
         give = self.sayings.give_now if fds else self.sayings.give  # they are closed by the caller
-        give(({"say": what, **fields}, fds))
+        give((word, fds))
 
-    def _send(self, saying: tuple[Message, Sequence[int]]) -> None:
+    def _send(self, saying: tuple[protocol.Said, Sequence[int]]) -> None:
+        word, fds = saying
         with suppress(Closed):
-            self.channel.send(*saying)
+            self.channel.send(protocol.encode(word), fds)
 
     # loading
 
@@ -176,7 +164,7 @@ class Child:
             raise Retired
         if self.phase != "end":
             # In a thread: the locks on the way may be held by the very code that this interrupts.
-            self._start(lambda: self.retire(0.0, GOING_AWAY, restart=False), "devserver-signal")
+            self._start(lambda: self.retire(0.0, protocol.GOING_AWAY, restart=False), "devserver-signal")
 
     def _interrupt_later(self) -> None:
         """The main thread is in a debugger's own code, which would swallow an exception, or at a prompt."""
@@ -191,17 +179,18 @@ class Child:
     def wait_for_word(self, before: Callable[[], None]) -> bool:
         """Do what is left, say that it is loaded, wait until it may be served. False: it never may."""
         before()
-        self.say("loaded")
+        self.say(protocol.Loaded())
         while True:
             try:
                 message, _ = self.channel.receive_one()
             except Closed:
                 return False
-            if message["do"] == "serve":
-                return True
-            if message["do"] == "retire":
-                self.phase = "end"
-                return False
+            match protocol.told(message):
+                case protocol.Serve():
+                    return True
+                case protocol.Retire():
+                    self.phase = "end"
+                    return False
 
     def load_failed(
         self,
@@ -234,20 +223,20 @@ class Child:
         trace = describe(error)
         # An error of ours that points at no line of the user's is all that there is to say.
         trace = "" if trace.strip() == summary else trace
-        self.say("failed", phase=phase or self.phase, error=summary, traceback=trace)
+        self.say(protocol.Failed(phase or self.phase, summary, trace))
         return EXIT_FAILED
 
     # serving
 
-    def attend(self, service: Service, on_message: OnMessage) -> None:
+    def attend(self, service: Service, on_word: OnWord) -> None:
         """Listen to the supervisor from now on, in a thread.
 
         Args:
             service: what is to be stopped.
-            on_message: takes the messages that are not for this class, with their descriptors.
+            on_word: takes the words that are not for this class, with their descriptors.
         """
         self._service = service
-        self._on_message = on_message
+        self._on_word = on_word
         self.phase = "lifespan"
         signal.signal(signal.SIGINT, _ignore)
         signal.signal(signal.SIGTERM, self._interrupt)
@@ -260,7 +249,7 @@ class Child:
             judges: whether it wants to say itself what a change means to it.
         """
         self.phase = "serve"
-        self.say("serving", judges=judges)
+        self.say(protocol.Serving(judges))
 
     def judge(self, files: list[str], on_change: Callable[[list[str]], list[str]], grace: float) -> None:
         """Have the application say what a change means that the supervisor has noticed; in a thread."""
@@ -268,7 +257,7 @@ class Child:
         def ask() -> None:
             left = on_change(files)
             if not left:
-                self.say("handled", files=files)
+                self.say(protocol.Handled(files))
             else:
                 self.noticed(lambda: left, grace)
 
@@ -286,8 +275,8 @@ class Child:
             return True
         files = changed()
         if files:
-            self.say("changed", files=files)
-            self.retire(grace, SERVICE_RESTART, restart=True)
+            self.say(protocol.Changed(files))
+            self.retire(grace, protocol.SERVICE_RESTART, restart=True)
         return bool(files)
 
     @property
@@ -296,28 +285,28 @@ class Child:
         return None if sys.platform == "win32" else self._hand_over
 
     def _hand_over(self, connections: list[tuple[int, bytes]]) -> None:
-        for fds, fields in pack(connections):
-            self.say("connections", fds, **fields)
+        for fds, sizes, data in pack(connections):
+            self.say(protocol.Connections(sizes, data), fds)
             self._handed += len(fds)
 
-    def adopt(self, serving: Adopter, message: Message, fds: list[int]) -> None:
+    def adopt(self, serving: Adopter, word: protocol.Connections, fds: list[int]) -> None:
         """Take connections over from a predecessor. Those that come too late stay the supervisor's."""
-        connections = [(socket.socket(fileno=fd), data) for fd, data in unpack(message, fds)]
-        if not serving.adopt(connections, lambda: self.say("received")):
+        connections = [(socket.socket(fileno=fd), data) for fd, data in unpack(word.sizes, word.data, fds)]
+        if not serving.adopt(connections, lambda: self.say(protocol.Received())):
             for connection, _ in connections:
                 connection.close()
 
     def closing(self) -> None:
         """The drain is over and the lifespan's shutdown begins."""
         self._closing.set()
-        self.say("closing")
+        self.say(protocol.Closing())
 
     def ended(self) -> int:
         """What was served has ended. Returns the exit code."""
         self._ended.set()
         if not self._restart:
             return EXIT_FAILED
-        at_last(lambda: bequeath(self.channel.fileno(), lambda pid: self.say("remains", pid=pid)))
+        at_last(lambda: bequeath(self.channel.fileno(), lambda pid: self.say(protocol.Remains(pid))))
         return EXIT_RESTART
 
     def _listen(self) -> None:
@@ -330,10 +319,15 @@ class Child:
                 self._orphaned()
                 return
             for message, fds in messages:
-                if message["do"] == "retire":
-                    self.retire(message["grace"], message["code"], message["restart"])
-                else:
-                    self._on_message(message, fds)
+                match protocol.told(message):
+                    case protocol.Retire() as word:
+                        self.retire(word.grace, word.code, word.restart)
+                    case protocol.Boot() | protocol.Serve() as word:
+                        raise AssertionError(f"a child that serves was told {word}")
+                    case protocol.Resume() | protocol.MakeReady() | protocol.ShowPage() as word:
+                        raise AssertionError(f"a child that does not wait was told {word}")
+                    case word:
+                        self._on_word(word, fds)
 
     def retire(self, grace: float, code: int, restart: bool) -> None:
         """Begin to end; any thread. Being told so again changes only what is wanted.
@@ -380,10 +374,10 @@ class Child:
         where = self._prompt.where()
         if not where or not self._waits():
             return False
-        self.say("stopped", where=where)
+        self.say(protocol.Stopped(where))
         while self._waits() and self._prompt.where():
             sleep(_LOOK)
-        self.say("resumed")
+        self.say(protocol.Continued())
         return True
 
     def _waits(self) -> bool:
@@ -393,7 +387,7 @@ class Child:
     def _orphaned(self) -> None:
         """The supervisor is gone; its guardian ends what does not end by itself."""
         assert self._service is not None
-        self._service.stop(0.0, GOING_AWAY)
+        self._service.stop(0.0, protocol.GOING_AWAY)
         self._ended.wait(_ORPHANED)
         self._leave()
 

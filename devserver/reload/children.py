@@ -13,16 +13,19 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from devserver.config import Config
 from devserver.process import Kin, await_end
-from devserver.process.control import Closed, Message, unpack
+from devserver.process.control import Closed, unpack
 from devserver.process.reactor import Reactor
 from devserver.process.remains import Remains
 from devserver.process.standing import Standing
+from devserver.reload import protocol
 from devserver.reload.copies import Copies
-from devserver.reload.launcher import APP, PAGE, Launcher, Spawned
+from devserver.reload.launcher import Launcher, Spawned
 from devserver.reload.prompt import debugged
+from devserver.reload.protocol import APP, GOING_AWAY, PAGE, SERVICE_RESTART
 from devserver.reload.transit import Transit
 
 logger = logging.getLogger("devserver")
@@ -35,9 +38,6 @@ SLACK_DEBUGGED = 2.0
 
 LATER = 0.1
 """Seconds until the first requests have most likely been answered: they need the processor."""
-
-GOING_AWAY, SERVICE_RESTART = 1001, 1012
-"""Close codes of WebSockets (RFC 6455 7.4.1 and its registry)."""
 
 
 class Children:
@@ -56,7 +56,7 @@ class Children:
         launcher: Launcher,
         reactor: Reactor,
         *,
-        said: Callable[[Spawned, Message], None],
+        said: Callable[[Spawned, protocol.OfCurrent | protocol.OfAny], None],
         ended: Callable[[Spawned, int, str], None],
     ) -> None:
         """
@@ -64,7 +64,7 @@ class Children:
             sockets: bound and listening; every child gets duplicates.
             launcher: makes the processes.
             reactor: waits for what they say and for their ends.
-            said: takes the messages that are not about connections or ends.
+            said: takes the words that are not about connections or ends.
             ended: called when a process is gone, with its exit code and its last words.
         """
         self.config = config
@@ -86,20 +86,17 @@ class Children:
         self._remains = Remains(reactor)
         self._slack = SLACK_DEBUGGED if debugged() else SLACK
 
-    def launch(self, role: str, generation: int, more: Message) -> Spawned:
+    def launch(self, generation: int, word: protocol.Boot) -> Spawned:
         """Start a child and tell it its role.
-
-        Args:
-            more: what it must know besides the configuration.
 
         Raises:
             OSError: no process can be started: the interpreter is not there, or there are too many processes.
         """
         self._prepare_at = None
-        spawned = self._launcher.launch(role)
+        spawned = self._launcher.launch(word.role)
         self._attend(spawned)
-        spawned.boot(role, generation, {"config": self.config.to_json(), **more}, self._sockets)
-        if role == APP:
+        spawned.boot(word, generation, self._sockets)
+        if word.role == APP:
             self.current = spawned
         else:
             self.page = spawned
@@ -117,12 +114,12 @@ class Children:
         """The process ids of a child that waits, and of a copy that was made ahead of it."""
         return self._copies.pids(waiting)
 
-    def resume(self, waiting: Spawned, generation: int, message: Message) -> bool:
+    def resume(self, waiting: Spawned, generation: int, word: protocol.Resume) -> bool:
         """Have a copy of a child that waits go on as the current child. False: it cannot.
 
         Waits for the answer: the process does nothing but wait for this question.
         """
-        copy = self._copies.resume(waiting, message)
+        copy = self._copies.resume(waiting, word)
         if copy is not None:
             self._prepare_at, self.current = None, copy
             copy.generation, copy.began, copy.resumed = generation, time.monotonic(), True
@@ -132,15 +129,13 @@ class Children:
         """End a child that waits, and what was made ahead of it."""
         self._copies.dismiss(waiting)
 
-    def put_up(self, waiting: Spawned | None, generation: int, failure: Message) -> None:
+    def put_up(self, waiting: Spawned | None, generation: int, failure: dict[str, Any]) -> None:
         """Start the page: a copy of a child that waits and holds no user code, or a process of its own."""
-        more = {"failure": failure}
-        message = {"do": "page", "config": self.config.to_json(), **more}
-        copy = (
-            self._copies.make(waiting, message) if waiting is not None and self._launcher.is_clean else None
-        )
+        config, copy = self.config.to_json(), None
+        if waiting is not None and self._launcher.is_clean:
+            copy = self._copies.make(waiting, protocol.ShowPage(config, failure))
         if copy is None:
-            self.launch(PAGE, generation, more)
+            self.launch(generation, protocol.Boot(config, PAGE, failure=failure))
         else:
             self.page = copy
             copy.role, copy.generation, copy.began = PAGE, generation, time.monotonic()
@@ -174,62 +169,68 @@ class Children:
     def _heard(self, spawned: Spawned) -> None:
         try:
             for message, fds in spawned.child.channel.receive():
-                self._take(spawned, message, fds)
+                self._take(spawned, protocol.said(message), fds)
         except Closed:
             self._reactor.remove(spawned.child.channel)  # its exit is reported by its own descriptor
 
-    def _take(self, spawned: Spawned, message: Message, fds: list[int]) -> None:
-        what = message["say"]
-        if what == "connections":
-            self._transit.take(unpack(message, fds))
-            if spawned.kill_at is not None:  # what it has not sent yet would be reset
-                spawned.kill_at = max(spawned.kill_at, time.monotonic() + self._slack)
-            self.pass_on()
-        elif what == "checkpoint":
-            copy = self._copies.adopt(spawned, message["pid"], fds[0])
-            if copy is not None:
-                self._left(spawned, message, copy)
-            else:
-                spawned.child.kill()  # nobody goes on; its exit will be reported
-        elif what == "ready":
-            if self._copies.made_ready(spawned, message["pid"], fds[0]):
-                self._said(spawned, message)
-        elif what == "lost":
-            self._copies.lost(spawned)
-        elif what == "remains":
-            self._remains.add(message["pid"])
-        elif what == "received":
-            self._transit.received(spawned)
-            self.pass_on()
-        elif what in ("closing", "stopped", "resumed"):
-            if spawned in self._retired:
-                self._put_off(spawned, message)
-        else:
-            self._said(spawned, message)
+    def _take(self, spawned: Spawned, word: protocol.Said, fds: list[int]) -> None:
+        match word:
+            case protocol.Connections():
+                self._transit.take(unpack(word.sizes, word.data, fds))
+                if spawned.kill_at is not None:  # what it has not sent yet would be reset
+                    spawned.kill_at = max(spawned.kill_at, time.monotonic() + self._slack)
+                self.pass_on()
+            case protocol.Received():
+                self._transit.received(spawned)
+                self.pass_on()
+            case protocol.Left():
+                copy = self._copies.adopt(spawned, word.pid, fds[0])
+                if copy is not None:
+                    self._left(spawned, word, copy)
+                else:
+                    spawned.child.kill()  # nobody goes on; its exit will be reported
+            case protocol.MadeReady():
+                if self._copies.made_ready(spawned, word.pid, fds[0]):
+                    self._said(spawned, word)
+            case protocol.Lost():
+                self._copies.lost(spawned)
+            case protocol.Remains():
+                self._remains.add(word.pid)
+            case protocol.Closing() | protocol.Stopped() | protocol.Continued():
+                if spawned in self._retired:
+                    self._put_off(spawned, word)
+            case protocol.Resumed() | protocol.Unfit() | protocol.ShowsPage():
+                pass  # an answer that came too late: whoever asked has killed it
+            case _:
+                self._said(spawned, word)
 
-    def _left(self, spawned: Spawned, message: Message, copy: Spawned) -> None:
+    def _left(self, spawned: Spawned, word: protocol.Left, copy: Spawned) -> None:
         """A child waits from now on, and its copy goes on in its place."""
         if spawned is self.current:
             self.current = copy
             copy.resumed = spawned.resumed
             self._copies.waiting.add(spawned)
-            self._said(spawned, message)
+            self._said(spawned, word)
         else:  # it was told to end meanwhile
             self._retired.append(copy)
             for late in (spawned, copy):
                 late.child.kill()
 
-    def _put_off(self, spawned: Spawned, message: Message) -> None:
+    def _put_off(
+        self, spawned: Spawned, word: protocol.Closing | protocol.Stopped | protocol.Continued
+    ) -> None:
         """A child that drains has a reason to live longer."""
-        if message["say"] == "closing":
-            self._kill_after(spawned, self.config.http.graceful)
-        elif message["say"] == "resumed":
-            self._kill_after(spawned, self.config.reload.grace)
-        elif self.stopping:
-            self._wait_no_more(spawned)
-        else:
-            spawned.kill_at = None
-            logger.warning("the restart waits: %s", message["where"])
+        match word:
+            case protocol.Closing():
+                self._kill_after(spawned, self.config.http.graceful)
+            case protocol.Continued():
+                self._kill_after(spawned, self.config.reload.grace)
+            case protocol.Stopped():
+                if self.stopping:
+                    self._wait_no_more(spawned)
+                else:
+                    spawned.kill_at = None
+                    logger.warning("the restart waits: %s", word.where)
 
     # ending
 
@@ -259,7 +260,7 @@ class Children:
     def _see_off(self, spawned: Spawned) -> None:
         grace = self.config.http.graceful if self.stopping else self.config.reload.grace
         code = GOING_AWAY if self.stopping else SERVICE_RESTART
-        spawned.tell({"do": "retire", "grace": grace, "code": code, "restart": not self.stopping})
+        spawned.tell(protocol.Retire(grace, code, restart=not self.stopping))
         self._kill_after(spawned, grace)
 
     def _wait_no_more(self, spawned: Spawned) -> None:
@@ -328,7 +329,7 @@ class Children:
         self._reactor.remove(child.fileno())
         if self._reactor.remove(child.channel):
             for message, fds in child.channel.drain():
-                self._take(spawned, message, fds)
+                self._take(spawned, protocol.said(message), fds)
         spawned.exited = True
         trace = spawned.last_words()
         child.close()

@@ -14,7 +14,8 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from devserver.process.control import Closed, Message, QueueingChannel
+from devserver.process.control import Closed, QueueingChannel
+from devserver.reload import protocol
 from devserver.reload.launcher import Spawned
 
 if sys.platform == "linux":
@@ -40,18 +41,17 @@ class Copies:
         self._ready: Spawned | None = None  # a copy that was made ahead,
         self._readied: Spawned | None = None  # of this child
 
-    def resume(self, waiting: Spawned, message: Message) -> Spawned | None:
+    def resume(self, waiting: Spawned, word: protocol.Resume) -> Spawned | None:
         """The copy of a child that goes on from now on. None: it cannot."""
-        message = {"do": "resume", **message}
-        copy, said = None, ""
+        copy, unfit = None, False
         if waiting is self._readied:
-            copy, said = self._go_on(message)
-        return self.make(waiting, message) if copy is None and said != "unfit" else copy
+            copy, unfit = self._go_on(word)
+        return self.make(waiting, word) if copy is None and not unfit else copy
 
-    def make(self, waiting: Spawned, message: Message) -> Spawned | None:
+    def make(self, waiting: Spawned, word: protocol.Resume | protocol.ShowPage) -> Spawned | None:
         """The copy that a child makes when it is told something. None: it cannot."""
-        said, copy = self._ask(waiting, message)
-        return copy if said in ("resumed", "page") else None
+        said, copy = self._ask(waiting, word)
+        return copy if isinstance(said, protocol.Resumed | protocol.ShowsPage) else None
 
     def adopt(self, maker: Spawned, pid: int, fd: int) -> Spawned | None:
         """Take over a copy that was announced, with the other end of its channel; None if it is gone."""
@@ -75,7 +75,7 @@ class Copies:
         """
         if waiting is not self._readied:
             self._drop()
-            if waiting.tell({"do": "ready", "like": sibling, "most": most}):
+            if waiting.tell(protocol.MakeReady(sibling, most)):
                 self._readied = waiting
 
     def made_ready(self, waiting: Spawned, pid: int, fd: int) -> bool:
@@ -121,37 +121,41 @@ class Copies:
             self._ready.child.kill()
         self._ready = self._readied = None
 
-    def _go_on(self, message: Message) -> tuple[Spawned | None, str]:
-        """Have the copy made ahead go on. Returns it, unless it cannot or there is none; and its answer."""
+    def _go_on(self, word: protocol.Resume) -> tuple[Spawned | None, bool]:
+        """Have the copy made ahead go on. Returns it, if there is one and it can; and whether it is unfit."""
         copy, self._ready, self._readied = self._ready, None, None
         if copy is None:
-            return None, ""
-        said, _ = self._ask(copy, message)
-        if said != "resumed":
+            return None, False
+        said, _ = self._ask(copy, word)
+        if not isinstance(said, protocol.Resumed):
             copy.child.kill()
-            return None, said
+            return None, isinstance(said, protocol.Unfit)
         self.waiting.discard(copy)
-        return copy, said
+        return copy, False
 
-    def _ask(self, waiting: Spawned, message: Message) -> tuple[str, Spawned | None]:
+    def _ask(
+        self, waiting: Spawned, word: protocol.Resume | protocol.ShowPage
+    ) -> tuple[protocol.Said | None, Spawned | None]:
         """Tell a child something that does nothing but wait for it. Returns its answer, and its copy if any.
 
         One that does not answer is killed; its exit is reported by its own descriptor.
         """
-        waiting.tell(message)
+        waiting.tell(word)
         deadline = time.monotonic() + ASKED
         with suppress(Closed):
             while waiting.child.channel.wait(max(0.0, deadline - time.monotonic())):
                 try:
-                    said, fds = waiting.child.channel.receive_one()  # what follows is for whoever hears it
+                    message, fds = waiting.child.channel.receive_one()  # what follows is for whoever hears it
                 except BlockingIOError:
                     continue  # that was not the whole of it
-                if said["say"] == "ready":  # it was still at that
-                    self.made_ready(waiting, said["pid"], fds[0])
-                    continue
-                if said["say"] == "lost":
-                    self.lost(waiting)
-                    continue
-                return said["say"], self.adopt(waiting, said["pid"], fds[0]) if fds else None
+                match protocol.said(message):
+                    case protocol.MadeReady() as said:  # it was still at that
+                        self.made_ready(waiting, said.pid, fds[0])
+                    case protocol.Lost():
+                        self.lost(waiting)
+                    case protocol.Resumed() | protocol.ShowsPage() as said if fds:
+                        return said, self.adopt(waiting, said.pid, fds[0])
+                    case said:
+                        return said, None
             waiting.child.kill()
-        return "", None
+        return None, None

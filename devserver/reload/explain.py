@@ -15,7 +15,8 @@ from collections.abc import Iterable, Mapping
 from devserver.config import Config
 from devserver.process import Kin, await_end, guard
 from devserver.process.control import Closed
-from devserver.reload.launcher import APP, Launcher, Spawned, describe_exit
+from devserver.reload import protocol
+from devserver.reload.launcher import Launcher, Spawned, describe_exit
 from devserver.watching import watch
 from devserver.watching.answers import OWN, SUFFIXES, Entry, Kind, module_place
 from devserver.watching.project import library_folders
@@ -58,12 +59,13 @@ def explain(config: Config, launcher: Launcher, paths: Iterable[str]) -> tuple[l
 
 def _load(config: Config, launcher: Launcher) -> tuple[list[Entry], str]:
     """What loading the application reads, and what is wrong with it."""
-    spawned = launcher.launch(APP)
-    spawned.boot(APP, 1, {"config": config.to_json()}, [])
+    spawned = launcher.launch(protocol.APP)
+    spawned.boot(protocol.Boot(config.to_json()), 1, [])
     entries: list[Entry] = []
     try:
         trouble = _listen(spawned, entries, config.reload.load_timeout)
-        spawned.tell({"do": "retire"})  # it is no more than loaded, and leaves at once, by its exit handlers
+        # It is no more than loaded, and leaves at once, by its exit handlers.
+        spawned.tell(protocol.Retire(0.0, protocol.GOING_AWAY, restart=False))
         select.select([spawned.child.channel], [], [], config.reload.grace)
     finally:
         spawned.discard()
@@ -79,10 +81,13 @@ def _listen(spawned: Spawned, entries: list[Entry], timeout: float) -> str:
         except Closed:
             return f"its process {describe_exit(spawned.child.wait())}"
         for message, _ in messages:
-            if message["say"] == "read":
-                entries += map(Entry.from_json, message["entries"])
-            elif message["say"] in ("loaded", "failed"):
-                return str(message.get("error", ""))
+            match protocol.said(message):
+                case protocol.Read(entries=data):
+                    entries += map(Entry.from_json, data)
+                case protocol.Loaded():
+                    return ""
+                case protocol.Failed(error=error):
+                    return error
     return f"still loading after {timeout:g} s (--load-timeout)"
 
 

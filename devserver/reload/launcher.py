@@ -24,12 +24,12 @@ from typing import Any
 
 from devserver.origin import environ_for_another
 from devserver.process import RUN_MAIN, Child, spawn
-from devserver.process.control import Closed, Message
+from devserver.process.control import Closed
 from devserver.process.standing import Standing, ask
+from devserver.reload import protocol
 from devserver.reload.prompt import debugged
+from devserver.reload.protocol import APP
 from devserver.watching.watchset import here
-
-APP, PAGE = "app", "page"
 
 
 class Spawned:
@@ -72,10 +72,10 @@ class Spawned:
         copy.role, copy.generation, copy.began, copy.at = self.role, self.generation, self.began, self.at
         return copy
 
-    def tell(self, message: Message, fds: Sequence[int] = ()) -> bool:
-        """Send a message; whether it could be sent. A child that is gone is known by its exit."""
+    def tell(self, word: protocol.Told, fds: Sequence[int] = ()) -> bool:
+        """Tell it something; whether that could be sent. A child that is gone is known by its exit."""
         try:
-            self.child.channel.send(message, fds)
+            self.child.channel.send(protocol.encode(word), fds)
         except Closed:
             return False
         return True
@@ -83,23 +83,21 @@ class Spawned:
     def ask(self, paths: list[str]) -> bool:
         """Ask what a change means to the application; whether that could be sent."""
         self.unjudged += 1
-        return self.tell({"do": "judge", "files": paths})
+        return self.tell(protocol.Judge(paths))
 
     def answered(self) -> bool:
         """Note an answer to `ask`; whether no other is awaited."""
         self.unjudged -= 1
         return not self.unjudged
 
-    def boot(self, role: str, generation: int, message: Message, sockets: Sequence[socket.socket]) -> None:
+    def boot(self, word: protocol.Boot, generation: int, sockets: Sequence[socket.socket]) -> None:
         """Tell it what to be."""
-        self.role, self.generation, self.began = role, generation, time.monotonic()
+        self.role, self.generation, self.began = word.role, generation, time.monotonic()
         shared: list[Any] = list(sockets)
         if self._crash >= 0:
             shared.append(_Descriptor(self._crash))
         try:
-            self.child.send_listeners(
-                {**message, "do": "boot", "role": role, "crash": self._crash >= 0}, shared
-            )
+            self.child.send_listeners({**protocol.encode(word), "crash": self._crash >= 0}, shared)
         except Closed:
             pass  # it died at once, which its exit reports
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 
 from devserver.process.control import Message
+from devserver.reload import protocol
 from devserver.reload.children import Children
 from devserver.reload.launcher import Spawned
 from devserver.reload.machine import Attempts
@@ -62,4 +63,4 @@ class Page:
             except OSError as error:
                 logger.error("no process can be started for the error page: %s; requests wait", error)
         else:
-            self._children.page.tell({"do": "show", "failure": says})
+            self._children.page.tell(protocol.Show(says))

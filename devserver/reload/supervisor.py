@@ -12,6 +12,7 @@ import logging
 import socket
 import time
 from collections.abc import Callable
+from typing import assert_never
 
 from devserver.config import Config
 from devserver.errors import DevserverError
@@ -20,9 +21,10 @@ from devserver.process import Terminal
 from devserver.process.control import Message
 from devserver.process.reactor import Reactor
 from devserver.process.signals import Signals
+from devserver.reload import protocol
 from devserver.reload.by_hand import ByHand
 from devserver.reload.children import Children
-from devserver.reload.launcher import APP, Launcher, Spawned, describe_exit
+from devserver.reload.launcher import Launcher, Spawned, describe_exit
 from devserver.reload.machine import HEAL, RETRY, Action, Attempts, Event, State, step
 from devserver.reload.page import Page
 from devserver.reload.report import Report, crash, unstarted
@@ -201,40 +203,52 @@ class Supervisor:
 
     # stimuli: children
 
-    def _said(self, spawned: Spawned, message: Message) -> None:
-        what = message["say"]
-        current, page = self._children.current, self._children.page
-        if what == "stdin":
-            self._by_hand.listen(not message["reading"])
-        elif what == "checkpoint":
-            self._warm.left(spawned, message, self._config.reload.checkpoints)
-        elif what == "ready":
-            self._report.ready(message["pid"])
-        elif spawned is page and what == "serving":
-            spawned.serving = True
-            self._children.pass_on()
-        elif spawned is page and what == "asked":
-            self._asked(spawned)
-        elif spawned is not current:
-            pass  # what it says comes too late
-        elif what == "read":
-            self._note_reads(spawned, message)
-        elif what == "barrier":
-            self._warm.barrier(message["mark"])
-            self._report.barrier(message["reason"], message["statement"])
-        elif what == "changed" and spawned.serving:
-            self._changed(message["files"])
-        elif what == "handled":
-            self._handled(spawned, message["files"])
-        elif what == "loaded":
-            self._loaded(spawned)
-        elif what == "serving":
-            self._timers.stop(Event.SLOW, Event.STRAYED)
-            spawned.serving = True
-            spawned.judges = message["judges"]
-            self._raise(Event.SERVING, spawned)
-        elif what == "failed":
-            self._failed(spawned, {key: message[key] for key in ("phase", "error", "traceback")})
+    def _said(self, spawned: Spawned, word: protocol.OfCurrent | protocol.OfAny) -> None:
+        match word:
+            case protocol.ReadsTerminal():
+                self._by_hand.listen(not word.reading)
+            case protocol.Left():
+                self._warm.left(spawned, word, self._config.reload.checkpoints)
+            case protocol.MadeReady():
+                self._report.ready(word.pid)
+            case _ if spawned is self._children.page:
+                self._page_said(spawned, word)
+            case _ if spawned is self._children.current:  # from another it comes too late
+                self._current_said(spawned, word)
+
+    def _page_said(self, page: Spawned, word: protocol.OfCurrent | protocol.OfAny) -> None:
+        match word:
+            case protocol.Serving():
+                page.serving = True
+                self._children.pass_on()
+            case protocol.Asked():
+                self._asked(page)
+
+    def _current_said(self, spawned: Spawned, word: protocol.OfCurrent) -> None:
+        match word:
+            case protocol.Read():
+                self._note_reads(spawned, word)
+            case protocol.Barrier():
+                self._warm.barrier(word.mark)
+                self._report.barrier(word.reason, word.statement)
+            case protocol.Changed():
+                if spawned.serving:
+                    self._changed(word.files)
+            case protocol.Handled():
+                self._handled(spawned, word.files)
+            case protocol.Loaded():
+                self._loaded(spawned)
+            case protocol.Serving():
+                self._timers.stop(Event.SLOW, Event.STRAYED)
+                spawned.serving = True
+                spawned.judges = word.judges
+                self._raise(Event.SERVING, spawned)
+            case protocol.Failed():
+                self._failed(spawned, {"phase": word.phase, "error": word.error, "traceback": word.traceback})
+            case protocol.Asked():
+                raise AssertionError("only a page holds requests back")
+            case _:
+                assert_never(word)
 
     def _asked(self, page: Spawned) -> None:
         """A request has come to the page, which holds it until it is told to answer, or retired."""
@@ -243,16 +257,16 @@ class Supervisor:
             return
         if self._state in (State.STARTING, State.DRAINING) and Event.SLOW not in self._timers:
             self._page.show_loading(self._generation, again=True)  # it stands elsewhere by now
-        page.tell({"do": "answer"})
+        page.tell(protocol.Answer())
         if self._state is State.WAITING and self._retry.allow(time.monotonic()):
             self._report.because("a request came while the start had failed")
             self._raise(Event.ASKED)
 
-    def _note_reads(self, spawned: Spawned, message: Message) -> None:
-        for data in message["entries"]:
+    def _note_reads(self, spawned: Spawned, word: protocol.Read) -> None:
+        for data in word.entries:
             entry = Entry.from_json(data)
             self._watched.add(entry)
-            self._warm.read(entry.path, message.get("place"))
+            self._warm.read(entry.path, word.place)
             spawned.at = entry.path if entry.kind is Kind.FILE else spawned.at
         # Answers given before the paths were watched may be outdated by now.
         self._look()
@@ -331,7 +345,7 @@ class Supervisor:
         checkpoint = self._warm.resume(self._generation, before, self._config)
         if checkpoint is None:
             try:
-                self._children.launch(APP, self._generation, self._warm.boot(self._config))
+                self._children.launch(self._generation, self._warm.boot(self._config))
             except OSError as error:
                 self._failure = unstarted(error)
                 self._raise(Event.CRASHED)
@@ -349,7 +363,7 @@ class Supervisor:
 
     def _serve(self) -> None:
         if self._children.current is not None:
-            self._children.current.told = self._children.current.tell({"do": "serve"})
+            self._children.current.told = self._children.current.tell(protocol.Serve())
             self._report.starts()
             self._expect()
 

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from devserver.process.control import MAX_FDS, pack
+from devserver.reload import protocol
 from devserver.reload.launcher import Spawned
 
 
@@ -42,8 +43,9 @@ class Transit:
         some = self._lent[receiver] = []
         while len(self) and len(some) < MAX_FDS:
             some.append((self._urgent or self._idle).popleft())
-        for fds, fields in pack(some):
-            receiver.tell({"do": "connections", **fields}, fds)  # if it is gone, `lost` will bring them back
+        for fds, sizes, data in pack(some):
+            # If it is gone, `lost` will bring them back.
+            receiver.tell(protocol.Connections(sizes, data), fds)
 
     def received(self, receiver: Spawned) -> None:
         """The receiver has what was sent to it."""

@@ -17,7 +17,7 @@ from devserver.config import Bind, Config
 from devserver.cpython import CAN_COPY
 from devserver.discovery import discover, may_change
 from devserver.errors import TargetError
-from devserver.process.control import Message
+from devserver.reload import protocol
 from devserver.reload.chain import Chain, Checkpoint
 from devserver.reload.children import Children
 from devserver.reload.launcher import Spawned
@@ -123,13 +123,13 @@ class Warm:
         """The next restart executes everything."""
         self._cold = why
 
-    def boot(self, config: Config) -> Message:
+    def boot(self, config: Config) -> protocol.Boot:
         """What a child is told that begins from nothing."""
         self.clear()
         self._changed, self._cold, self._loaded, self._target = [], "", None, _found(config)
         # A script that calls `run` may have read whatever, before anybody noted it.
         clean = self._children.is_clean or config.reload.restart == "warm"
-        return {"warm": is_wanted(config) and clean, "marks": self._marks()}
+        return protocol.Boot(config.to_json(), warm=is_wanted(config) and clean, marks=self._marks())
 
     def _marks(self) -> Sequence[Mark]:
         return [*self._edited, *self._barred]
@@ -151,8 +151,8 @@ class Warm:
         for checkpoint, timeline in self._candidates(outdated):
             # It does not know digests, so that a file that was only touched would be a change to it.
             touched = timeline.touched(checkpoint.tick, checkpoint.unfinished)
-            message = {"marks": marks, "touched": [entry.to_json() for entry in touched]}
-            if self._children.resume(checkpoint.spawned, generation, message):
+            word = protocol.Resume(marks, [entry.to_json() for entry in touched])
+            if self._children.resume(checkpoint.spawned, generation, word):
                 break
         else:
             self.obstacle = (
@@ -219,7 +219,7 @@ class Warm:
 
     # checkpoints come and go
 
-    def left(self, spawned: Spawned, said: Message, most: int) -> None:
+    def left(self, spawned: Spawned, said: protocol.Left, most: int) -> None:
         """A child has left a checkpoint.
 
         Args:
@@ -227,10 +227,10 @@ class Warm:
             most: of them that are kept.
         """
         tick = self._watched.timeline.tick
-        stack = dict(said["stack"])
+        stack = dict(said.stack)
         first = not self.chain
-        checkpoint = Checkpoint(spawned, tick, said["seconds"], stack, said["marked"], is_first=first)
-        barred = any((path, number) in self._barred for path, number in said["at"])
+        checkpoint = Checkpoint(spawned, tick, said.seconds, stack, said.marked, is_first=first)
+        barred = any((path, number) in self._barred for path, number in said.at)
         checkpoint.likely = BARRED if barred else self._likely(checkpoint)
         # What will be read behind the newest is not known yet, so one of the others is forgotten for it.
         while len(self.chain) >= max(2, most) and (least := self.chain.dispensable(tick)) is not None:
