@@ -306,7 +306,7 @@ def banner(urls: Sequence[str], target: str, reload: bool, keys: bool = False) -
         keys: whether lines that are typed are read.
     """
     if not reload:
-        first = f"serving {target}; a save changes nothing without --reload"
+        first = f"serving {target}; add --reload to restart on save"
     else:
         first = f"serving {target}, restarting on save" if target else "nothing to serve yet, waiting for it"
         first += "; h Enter lists keys" if keys else ""

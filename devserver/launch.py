@@ -348,9 +348,7 @@ def _none(whatever: object) -> None:
 
 def _serve_until_told(this: Child, stage: Stage, application: Application, gate: Gate) -> int:
     """Wait for the word, then serve what has been loaded. Returns the exit code."""
-    import secrets
-
-    from devserver.devtools.endpoints import PREFIX, Endpoints
+    from devserver.devtools.endpoints import Endpoints
     from devserver.devtools.error_page import for_exceptions
     from devserver.reload import protocol
     from devserver.reload.child import EXIT_FAILED, ForServing
@@ -358,7 +356,7 @@ def _serve_until_told(this: Child, stage: Stage, application: Application, gate:
     from devserver.server import Serving
 
     config = stage.config
-    moment = secrets.token_hex(8)
+    moment = os.urandom(8).hex()  # not `secrets`: an application may have a module of that name
 
     def watch() -> None:
         gate.open()
@@ -393,9 +391,9 @@ def _serve_until_told(this: Child, stage: Stage, application: Application, gate:
         stage.sockets,
         on_error=for_exceptions(config.reload.error_page, moment, console.format_failure),
         on_closing=this.closing,
-        gate=lambda path: path.startswith(PREFIX) or not this.noticed(changed, config.reload.grace),
+        gate=lambda: not this.noticed(changed, config.reload.grace),
         hand_over=this.giver,
-        before=lambda gateway: Endpoints(gateway, moment),
+        own=Endpoints([moment]),
     )
     this.attend(serving, hear)
     try:
@@ -426,7 +424,7 @@ def _checkpoints(
 def _serve_page(
     this: Child, config: Config, sockets: list[socket.socket], told: protocol.Boot | protocol.ShowPage
 ) -> int:
-    from devserver.devtools.endpoints import PREFIX, Endpoints
+    from devserver.devtools.endpoints import Endpoints
     from devserver.devtools.error_page import Failure, PageGateway
     from devserver.reload import protocol
     from devserver.reload.child import ForServing
@@ -434,11 +432,9 @@ def _serve_page(
 
     assert told.failure is not None
     gateway = PageGateway(Failure(**told.failure), config.reload.error_page)
-    endpoints = Endpoints(gateway, gateway.failure.moment)
+    endpoints = Endpoints(gateway.failure.moments)
 
-    def ask(path: bytes) -> bool:
-        if path.startswith(PREFIX):  # a page that waits is no reason to try again
-            return True
+    def ask() -> bool:
         this.say(protocol.Asked())
         return False
 
@@ -446,7 +442,7 @@ def _serve_page(
         match word:
             case protocol.Show():
                 failure = gateway.failure = Failure(**word.failure)
-                serving.soon(lambda: endpoints.move_on(failure.moment))
+                serving.soon(lambda: endpoints.move_on(failure.moments))
             case protocol.Answer():
                 serving.release()
             case protocol.Connections():
@@ -456,7 +452,9 @@ def _serve_page(
             case _:
                 assert_never(word)
 
-    serving = Serving(config, endpoints, sockets, on_closing=this.closing, gate=ask, hand_over=this.giver)
+    serving = Serving(
+        config, gateway, sockets, on_closing=this.closing, gate=ask, hand_over=this.giver, own=endpoints
+    )
     this.load(lambda: None)
     this.attend(serving, hear)
     run_loop(serving.run(this.serving), config)

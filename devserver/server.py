@@ -26,7 +26,7 @@ from devserver.gateway.lifespan import Lifespan
 from devserver.http.connection import Connection
 from devserver.http.exchange import Gateway, Handler, Headers, Request
 from devserver.http.framing import Parser
-from devserver.http.service import HandOver, Service
+from devserver.http.service import HandOver, Own, Service
 
 logger = logging.getLogger("devserver")
 
@@ -109,9 +109,9 @@ class Serving:
         *,
         on_error: OnError = plain_error,
         on_closing: Callable[[], None] = lambda: None,
-        gate: Callable[[bytes], bool] | None = None,
+        gate: Callable[[], bool] | None = None,
         hand_over: HandOver | None = None,
-        before: Callable[[Gateway], Gateway] = lambda gateway: gateway,
+        own: Own | None = None,
     ) -> None:
         """
         Args:
@@ -120,8 +120,7 @@ class Serving:
             sockets: listening, not blocking; they are left open.
             on_error: makes the response to an exception of the application.
             on_closing: called when the drain is over and the lifespan's shutdown begins.
-            gate, hand_over: see `Service`.
-            before: makes the gateway that stands before the application's.
+            gate, hand_over, own: see `Service`.
         """
         self._config = config
         self._application = application
@@ -130,7 +129,7 @@ class Serving:
         self._on_closing = on_closing
         self._gate = gate
         self._hand_over = hand_over
-        self._before = before
+        self._own = own
         self._service: Service | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Future[tuple[float, int]] | None = None
@@ -180,7 +179,9 @@ class Serving:
             await lifespan.cancel()
             return
         await startup
-        service = self._service = self._make_service(self._before(gateway))
+        if self._own is not None:
+            gateway = self._own.before(gateway)
+        service = self._service = self._make_service(gateway)
         for sock in self._sockets:
             loop.add_reader(sock.fileno(), self._accept, sock, service)
         ready()
@@ -233,6 +234,7 @@ class Serving:
             access if access.enabled else None,
             gate=self._gate,
             hand_over=self._hand_over,
+            own=self._own,
         )
 
     # accepting
@@ -351,8 +353,9 @@ class Serving:
         if await self._idle(service, deadline, endless):
             service.flush()
             return
+        option = "--timeout-graceful-shutdown" if code == GOING_AWAY else "--reload-grace"
         for connection in list(service.connections):
-            connection.disconnect()
+            connection.disconnect(f"cut off: it took longer than {grace:g} s ({option})")
         await asyncio.sleep(_TICK)  # applications see the disconnect before they are cancelled
         for handler in list(service.gateway.running):
             handler.cancel()

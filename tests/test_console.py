@@ -438,7 +438,7 @@ def test_banner() -> None:
     [line] = banner([], "shop:app", True, keys=True)
     assert line == "serving shop:app, restarting on save; h Enter lists keys; Ctrl-C stops"
     [line] = banner([], "shop:app", False, keys=True)
-    assert line == "serving shop:app; a save changes nothing without --reload; Ctrl-C stops"
+    assert line == "serving shop:app; add --reload to restart on save; Ctrl-C stops"
     assert banner([], "", True) == ["nothing to serve yet, waiting for it; Ctrl-C stops"]
 
 

@@ -45,6 +45,16 @@ def wire(mine):
     os.register_at_fork(after_in_child=lambda: mine._at_fork_reinit())
 wire(lock)
 """,
+    "an attribute of a module": """
+import types
+state = types.ModuleType("state")
+state.lock = lock
+os.register_at_fork(after_in_child=lambda: state.lock._at_fork_reinit())
+""",
+    "a default by name": """
+def renew(*, lock=lock): lock._at_fork_reinit()
+os.register_at_fork(after_in_child=renew)
+""",
     "an object of a weak set": """
 class Pool:
     def __init__(self): self.lock = lock

@@ -95,7 +95,7 @@ def test_a_failure_is_told_once_with_what_led_to_it(
     caplog.clear()
     report.changed([os.path.abspath("views.py")])
     assert not report.failed(2, failure)
-    assert caplog.messages == ["views.py changed: the same failure; waiting for a change"]
+    assert caplog.messages == ["views.py changed: it failed in the same way; waiting for a change"]
     caplog.clear()
     assert report.failed(3, {**failure, "error": f"{error}!"})
     assert caplog.messages[-1] == "views.py changed: the restart failed; waiting for a change"

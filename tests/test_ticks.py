@@ -348,7 +348,8 @@ b = [1000.5, 0.0, ("three words", 1000.5), 99999]
 """
 THIRD = """
 c = [1000.5, "two words", b"bytes", 10**20, (1, "two words"), ((0.25,), 7), -0.0, 0.0, 3j, 99999, 1000]
-def g(): return [((0.25,), 7), "other words", ("three words", 1000.5), 99999, (0.25,), 1 in {1000, 1001}]
+def g(): return [((0.25,), 7), "other words", ("three words", 1000.5), 99999, (0.25,), 1 in {1000, 1001}, (5000, 6000)]
+d = [(5000, 6000), (99999, "new words"), ((99999, "new words"), 1.25), b"a", "a", 1, True, 1.0, (1,), (True,), (1.0,)]
 """
 
 
@@ -357,7 +358,7 @@ def test_equal_constants_are_one_object_on_both_sides_of_a_resume() -> None:
 
     def identities(names: dict[str, Any]) -> list[int]:
         things: list[object] = []
-        for each in (*names["a"], *names["f"](), *names["b"], *names["c"], *names["g"]()):
+        for each in (*names["a"], *names["f"](), *names["b"], *names["c"], *names["g"](), *names["d"]):
             things += [each, *(each if isinstance(each, tuple) else ())]
         ids = [id(each) for each in things]
         return [ids.index(each) for each in ids]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from devserver.devtools.error_page import WAIT
@@ -70,7 +70,7 @@ HEADERS: Headers = [
     (b"Content-Security-Policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"Server", b"devserver"),  # without its version
 ]
-"""Every response has them. None ever has `Access-Control-Allow-Origin`."""
+"""Every response has them. None of ours has `Access-Control-Allow-Origin`."""
 
 
 class _Done:
@@ -86,14 +86,16 @@ class _Done:
 class _Stream:
     """The handler of a stream of events that lasts until what it waits for is over."""
 
-    def __init__(self, exchange: Exchange, streams: set[_Stream]) -> None:
-        """Args: streams: all that there are; this one adds and removes itself."""
+    def __init__(self, exchange: Exchange, moment: str, streams: set[_Stream]) -> None:
+        """Args: moment: what it waits for the end of; streams: all that there are, this one, too."""
+        self.moment = moment
         self._exchange = exchange
         self._streams = streams
         exchange.start(200, [*HEADERS, (b"Content-Type", b"text/event-stream")])
         exchange.write(b": until it is over\n\n", True)
         if not exchange.disconnected:
             streams.add(self)
+        self.wake()  # the client may have closed its side before this was there to be told
 
     def wake(self) -> None:
         if self._exchange.disconnected:
@@ -115,46 +117,56 @@ class _Stream:
 
 
 class Endpoints:
-    """A gateway with the endpoints before it.
+    """A gateway with the endpoints before another. Implements `service.Own`.
 
     Attributes:
         running: the application's handlers. Nothing waits for an endpoint's.
     """
 
-    def __init__(self, gateway: Gateway, moment: str) -> None:
+    running: set[Handler]
+    websockets: bool
+
+    def __init__(self, moments: Sequence[str]) -> None:
         """
         Args:
-            gateway: answers every other path.
-            moment: a word for what can be waited for the end of: a failure that is shown, or this process
-                that serves the application. Pages have it as well. What asks for another one is told that
-                it is over.
+            moments: words for what can be waited for the end of: failures that are as good as the one that
+                is shown, or this process that serves the application. Pages have one of them. What asks for
+                another is told that it is over.
         """
-        self.running = gateway.running
-        self.websockets = gateway.websockets
-        self._gateway = gateway
-        self._moment = moment
+        self._moments = frozenset(moments)
         self._streams: set[_Stream] = set()
         self._told = -_BETWEEN_LINES
         self._silent = 0
 
+    @property
+    def waiting(self) -> int:
+        return len(self._streams)
+
+    def has(self, path: bytes) -> bool:
+        return path.startswith(PREFIX)
+
+    def before(self, gateway: Gateway) -> Gateway:
+        self._gateway, self.running, self.websockets = gateway, gateway.running, gateway.websockets
+        return self
+
     def exchange(self, exchange: Exchange) -> Handler:
-        if exchange.request.path.startswith(PREFIX):
+        if self.has(exchange.request.path):
             return self._answer(exchange)
         return self._gateway.exchange(exchange)
 
     def session(self, session: Session) -> Handler:
-        if session.request.path.startswith(PREFIX):  # none of ours is a WebSocket; it is not opened
+        if self.has(session.request.path):  # none of ours is a WebSocket; it is not opened
             return self._answer(session.refuse())
         return self._gateway.session(session)
 
     def close(self) -> None:
         self._gateway.close()
 
-    def move_on(self, moment: str) -> None:
-        """What was waited for is over unless it is called the same. In the event loop's thread."""
-        if moment != self._moment:
-            self._moment = moment
-            for stream in list(self._streams):
+    def move_on(self, moments: Sequence[str]) -> None:
+        """What was waited for is over, unless it is one of these. In the event loop's thread."""
+        self._moments = frozenset(moments)
+        for stream in list(self._streams):
+            if stream.moment not in self._moments:
                 stream.over()
 
     def _answer(self, exchange: Exchange) -> Handler:
@@ -197,11 +209,12 @@ class Endpoints:
     def _wait(self, exchange: Exchange) -> Handler:
         """Last until the failure that the query names is over. It may be already: 204, do not come back."""
         request = exchange.request
-        if request.query != self._moment.encode() or request.method == "HEAD":
+        moment = request.query.decode("latin-1")
+        if moment not in self._moments or request.method == "HEAD":
             exchange.start(204, HEADERS)
             exchange.write(b"", False)
             return _Done()
-        return _Stream(exchange, self._streams)
+        return _Stream(exchange, moment, self._streams)
 
 
 ENDPOINTS = {

@@ -11,13 +11,12 @@ connections to a server at most. A page that was posted to stays, because asking
 
 from __future__ import annotations
 
-import hashlib
 import html
 import json
+import os
 import re
-import secrets
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +25,7 @@ from devserver.devtools.trust import trusted
 from devserver.folding import fold, last_of_users
 from devserver.http.exchange import Exchange, Handler, Headers, Request, Session
 
-_dumps = json.dumps  # an application may replace it
+_dumps, _urandom = json.dumps, os.urandom  # an application may replace them
 
 PAGE = """<!doctype html>
 <html lang="en"{data}><head><meta charset="utf-8"><title>{title}</title>
@@ -49,16 +48,21 @@ WAIT = b"/__devserver__/failure"
 
 SCRIPT = """<script nonce="{nonce}">
 const wait = document.documentElement.dataset.wait;
-let source, pause = 0;
+let source, pause = 0, vain = true;
+try {{
+  vain = sessionStorage.devserver === wait;
+  sessionStorage.removeItem("devserver");
+}} catch {{ }}
 function again() {{ location.reload(); }}
+function refused() {{ sessionStorage.devserver = wait; again(); }}
 function listen() {{
   source?.close();
-  if (document.hidden) return;
+  if (document.hidden || vain) return;
   source = new EventSource(wait);
   source.onopen = () => {{ pause = 0; }};
   source.addEventListener("over", again);
   source.onerror = () => {{
-    if (source.readyState === EventSource.CLOSED) setTimeout(again, Math.max(0, 1000 - performance.now()));
+    if (source.readyState === EventSource.CLOSED) setTimeout(refused, Math.max(0, 1000 - performance.now()));
     else {{ source.close(); setTimeout(listen, pause); pause = 1000; }}
   }};
 }}
@@ -68,15 +72,16 @@ listen();
 """Waits at `WAIT`. A stream that breaks is begun again, at once and then each second: the process at its
 other end may have been replaced, or the server stopped, which leaves the page as it is. An answer that is
 no stream says that the failure is over, or that nobody knows of it any more. Then the page is asked for
-again, but in its first second not yet: a page that fails for another reason must not go round and round."""
+again, but in its first second not yet. If the same page comes, something between refuses what it waits for, a
+proxy or a sandbox, and it waits no more: nothing may go round and round."""
 
 HINTS = {
-    "load": "Save a file that mends it.",
-    "lifespan": "The lifespan's startup failed. Save a file that mends it.",
+    "load": "Fix the code and save.",
+    "lifespan": "The lifespan's startup failed. Fix the code and save.",
     "crash": "Save a file, or press r and Enter in the terminal, to start it again.",
-    "request": "The application raised this while it answered. Save a file that mends it.",
-    "loading": "The application is still loading: wait until it has been loaded.",
-    "starting": "The application is still starting up: wait until it has started.",
+    "request": "Your application raised this while it handled the request. Fix the code and save.",
+    "loading": "The application is still loading. Wait until it is done.",
+    "starting": "The application is still starting up. Wait until it is done.",
 }
 
 
@@ -89,22 +94,18 @@ class Failure:
         phase: where it failed, a key of `HINTS`.
         error: one line; one of ours may have suggestions below it.
         traceback: as Python prints it; "" for none.
+        moments: words by which pages wait, see `endpoints.Endpoints`; the last is this one's.
     """
 
     status: int
     phase: str
     error: str
     traceback: str
-
-    @property
-    def moment(self) -> str:
-        """A word for this failure. The same one, after an attempt in vain, has the same word."""
-        said = repr((self.phase, self.error, self.traceback)).encode()
-        return hashlib.blake2b(said, digest_size=8).hexdigest()
+    moments: Sequence[str] = ()
 
 
-ASKS = "This page then asks again by itself."
-ASK = "Then ask again."
+ASKS = "This page then reloads by itself."
+ASK = "Then repeat the request."
 
 
 def render(failure: Failure, request: Request, style: str, moment: str) -> tuple[int, Headers, bytes]:
@@ -131,7 +132,7 @@ def render(failure: Failure, request: Request, style: str, moment: str) -> tuple
         }
         body = _dumps(fields, indent=1) + "\n"
     elif kind == "html":
-        nonce = secrets.token_urlsafe(12)
+        nonce = _urandom(12).hex()
         policy = [(b"Content-Security-Policy", POLICY.format(nonce=nonce).encode())]
         body = PAGE.format(
             title=html.escape(failure.error),
@@ -265,7 +266,7 @@ class PageGateway:
 
     def exchange(self, exchange: Exchange) -> Handler:
         failure = self.failure
-        status, headers, body = render(failure, exchange.request, self._style, failure.moment)
+        status, headers, body = render(failure, exchange.request, self._style, failure.moments[-1])
         exchange.start(status, headers)
         exchange.write(body, False)
         return self._handler

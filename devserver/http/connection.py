@@ -136,7 +136,7 @@ class Connection(asyncio.Protocol):
                 return
             head = buffer[:end]
             frame = framing.read(head)
-            if not passed and service.gate is not None and not service.gate(frame.path):
+            if not passed and service.holds(frame.path):
                 self._held = True
                 service.held.append(self)
                 self._line.deadline.clear()
@@ -182,7 +182,7 @@ class Connection(asyncio.Protocol):
                 self._feed(stream, data)
         elif len(self._buffer) <= HIGH_WATER:
             self._line.unpause()
-        if self.service.full and not stream.finished:
+        if self.service.refuses(stream.request.path) and not stream.finished:
             stream.keep_alive = False
             stream.say(503, "too many requests at once (--limit-concurrency)")
         elif self._eof and not stream.finished:
@@ -224,8 +224,13 @@ class Connection(asyncio.Protocol):
             self._finish()
             return
         logger.warning("bad body from %s: %s", show(self.peer.client), reason)
+        self._give_up(stream, 400, reason)
+
+    def _give_up(self, stream: Stream, status: int, reason: str) -> None:
+        """Answer in the application's place. A response that has begun is cut: half is not the whole."""
+        stream.keep_alive = False
         if stream.withdraw():
-            stream.say(400, reason)
+            stream.say(status, reason)
         else:
             self.cut()
         stream.disconnect()
@@ -283,10 +288,8 @@ class Connection(asyncio.Protocol):
 
     def _finish(self) -> None:
         """Close; a client that has not ended its side may be sending."""
-        if self._eof:
-            self._line.close()
-        else:
-            self._line.linger()
+        end = self._line.close if self._eof else self._line.linger
+        end()
 
     def _missed(self) -> None:
         """The deadline has passed."""
@@ -359,18 +362,20 @@ class Connection(asyncio.Protocol):
     def abandoned(self) -> tuple[int, bytes] | None:
         """What is given away while the loop does not turn; None if a request has begun. Any thread."""
         line, ended = self._line, self._eof and not self._buffer
-        if self.stream is not None or line.closing or line.transport.is_closing() or ended:
-            return None
-        if line.transport.get_write_buffer_size():
+        busy = self.stream is not None or line.transport.get_write_buffer_size()
+        if busy or ended or line.closing or line.transport.is_closing():
             return None
         line.closing = True
         return self._fileno(), self._buffer
 
-    def disconnect(self) -> None:
-        """The grace is over: the application sees a disconnect, the client an abort."""
-        if self.stream is not None:
-            self.stream.disconnect()
-        self.cut()
+    def disconnect(self, why: str = "cut off") -> None:
+        """The grace is over: the application sees a disconnect, and the client is told why."""
+        stream = self.stream
+        if stream is None or stream.finished:
+            self.cut()
+            return
+        logger.warning("%s %s was %s", stream.request.method, stream.request.target.decode("latin-1"), why)
+        self._give_up(stream, 503, f"this request was {why}")
 
     # WebSocket
 
@@ -378,7 +383,7 @@ class Connection(asyncio.Protocol):
         service = self.service
         if not service.gateway.websockets or service.websocket.implementation == "none":
             return False
-        if service.full:
+        if service.refuses(request.path):
             return False  # refused like any other request
         from devserver.http.upgrade import Upgrade  # wsproto is only loaded when a WebSocket comes
 
@@ -393,6 +398,6 @@ class Connection(asyncio.Protocol):
         """Answer a handshake by an ordinary response, after which the connection closes."""
         self.service.connections.add(self)
         self._line.transport.set_protocol(self)
-        stream = Stream(request, Framing(keep_alive=False), self._line.transport, self, self.service.defaults)
-        self.stream = stream
-        return stream
+        last = Framing(keep_alive=False)
+        self.stream = Stream(request, last, self._line.transport, self, self.service.defaults)
+        return self.stream

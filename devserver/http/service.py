@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from devserver.config import Http, WebSocket
 from devserver.http import framing
@@ -28,6 +28,25 @@ AccessLog = Callable[[Address | None, str, bytes, str, int, float], None]
 """Client, method, target, version, status and seconds."""
 
 
+class Own(Protocol):
+    """Pages that the server itself answers. Neither the gate nor `--limit-concurrency` is for them.
+
+    Attributes:
+        waiting: the number of connections on which such a page waits.
+    """
+
+    @property
+    def waiting(self) -> int: ...
+
+    def has(self, path: bytes) -> bool:
+        """Whether a path is one of these."""
+        ...
+
+    def before(self, gateway: Gateway) -> Gateway:
+        """What answers these paths, and gives the others to the application's gateway."""
+        ...
+
+
 @dataclass(slots=True)
 class Service:
     """See the module.
@@ -41,8 +60,9 @@ class Service:
         connections: those that are open.
         held: those whose request the gate has held back, once for each time, in order.
         draining: no request is begun any more; a connection without one is handed over or closed.
-        gate: asked with the path before each request is begun; False holds the request back.
+        gate: asked before each request is begun; False holds the request back.
         hand_over: gives connections to whoever serves next. None: they are closed.
+        own: pages of the server's own; None for none.
         defaults: `headers`, encoded.
     """
 
@@ -55,8 +75,9 @@ class Service:
     connections: set[Connection | WebSocketConnection] = field(default_factory=set)
     held: deque[Connection] = field(default_factory=deque)
     draining: bool = False
-    gate: Callable[[bytes], bool] | None = None
+    gate: Callable[[], bool] | None = None
     hand_over: HandOver | None = None
+    own: Own | None = None
     defaults: Defaults = field(init=False)
     _leaving: list[tuple[int, bytes, Callable[[], None]]] = field(default_factory=list)
 
@@ -92,8 +113,18 @@ class Service:
         for _, _, then in leaving:
             then()
 
-    @property
-    def full(self) -> bool:
-        """Whether `--limit-concurrency` forbids another request."""
+    def is_own(self, path: bytes) -> bool:
+        """Whether the server itself answers a path."""
+        return self.own is not None and self.own.has(path)
+
+    def holds(self, path: bytes) -> bool:
+        """Whether the gate holds a request for this path back."""
+        return self.gate is not None and not self.is_own(path) and not self.gate()
+
+    def refuses(self, path: bytes) -> bool:
+        """Whether `--limit-concurrency` forbids another request, for this path."""
         limit = self.settings.concurrency
-        return limit is not None and (len(self.connections) > limit or len(self.gateway.running) >= limit)
+        if limit is None or self.is_own(path):
+            return False
+        others = len(self.connections) - (self.own.waiting if self.own is not None else 0)
+        return others > limit or len(self.gateway.running) >= limit

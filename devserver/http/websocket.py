@@ -245,8 +245,8 @@ class WebSocketConnection(asyncio.Protocol):
         else:
             self.close(code, reason)
 
-    def disconnect(self) -> None:
-        """The grace is over: cut the connection."""
+    def disconnect(self, why: str = "") -> None:
+        """The grace is over: cut the connection. Its close has been sent, and can say no more."""
         self._transport.abort()
         self._ended(1006, "")
 

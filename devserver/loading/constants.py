@@ -37,11 +37,14 @@ def share(code: CodeType, constants: Constants) -> CodeType:
 
 
 def _taken(constant: object, constants: Constants) -> object:
-    known = constants.get(_key(constant), constants)
+    key = _key(constant)
+    known = constants.get(key, constants)
     if known is not constants:
         return known
-    if type(constant) is tuple:  # a new one, which may hold what is known
-        return tuple(_taken(each, constants) for each in constant)
+    if type(constant) is tuple:  # a new one, which may hold what is known; others may be equal to it
+        parts = tuple(_taken(each, constants) for each in constant)
+        same = all(one is other for one, other in zip(parts, constant, strict=True))
+        constant = constants[key] = constant if same else parts
     return constant
 
 
@@ -62,4 +65,6 @@ def _key(constant: object) -> object:
         return kind, constant, copysign(1, constant.real), copysign(1, constant.imag)
     if isinstance(constant, tuple):
         return kind, tuple(map(_key, constant))
+    if isinstance(constant, slice):  # since Python 3.14
+        return kind, *map(_key, (constant.start, constant.stop, constant.step))
     return kind, id(constant) if isinstance(constant, frozenset) else constant

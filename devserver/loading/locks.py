@@ -69,7 +69,7 @@ class Locks:
 
 def _is_held(found: object) -> bool:
     if issubclass(type(found), _thread.RLock):
-        return bool(found._is_owned())  # type: ignore[attr-defined] # `locked` came with 3.14
+        return bool(_thread.RLock._is_owned(found))  # type: ignore[attr-defined] # `locked` came with 3.14
     return type(found) is _thread.LockType and found.locked()
 
 
@@ -80,7 +80,9 @@ def _reached(hook: _Hook) -> Iterator[object]:
     for _ in range(_STEPS + 1):
         further: list[object] = []
         for found in here:
-            if id(found) not in seen and len(seen) < _MOST:
+            if len(seen) == _MOST:
+                return
+            if id(found) not in seen:
                 seen.add(id(found))
                 yield found
                 further += _referred(found)
@@ -98,6 +100,8 @@ def _referred(found: object) -> list[object]:
         return _first(cast(WeakSet[object], found))
     if kind is FunctionType:
         return _used(cast(FunctionType, found))
+    if kind in (list, tuple, set, frozenset):
+        return _first(cast(list[object], found))
     if issubclass(kind, dict):
         return _first(dict.values(cast(dict[object, object], found)))
     return [
@@ -109,9 +113,12 @@ def _referred(found: object) -> list[object]:
 
 def _used(function: FunctionType) -> list[object]:
     """What a function's code can name: its defaults, its closure, globals."""
-    names, cells = function.__globals__, function.__closure__ or ()
-    used = [names[name] for name in _names(function.__code__) if name in names]
-    return [*gc.get_referents(*cells), *(function.__defaults__ or ()), *used]
+    cells, named = function.__closure__ or (), _names(function.__code__)
+    used = [dict.get(function.__globals__, name) for name in named]
+    modules = [vars(each) for each in used if type(each) is ModuleType]
+    used += [dict.get(names, name) for names in modules for name in named]
+    defaults = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+    return [*gc.get_referents(*cells), *defaults, *used]
 
 
 def _first(things: Iterable[object]) -> list[object]:

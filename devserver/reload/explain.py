@@ -105,25 +105,28 @@ def judge(
     """
     verdict = rules.verdict(path, folder)
     if verdict.kind is Verdict.NEVER:
-        return f"nothing: ignored by {_quoted(verdict.rule)}"
+        return f"would not restart: ignored by {_quoted(verdict.rule)}"
     if any(entry.path == path and (entry.answer == OWN or entry.own) for entry in entries):
-        return "nothing: the application writes it itself"
+        return "would not restart: the application writes it itself"
     reason = _reason(path, exists, entries)
     if reason:
         return f"would restart: {reason}"
     if verdict.kind is Verdict.ALWAYS and not folder:
         return f"would restart: {_quoted(verdict.rule)}"
     if exists and any(entry.kind is Kind.PATH and entry.path == path for entry in entries):
-        return "nothing: not read, but looked for and found; to remove it would restart"
+        return "would not restart: not read, but looked for and found; to remove it would restart"
     if exists and any(entry.kind is Kind.LIST and entry.path == os.path.dirname(path) for entry in entries):
-        return "nothing: not read, but its folder was listed; to remove it would restart"
+        return "would not restart: not read, but its folder was listed; to remove it would restart"
     if not complete and not path.startswith(library_folders()):
         return f"{NOT_KNOWN}: it was not read until then, and may be later"
     if not exists:
-        return "nothing: there is no such path, and nothing asked for it"
+        return "would not restart: there is no such path, and nothing looked for it"
     if path.startswith(library_folders()):
-        return "nothing: it is Python's or an installed package's; --reload-dir watches it all the same"
-    return "nothing: not read while the application was loaded"
+        return (
+            "would not restart: it is Python's or an installed package's;"
+            " --reload-dir watches it all the same"
+        )
+    return "would not restart: not read while the application was loaded"
 
 
 def _reason(path: str, exists: bool, entries: list[Entry]) -> str:

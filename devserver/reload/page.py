@@ -1,6 +1,11 @@
 """What answers while nobody serves the application: a process without user code that says why.
 
 Keeps what it says, so that a page that is lost can be put up again. Decides nothing.
+
+A page in a browser waits until the failure that it shows is over. It waits by the failure's *moment*, a word.
+An attempt that only a request has led to, and that fails again, ends no failure, however its text differs
+from that of the last one (an address, a time): the pages of both wait on. Else the reload of the first page
+would be the request that leads to the next attempt, for ever.
 """
 
 from __future__ import annotations
@@ -15,6 +20,7 @@ from devserver.reload.children import Children
 from devserver.reload.launcher import Spawned
 from devserver.reload.machine import Attempts
 from devserver.reload.report import slow
+from devserver.watching.answers import digest_of
 
 logger = logging.getLogger("devserver")
 
@@ -22,19 +28,29 @@ AGAIN = (3, 10.0)
 """A page that died by itself is put up again at most so often in so many seconds."""
 
 
+KEPT = 16
+"""Failures of attempts that requests have led to, one after the other, whose pages wait on."""
+
+
 class Page:
-    """See the module."""
+    """See the module.
+
+    Attributes:
+        retries: the attempt that is being made is one that only a request has led to.
+    """
 
     def __init__(self, children: Children, waiting: Callable[[], Spawned | None]) -> None:
         """Args: waiting: gives the process of the first checkpoint, if there is one."""
         self._children = children
         self._waiting = waiting
         self._says: Message = {}
+        self._moments: list[str] = []
+        self.retries = False
         self._attempts = Attempts(*AGAIN)
 
     def show(self, generation: int, failure: Message) -> None:
         """Say why there is nothing to serve."""
-        self._put_up(generation, {"status": 500, **failure})
+        self._say(generation, 500, failure)
 
     def show_loading(self, generation: int, *, again: bool) -> None:
         """Say where the load, or the startup, stands that takes so long. `again`: the terminal knows."""
@@ -42,7 +58,7 @@ class Page:
         if current is not None:
             failure = slow(time.monotonic() - current.began, *self._children.stands(), current.loaded)
             logger.log(logging.DEBUG if again else logging.WARNING, "%s", failure["error"])
-            self._put_up(generation, {"status": 503, **failure})
+            self._say(generation, 503, failure)
 
     def show_again(self, generation: int) -> None:
         """Say what was said last."""
@@ -54,6 +70,13 @@ class Page:
             return True
         logger.error("the error page's process %s; requests wait", how)
         return False
+
+    def _say(self, generation: int, status: int, failure: Message) -> None:
+        moment = digest_of(repr(sorted(failure.items())).encode("utf-8", "backslashreplace"))
+        loads = self._says.get("status") == 503  # pages that tell of a load wait for nothing but its end
+        before = self._moments[:-1] if loads else self._moments
+        self._moments = [*before, moment][-KEPT:] if self.retries else [moment]
+        self._put_up(generation, {"status": status, **failure, "moments": self._moments})
 
     def _put_up(self, generation: int, says: Message) -> None:
         self._says = says

@@ -184,13 +184,13 @@ class Report:
         if news:
             if trace:
                 logger.error("%s", folded(trace))
-            if not trace.endswith(error):
+            if not _says(trace, error):
                 logger.error("%s", error)
             why = "the start failed" if generation == 1 else f"{self._told}: the restart failed"
             logger.error("%s; waiting for a change", why)
             self._events.emit("failed", generation=generation, **failure)
         else:
-            logger.info("%s: the same failure; waiting for a change", self._told)
+            logger.info("%s: it failed in the same way; waiting for a change", self._told)
         return news
 
     def healing(self, failure: Message) -> None:
@@ -240,6 +240,12 @@ def _where(at: str, stands: Standing) -> str:
     if stands.listens:
         where += f"; it serves by itself, on {' and '.join(stands.listens)}: {GUARD}"
     return where
+
+
+def _says(trace: str, error: str) -> bool:
+    """Whether the last line of a traceback says what an error's line says, but for hints and places."""
+    last = trace.rpartition("\n")[2]
+    return bool(error) and last.startswith(error.partition(" (")[0])
 
 
 def _short(path: str) -> str:

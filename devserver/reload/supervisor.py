@@ -35,6 +35,7 @@ from devserver.watching.watchset import WatchSet
 
 logger = logging.getLogger("devserver")
 
+NEWS = (Event.CHANGED, Event.SERVING)  # what comes of it is not what came before
 ENDS = (Event.CRASHED, Event.CRASHED_AGAIN, Event.STRAYED)  # the current child may be gone
 
 
@@ -147,12 +148,12 @@ class Supervisor:
             if not self._timers.is_stuck(current, self._config.reload.load_timeout):
                 return
             self._stray("takes too long")
-        if (about is not None and about is not current) or (
-            event is Event.GONE and not self._children.alone()
-        ):
+        late = about is not None and about is not current
+        if late or (event is Event.GONE and not self._children.alone()):
             return
         if current is not None and current.exited and event in ENDS:
             self._children.current = None
+        self._page.retries = event is Event.ASKED or (self._page.retries and event not in NEWS)
         before = self._state
         self._state, actions = step(before, event, overlap=self._config.reload.overlap)
         if self._state is not before:
@@ -259,7 +260,7 @@ class Supervisor:
             self._page.show_loading(self._generation, again=True)  # it stands elsewhere by now
         page.tell(protocol.Answer())
         if self._state is State.WAITING and self._retry.allow(time.monotonic()):
-            self._report.because("a request came while the start had failed")
+            self._report.because("tried again, because a request came")
             self._raise(Event.ASKED)
 
     def _note_reads(self, spawned: Spawned, word: protocol.Read) -> None:

@@ -118,11 +118,68 @@ def test_a_page_waits_on_when_an_attempt_fails_alike(tmp_path: Path) -> None:
         where = waited_for(server)
         stream = wait(server, where, stack)
         save(other, "# something else")
-        server.wait_log("the same failure")
+        server.wait_log("it failed in the same way")
         assert waited_for(server) == where
         save(app, GOOD)
         assert stream.read() in OVER
         assert server.get("/").text == "good"
+
+
+def test_an_attempt_that_only_a_request_led_to_ends_no_failure(tmp_path: Path) -> None:
+    """Else a page whose text differs each time would reload for ever, and load the application each time."""
+    app = tmp_path / "app.py"
+    save(app, "import time\nraise RuntimeError(time.time_ns())\n")
+    with DevServer("app", "--reload", cwd=tmp_path) as server, contextlib.ExitStack() as stack:
+        server.failed()
+        first = waited_for(server)  # a request: it is tried again
+        again = server.failed()
+        wait(server, first, stack)
+        page = server.get("/", Accept="text/html").text
+        assert again["error"] in page
+        assert first not in page
+        save(app, FAILS)
+        assert server.wait("failed", error="RuntimeError: it fails")
+        assert server.get(first).status == 204
+
+
+def test_waiting_pages_do_not_count_against_the_limit(tmp_path: Path) -> None:
+    save(tmp_path / "app.py", FAILS_WHEN_ASKED)
+    with (
+        DevServer("app", "--reload", "--limit-concurrency", "2", cwd=tmp_path) as server,
+        contextlib.ExitStack() as stack,
+    ):
+        server.serving()
+        where = waited_for(server)
+        for _ in range(4):
+            wait(server, where, stack)
+        assert server.get("/").status == 500
+
+
+def test_a_client_that_has_closed_its_side_before_is_not_kept(tmp_path: Path) -> None:
+    save(tmp_path / "app.py", FAILS_WHEN_ASKED)
+    with DevServer("app", "--reload", cwd=tmp_path) as server:
+        server.serving()
+        where = waited_for(server)
+        with socket.create_connection((server.host, server.port), timeout=DEADLINE) as sock:
+            asked = "".join(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n" for path in ("/", where))
+            sock.sendall(asked.encode())
+            sock.shutdown(socket.SHUT_WR)
+            text = b""
+            while data := sock.recv(1 << 16):
+                text += data
+        assert text.endswith(b"\r\n0\r\n\r\n")
+
+
+def test_an_application_may_have_modules_that_are_named_like_pythons(tmp_path: Path) -> None:
+    for name in ("secrets", "hmac", "hashlib"):
+        save(tmp_path / f"{name}.py", "KEY = 1\n")
+    save(tmp_path / "app.py", f"import secrets\n{GOOD}    # {FAILS}\n")
+    with DevServer("app", "--reload", cwd=tmp_path) as server:
+        server.serving()
+        assert server.get("/").text == "good"
+        save(tmp_path / "app.py", FAILS)
+        server.failed()
+        assert "it fails" in server.get("/", Accept="text/html").text
 
 
 def test_hundreds_of_pages_that_wait_hold_nothing_up(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def explain(folder: Path, *arguments: str) -> list[str]:
 def test_explain(project: Path) -> None:
     """With a target, and with the one that is found."""
     expected = [f"{path}: would restart: {why}" for path, why in RESTARTS.items()]
-    expected += [f"{path}: nothing: {why}" for path, why in NOTHING.items()]
+    expected += [f"{path}: would not restart: {why}" for path, why in NOTHING.items()]
     paths = [part for path in (*RESTARTS, *NOTHING) for part in ("--explain", path)]
     assert explain(project, "app:app", *RULES, *paths) == expected
     found = explain(project, *RULES, *paths)
@@ -103,8 +103,8 @@ def test_explain(project: Path) -> None:
 
 def test_explain_of_what_is_not_the_project(project: Path) -> None:
     assert explain(project, "app:app", "--explain", "never/was", "--explain", json.__file__) == [
-        "never/was: nothing: there is no such path, and nothing asked for it",
-        f"{json.__file__}: nothing: it is Python's or an installed package's; "
+        "never/was: would not restart: there is no such path, and nothing looked for it",
+        f"{json.__file__}: would not restart: it is Python's or an installed package's; "
         "--reload-dir watches it all the same",
     ]
 

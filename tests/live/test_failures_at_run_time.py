@@ -163,7 +163,7 @@ def test_start_that_failed_for_a_service_heals_when_a_request_arrives(
             first = server.get("/")
         assert first.text == "up"
         assert [event["reason"] for event in server.events("restart")] == [
-            "a request came while the start had failed"
+            "tried again, because a request came"
         ]
         assert not server.events("change")
 

@@ -226,7 +226,7 @@ def check(server: DevServer, fault: Fault) -> None:
 def check_boots(server: DevServer, saves: int, failures: int) -> None:
     """A save leads to one boot, or to none if a request had just begun one for the failed start."""
     reasons = [event["reason"] for event in server.events("restart")]
-    by_request = reasons.count("a request came while the start had failed")
+    by_request = reasons.count("tried again, because a request came")
     by_save = len([reason for reason in reasons if " changed" in reason])
     assert by_save + by_request == len(reasons), reasons
     assert by_save <= saves <= len(reasons), reasons

@@ -150,7 +150,7 @@ def check_restarts(server: DevServer, saves: int) -> None:
     """A save leads to one restart, or to none if a request had just begun one; each has its number."""
     reasons = [event["reason"] for event in server.events("restart")]
     by_save = [reason for reason in reasons if reason.endswith(" changed")]
-    by_request = reasons.count("a request came while the start had failed")
+    by_request = reasons.count("tried again, because a request came")
     by_itself = [reason for reason in reasons if "was ended by" in reason]
     assert len(by_save) <= saves <= len(by_save) + by_request
     assert len(by_save) + by_request + len(by_itself) == len(reasons)
