@@ -25,7 +25,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from tests.live.process import DevServer, begin, gone, save, tell
+from tests.live.process import Answer, DevServer, begin, gone, save, tell
 from tests.patience import DEADLINE, SLOWNESS
 
 pytestmark = pytest.mark.live
@@ -430,3 +430,44 @@ def test_many_connections_are_handed_over_whatever_the_grace(tmp_path: Path) -> 
             assert "was killed" not in server.log
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+SLOW = """
+import time
+
+def app(environ, start_response):
+    if environ["PATH_INFO"] == "/slow":
+        if WORD == "begins":
+            start_response("200 OK", [])(b"begun")
+        environ["wsgi.errors"].write("it waits\\n")
+        time.sleep(3600)
+    start_response("200 OK", [])
+    return [b"good"]
+
+WORD = {word!r}
+"""
+
+
+@pytest.mark.parametrize("word", ["waits", "begins"])
+def test_a_request_that_is_cut_off_says_which_option_gives_it_longer(tmp_path: Path, word: str) -> None:
+    """A response that has begun cannot: half of it must not look like the whole."""
+    app = tmp_path / "app.py"
+    save(app, SLOW.format(word=word))
+    with DevServer("app", "--reload", "--reload-grace", "0.1", cwd=tmp_path) as server:
+        server.serving()
+        with server.connect() as connection:
+            connection.request("GET", "/slow")
+            server.wait_log("it waits")
+            save(app, SLOW.format(word="new"))
+            why = "cut off: it took longer than 0.1 s (--reload-grace)"
+            if word == "waits":
+                answer = Answer(connection.getresponse())
+                assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+                assert answer.text == f"this request was {why}\n"
+                server.wait_log('"GET /slow HTTP/1.1" 503')
+            else:
+                with pytest.raises(http.client.IncompleteRead):
+                    connection.getresponse().read()
+            assert f"GET /slow was {why}" in server.log
+        server.restarted()
+        assert server.get("/").text == "good"
