@@ -91,14 +91,25 @@ COMMANDS = ("run", "serve", "dev", "runserver", "start")
 """What other programs want to be told first. Here there is one command, which serves."""
 
 
+PROGRAMS = {"manage.py": "", "flask": "app:app", "fastapi": "main:app"}
+"""Programs whose commands serve, and what the like is served by here; a manage.py is found."""
+
+
+def _command(target: str) -> str:
+    return " ".join(filter(None, ("devserver", target, "--reload")))
+
+
 class Serve(click.Command):
     """The command, with its options grouped and uvicorn's others refused."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         elsewhere = any(each.startswith("--app-dir") for each in args)
         if args and args[0] in COMMANDS and not (elsewhere or is_there(args[0], "")):
-            rest = " ".join(args[1:])
-            raise UsageError(f"there is no command {args[0]!r}; write devserver {rest or 'TARGET'} --reload")
+            rest = " ".join(args[1:]) or ("" if os.path.exists("manage.py") else "TARGET")
+            raise UsageError(f"there is no command {args[0]!r}; write {_command(rest)}")
+        if len(args) > 1 and args[0] in PROGRAMS and args[1] in COMMANDS and not elsewhere:
+            ours = _command(PROGRAMS[args[0]])
+            raise UsageError(f"{args[0]} is another program; instead of {args[0]} {args[1]} write {ours}")
         plain = [each for each in args if not each.startswith("-")]
         if len(plain) == 2 and plain[1].isdigit() and args.index(plain[1]) == args.index(plain[0]) + 1:
             raise UsageError(f"{plain[1]} after the target; for a port write --port {plain[1]}")

@@ -197,6 +197,14 @@ def test_what_others_have_and_we_lack_is_refused(
             "there is no command 'dev'; write devserver main.py --port 1 --reload",
         ),
         (["app.py", "8000"], "8000 after the target; for a port write --port 8000"),
+        (
+            ["flask", "run"],
+            "flask is another program; instead of flask run write devserver app:app --reload",
+        ),
+        (
+            ["manage.py", "runserver"],
+            "manage.py is another program; instead of manage.py runserver write devserver --reload",
+        ),
     ],
 )
 def test_what_other_programs_are_told_is_answered_with_the_right_form(
@@ -297,6 +305,12 @@ def test_help_has_every_option_in_its_group(folder: Path) -> None:
     assert groups == {**offered, **others}
     assert set(TITLES) == {*SECTIONS, ""}
     assert "TARGET is module:attribute" in shown.output
+
+
+def test_beside_a_manage_py_no_target_is_needed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "manage.py").write_text("")
+    assert ends("runserver") == 2
+    assert capsys.readouterr().err == "error: there is no command 'runserver'; write devserver --reload\n"
 
 
 def test_help_has_each_default(folder: Path) -> None:

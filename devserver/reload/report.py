@@ -116,7 +116,7 @@ class Report:
 
     def strayed(self, generation: int, how: str) -> None:
         """A load, or a startup, that went on from a checkpoint leads nowhere."""
-        logger.warning("the warm start %s: starting cold", how)
+        logger.warning("the resumed process %s: loading everything again", how)
         self._events.emit("strayed", generation=generation, reason=how)
 
     def starts(self) -> None:

@@ -313,7 +313,7 @@ class Supervisor:
     def _stray(self, how: str) -> Event:
         """A child that goes on from a checkpoint does not get there."""
         self._report.strayed(self._generation, how)
-        self._warm.go_cold("the last start strayed")
+        self._warm.go_cold("the last resume did not succeed")
         return Event.STRAYED
 
     def _lost(self, spawned: Spawned, event: Event, reason: str) -> None:

@@ -210,7 +210,7 @@ class Warm:
         files = {config.file, config.app.env_file and os.path.abspath(config.app.env_file)}
         for path in self._changed:
             if path in files:
-                return "the options and the environment come first"
+                return "options or environment may have changed"
             if not self._watched.timeline.knows(path):
                 return "nothing was seen reading it"
         if any(map(may_change, self._changed)) and _found(config) != self._target:

@@ -99,9 +99,9 @@ def test_loading_that_takes_a_while_leaves_a_checkpoint_behind_it(tmp_path: Path
 
 
 STRAYS = {
-    "dies": ("os.kill(os.getpid(), 9)", "the warm start was ended by SIGKILL: starting cold"),
-    "exits": ("os._exit(3)", "the warm start exited with code 3: starting cold"),
-    "hangs": ("time.sleep(1000)", "the warm start takes too long: starting cold"),
+    "dies": ("os.kill(os.getpid(), 9)", "the resumed process was ended by SIGKILL: loading everything again"),
+    "exits": ("os._exit(3)", "the resumed process exited with code 3: loading everything again"),
+    "hangs": ("time.sleep(1000)", "the resumed process takes too long: loading everything again"),
 }
 
 
@@ -122,10 +122,10 @@ def test_a_warm_start_that_leads_nowhere_is_a_cold_one_at_once(
         assert server.restarted()["kind"] == "warm"
         assert ask(server) == "two"
         assert (beside / "early").stat().st_size == starts + 1
-        assert server.log.count("starting cold") == 1
+        assert server.log.count("loading everything again") == 1
         assert told in server.log
         assert [event["reason"] in told for event in server.events("strayed")] == [True]
-        assert "resumed" not in server.log[server.log.index("starting cold") :]
+        assert "resumed" not in server.log[server.log.index("loading everything again") :]
         assert not server.events("failed")
         warmed(server, tmp_path, early, late)  # and from then on as before
 
@@ -163,7 +163,7 @@ def test_a_lifespan_takes_the_time_that_it_takes(tmp_path: Path) -> None:
         write(tmp_path, "", "", "two")
         assert server.restarted()["kind"] == "warm"
         assert ask(server) == "two"
-        assert "starting cold" not in server.log
+        assert "loading everything again" not in server.log
 
 
 def test_a_warm_start_that_raises_shows_its_error_at_once(tmp_path: Path, beside: Path) -> None:
@@ -179,7 +179,7 @@ def test_a_warm_start_that_raises_shows_its_error_at_once(tmp_path: Path, beside
         server.restarted()
         assert ask(server) == "three"
         assert (beside / "early").stat().st_size == starts, "what is early was executed again"
-        assert "starting cold" not in server.log
+        assert "loading everything again" not in server.log
 
 
 @pytest.mark.parametrize(
