@@ -165,7 +165,7 @@ LIBRARIES: dict[str, dict[str, tuple[str, str]]] = {
         "eventlet": ("import eventlet", ""),
     },
 }
-"""Kind → distribution → how it is imported, and what is made with it."""
+"""Question → distribution → how it is imported, and what is made with it."""
 
 LEAF = "WORD = {word!r}\n"
 

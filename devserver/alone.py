@@ -77,7 +77,7 @@ def serve_alone(
     def elapsed() -> dict[str, object]:
         return {"generation": 1, "pid": os.getpid(), "seconds": round(perf_counter() - began, 4)}
 
-    def ready() -> None:
+    def on_serving() -> None:
         logger.info("%s", console.ready(perf_counter() - began))
         events.emit("serving", **elapsed())
         stage.on_serving()
@@ -90,7 +90,7 @@ def serve_alone(
         stage.in_main(end.listen)
         stage.outcome.append(0)
         try:
-            run_loop(end.heard(serving.run(ready)), config)
+            run_loop(end.heard(serving.run(on_serving)), config)
         except StartupFailed as error:
             events.emit("failed", phase="lifespan", error=str(error), traceback="")
             trace = console.format_failure(error.__cause__) if error.__cause__ else str(error)
@@ -153,7 +153,7 @@ class _End:
 
         def look() -> None:
             self.listen()
-            if not self._serving.ready:
+            if not self._serving.started:
                 loop.call_later(_LOOK, look)
 
         look()

@@ -142,7 +142,7 @@ def _section(parameter: click.Parameter) -> str:
 def _parameter(name: str, known: Option) -> click.Parameter:
     if name == "target":
         return click.Argument([name], required=False)
-    # Everything is text to click: the kinds in `config` judge it, as they do for other sources.
+    # Everything is text to click: the types of the options judge it, as they do for other sources.
     if known.kind.switch:
         return click.Option([f"--{known.flag}/--no-{known.flag}", name], default=None, help=_help(known))
     return click.Option(

@@ -19,7 +19,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
 from devserver.errors import UsageError
-from devserver.kinds import (
+from devserver.option_types import (
     BOOLEAN,
     EVENTS,
     EXISTING_FILE,

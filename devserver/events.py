@@ -13,14 +13,15 @@ IDEs and tests wait for these lines instead of asking ports or sleeping. Each ha
     restart    kind, reason, generation
                                      a restart begins: from nothing ("cold") or from a checkpoint
                                      ("warm"), and why, as in the terminal
-               tick, path, line      if it is warm: how many things had been read before, and the
+               reads, path, line     if it is warm: how many things had been read before, and the
                                      statement that comes next, or is being executed; "" and 0
                                      before any
                obstacle              if it is cold: what stood in the way of a warm one, or ""
     barrier    path, line, reason    behind this statement no checkpoint could be made
-    strayed    generation, reason    a warm start led nowhere; a cold one begins
+    warm_start_failed  generation, reason
+                                     a warm start led nowhere; a cold one begins
     checkpoints  count, memory       after a start: how many wait, and their bytes (PSS)
-    ready      pid                   a copy of a checkpoint was made ahead of the next restart
+    prepared   pid                   a copy of a checkpoint was made ahead of the next restart
     failed     generation, phase, error, traceback
                                      it failed in "load", "lifespan" or "serve", in what is done
                                      while it is served ("check"), or its process died ("crash");

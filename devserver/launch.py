@@ -381,7 +381,7 @@ def _serve_until_told(this: Child, stage: Stage, application: Application, gate:
             case _:
                 assert_never(word)
 
-    def ready() -> None:
+    def on_serving() -> None:
         this.serving(judges=stage.has_say)
         stage.on_serving()
 
@@ -397,7 +397,7 @@ def _serve_until_told(this: Child, stage: Stage, application: Application, gate:
     )
     this.attend(serving, hear)
     try:
-        run_loop(serving.run(ready), config)
+        run_loop(serving.run(on_serving), config)
     except BaseException as error:  # a lifespan that fails, or what the application did to the loop
         return this.failed(error.__cause__ or error, console.format_failure)
     return this.ended()

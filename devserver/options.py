@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 from devserver.errors import UsageError
-from devserver.kinds import TARGET, Kind, anchored
+from devserver.option_types import TARGET, OptionType, anchored
 
 T = TypeVar("T")
 
@@ -45,7 +45,7 @@ class Option:
     """
 
     help: str
-    kind: Kind
+    kind: OptionType
     flag: str
     none: str
     default: object = None
@@ -87,7 +87,7 @@ class Option:
         return str(value) or "-"
 
 
-def option(default: T, help: str, *, kind: Kind, flag: str = "", none: str = "-") -> T:
+def option(default: T, help: str, *, kind: OptionType, flag: str = "", none: str = "-") -> T:
     """Declare an option as a field of a section; see `Option` for the arguments.
 
     `flag` defaults to the name of the field; a default that is a tuple makes it repeatable. The

@@ -39,7 +39,7 @@ _OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _PAUSE = 0.5
 """Seconds without accepting after the system had no descriptor left."""
 
-_TICK = 0.005
+_POLL = 0.005
 """Seconds between two looks at what a drain still waits for, after the first few: it ends rarely and soon."""
 
 _UNWIND = 0.1
@@ -138,7 +138,7 @@ class Serving:
         self._early: tuple[float, int] | None = None
 
     @property
-    def ready(self) -> bool:
+    def started(self) -> bool:
         """Whether the application has started up, or need not."""
         return self._service is not None
 
@@ -158,8 +158,8 @@ class Serving:
         if self._stop is not None and not self._stop.done():
             self._stop.set_result(how)
 
-    async def run(self, ready: Callable[[], None]) -> None:
-        """Start up, call `ready`, serve until `stop`, drain, shut down.
+    async def run(self, on_serving: Callable[[], None]) -> None:
+        """Start up, call `on_serving`, serve until `stop`, drain, shut down.
 
         Raises:
             devserver.gateway.lifespan.StartupFailed: the application did not start up.
@@ -184,7 +184,7 @@ class Serving:
         service = self._service = self._make_service(gateway)
         for sock in self._sockets:
             loop.add_reader(sock.fileno(), self._accept, sock, service)
-        ready()
+        on_serving()
         grace, code = await self._stop
         for sock in self._sockets:
             loop.remove_reader(sock.fileno())
@@ -348,15 +348,15 @@ class Serving:
             await self._idle(service, min(deadline, loop.time() + _HURRY), set())
             for handler in endless & service.gateway.running:
                 handler.cancel()
-            # One more tick for tasks to unwind; a thread that sleeps in such a response is not waited for.
-            await asyncio.sleep(_TICK)
+            # One more look for tasks to unwind; a thread that sleeps in such a response is not waited for.
+            await asyncio.sleep(_POLL)
         if await self._idle(service, deadline, endless):
             service.flush()
             return
         option = "--timeout-graceful-shutdown" if code == GOING_AWAY else "--reload-grace"
         for connection in list(service.connections):
             connection.disconnect(f"cut off: it took longer than {grace:g} s ({option})")
-        await asyncio.sleep(_TICK)  # applications see the disconnect before they are cancelled
+        await asyncio.sleep(_POLL)  # applications see the disconnect before they are cancelled
         for handler in list(service.gateway.running):
             handler.cancel()
         await self._idle(service, loop.time() + _UNWIND, endless)
@@ -366,12 +366,12 @@ class Serving:
     async def _idle(self, service: Service, deadline: float, apart_from: set[Handler]) -> bool:
         """Wait until no connection is open and no handler runs. False: not by the deadline."""
         loop = asyncio.get_running_loop()
-        tick = _TICK / 16  # a successor may be waiting, and mostly it is a matter of a turn of the loop
-        while service.connections or service.gateway.running - apart_from:  # see _TICK
+        pause = _POLL / 16  # a successor may be waiting, and mostly it is a matter of a turn of the loop
+        while service.connections or service.gateway.running - apart_from:  # see _POLL
             if loop.time() >= deadline:
                 return False
-            await asyncio.sleep(tick)
-            tick = min(2 * tick, _TICK)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _POLL)
         return True
 
     async def _shut_down(self, lifespan: Lifespan) -> None:

@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parents[1] / "devserver"
 # From the bottom up. A module imports from its own floor and from those below; within a floor
 # `ALLOWED` says what is more, and what less.
 FLOORS = [
-    {"devserver", "errors", "kinds", "options", "config", "origin", "folding", "cpython", "arguments"},
+    {"devserver", "errors", "option_types", "options", "config", "origin", "folding", "cpython", "arguments"},
     {"events", "console", "dotenv", "process", "http", "discovery", "interface", "app", "listeners"},
     {"watching"},
     {"loading"},

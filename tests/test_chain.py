@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 from devserver.reload.chain import Chain, Checkpoint
-from devserver.watching.answers import Entry, Kind
+from devserver.watching.answers import Entry, Question
 
 NOBODY = cast("Any", None)
 
@@ -13,15 +13,15 @@ NOBODY = cast("Any", None)
 def chain(*checkpoints: tuple[int, float]) -> Chain:
     """One with checkpoints at these ticks, after so many seconds."""
     made = Chain()
-    for tick, seconds in checkpoints:
-        made.add(Checkpoint(NOBODY, tick, seconds, {}))
+    for seq, seconds in checkpoints:
+        made.add(Checkpoint(NOBODY, seq, seconds, {}))
     return made
 
 
-def dispensable(made: Chain, tick: int, sizes: list[int] | None = None) -> int | None:
+def dispensable(made: Chain, seq: int, sizes: list[int] | None = None) -> int | None:
     """The number of the one that is forgotten first."""
     every = list(made)
-    least = made.dispensable(tick, None if sizes is None else dict(zip(every, sizes, strict=True)))
+    least = made.dispensable(seq, None if sizes is None else dict(zip(every, sizes, strict=True)))
     return None if least is None else every.index(least)
 
 
@@ -55,7 +55,7 @@ def test_what_it_occupies_counts() -> None:
 
 def test_going_on_from_the_latest_that_has_not_read_what_changed() -> None:
     made = chain((0, 0.0), (10, 1.0), (20, 2.0))
-    changed = Entry(Kind.FILE, "/shop/views.py", "", tick=15)
-    assert [each.tick for each in made.candidates([changed])] == [10, 0]
+    changed = Entry(Question.FILE, "/shop/views.py", "", seq=15)
+    assert [each.seq for each in made.candidates([changed])] == [10, 0]
     list(made)[2].unfinished["/shop/views.py"] = 3  # it can tell by itself
-    assert [each.tick for each in made.candidates([changed])] == [20, 10, 0]
+    assert [each.seq for each in made.candidates([changed])] == [20, 10, 0]

@@ -16,7 +16,7 @@ from devserver.reload.machine import APART, TABLE, Action, Attempts, Event, Stat
 SCRIPTS = {
     "the first start": """
         STARTING
-        LOADED      -> READY RETIRE_PAGE AWAIT
+        LOADED      -> LOADED RETIRE_PAGE AWAIT
         GONE        -> STARTING SERVE
         SERVING     -> SERVING RETIRE_PAGE ANNOUNCE
         """,
@@ -24,14 +24,14 @@ SCRIPTS = {
         SERVING
         CHANGED     -> DRAINING RETIRE SPAWN AWAIT
         GONE        -> STARTING
-        LOADED      -> READY RETIRE_PAGE AWAIT
+        LOADED      -> LOADED RETIRE_PAGE AWAIT
         GONE        -> STARTING SERVE
         SERVING     -> SERVING RETIRE_PAGE ANNOUNCE
         """,
     "a save; the successor has loaded before the predecessor ends": """
         SERVING
         CHANGED     -> DRAINING RETIRE SPAWN AWAIT
-        LOADED      -> READY RETIRE_PAGE AWAIT
+        LOADED      -> LOADED RETIRE_PAGE AWAIT
         GONE        -> STARTING SERVE
         SERVING     -> SERVING RETIRE_PAGE ANNOUNCE
         """,
@@ -42,7 +42,7 @@ SCRIPTS = {
         SETTLED     -> DRAINING SPAWN AWAIT
         """,
     "a save while the successor waits for its turn": """
-        READY
+        LOADED
         CHANGED     -> SETTLING RETIRE SETTLE
         GONE
         SETTLED     -> DRAINING SPAWN AWAIT
@@ -64,7 +64,7 @@ SCRIPTS = {
         FAILED      -> WAITING RETIRE SHOW
         GONE
         CHANGED     -> STARTING RETIRE_PAGE SPAWN
-        LOADED      -> READY RETIRE_PAGE AWAIT
+        LOADED      -> LOADED RETIRE_PAGE AWAIT
         GONE        -> STARTING SERVE
         SERVING     -> SERVING RETIRE_PAGE ANNOUNCE
         """,
@@ -73,7 +73,7 @@ SCRIPTS = {
         ASKED       -> STARTING SPAWN
         FAILED      -> WAITING RETIRE SHOW
         ASKED       -> STARTING SPAWN
-        LOADED      -> READY RETIRE_PAGE AWAIT
+        LOADED      -> LOADED RETIRE_PAGE AWAIT
         """,
     "a page that dies is put up again": """
         WAITING
@@ -82,7 +82,7 @@ SCRIPTS = {
     "a child that had served heals, but not for ever": """
         SERVING
         CRASHED     -> STARTING SPAWN
-        LOADED      -> READY RETIRE_PAGE AWAIT
+        LOADED      -> LOADED RETIRE_PAGE AWAIT
         GONE        -> STARTING SERVE
         SERVING     -> SERVING RETIRE_PAGE ANNOUNCE
         CRASHED_AGAIN -> WAITING RETIRE SHOW
@@ -92,7 +92,7 @@ SCRIPTS = {
         FAILED      -> DRAINING RETIRE SPAWN AWAIT
         """,
     "a child that dies when it had loaded waits for a change": """
-        READY
+        LOADED
         CRASHED     -> WAITING SHOW
         """,
     "a process that dies while it loads waits for a change": """
@@ -102,7 +102,7 @@ SCRIPTS = {
     "a warm start that leads nowhere is a cold one at once": """
         STARTING
         STRAYED     -> STARTING RETIRE RESPAWN
-        LOADED      -> READY RETIRE_PAGE AWAIT
+        LOADED      -> LOADED RETIRE_PAGE AWAIT
         STRAYED     -> DRAINING RETIRE RESPAWN AWAIT
         STRAYED     -> DRAINING RETIRE RESPAWN
         """,
@@ -110,7 +110,7 @@ SCRIPTS = {
         STARTING
         SLOW        -> STARTING SHOW_LOADING
         PAGE_LOST   -> STARTING SHOW_AGAIN
-        LOADED      -> READY RETIRE_PAGE AWAIT
+        LOADED      -> LOADED RETIRE_PAGE AWAIT
         """,
     "the end": """
         SERVING
@@ -440,8 +440,8 @@ def test_everything_in_the_table_can_happen() -> None:
             for name, _ in world.events()
             if not name.startswith("exit")
         }
-        # Apart, nobody retired lives when a child has loaded: READY is left before anything happens.
-        unreachable = {State.ALONE} if overlap else {State.DRAINING, State.REPEATING, State.READY}
+        # Apart, nobody retired lives when a child has loaded: LOADED is left before anything happens.
+        unreachable = {State.ALONE} if overlap else {State.DRAINING, State.REPEATING, State.LOADED}
         assert {pair for pair in set(table) - used if pair[0] not in unreachable} == set()
 
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from devserver.watching.rules import Kind, Rules, temporary
+from devserver.watching.rules import Counts, Rules, temporary
 
 ROOT = "/home/u/project"
-READ, ALWAYS, NEVER = Kind.READ, Kind.ALWAYS, Kind.NEVER
+READ, ALWAYS, NEVER = Counts.READ, Counts.ALWAYS, Counts.NEVER
 
 
 def rules(
@@ -18,7 +18,7 @@ def rules(
     return Rules(dirs, include, exclude, root, environments)
 
 
-def kind(made: Rules, path: str, folder: bool = False) -> Kind:
+def kind(made: Rules, path: str, folder: bool = False) -> Counts:
     return made.verdict(path if path.startswith("/") else f"{ROOT}/{path}", folder).kind
 
 
@@ -46,7 +46,7 @@ def kind(made: Rules, path: str, folder: bool = False) -> Kind:
         ("bin/a.py", READ),
     ],
 )
-def test_without_options(path: str, expected: Kind) -> None:
+def test_without_options(path: str, expected: Counts) -> None:
     assert kind(rules(), path) is expected
 
 

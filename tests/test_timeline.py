@@ -19,7 +19,7 @@ from devserver.watching.answers import (
     ASK,
     OWN,
     Entry,
-    Kind,
+    Question,
     digest_of,
     fingerprint_at,
     list_entry,
@@ -54,7 +54,7 @@ class Folder:
         path.write_text(text)
         return str(path)
 
-    def ask(self, kind: Kind, name: str = "") -> None:
+    def ask(self, kind: Question, name: str = "") -> None:
         """Ask as the application would."""
         self.timeline.add(ASK[kind](self.path(name) if name else str(self.root)))
 
@@ -96,7 +96,7 @@ def renamed_over_with_the_same(path: str) -> None:
 def test_what_leaves_the_bytes_is_no_change(tmp_path: Path, act: Callable[[str], None], late: bool) -> None:
     folder = Folder(tmp_path, late=late)
     path = folder.write("a.txt", "old")
-    folder.ask(Kind.FILE, "a.txt")
+    folder.ask(Question.FILE, "a.txt")
     act(path)
     assert folder.changes("a.txt") == []
     assert folder.timeline.changes(None) == []
@@ -148,7 +148,7 @@ def replaced_by_fifo(path: str) -> None:
 def test_other_bytes_are_a_change(tmp_path: Path, act: Callable[[str], None], late: bool) -> None:
     folder = Folder(tmp_path, late=late)
     path = folder.write("a.txt", "old")
-    folder.ask(Kind.FILE, "a.txt")
+    folder.ask(Question.FILE, "a.txt")
     assert folder.changes() == []
     act(path)
     assert folder.changes("a.txt") == ["a.txt"]
@@ -178,7 +178,7 @@ def test_a_file_that_could_not_be_read(folder: Folder) -> None:
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
 def test_a_file_made_unreadable(folder: Folder) -> None:
     path = folder.write("a.txt")
-    folder.ask(Kind.FILE, "a.txt")
+    folder.ask(Question.FILE, "a.txt")
     os.chmod(path, 0)
     assert folder.changes("a.txt") == ["a.txt"]
 
@@ -186,7 +186,7 @@ def test_a_file_made_unreadable(folder: Folder) -> None:
 def test_a_large_file_is_known_by_size_and_mtime(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answers, "DIGEST_LIMIT", 2)
     path = folder.write("a.bin", "old")
-    folder.ask(Kind.FILE, "a.bin")
+    folder.ask(Question.FILE, "a.bin")
     os.chmod(path, 0o600)
     assert folder.changes("a.bin") == []
     os.utime(path, ns=(1, 1))
@@ -195,7 +195,7 @@ def test_a_large_file_is_known_by_size_and_mtime(folder: Folder, monkeypatch: py
 
 def test_the_digest_is_taken_by_who_watches(folder: Folder) -> None:
     path = folder.write("a.txt", "old")
-    folder.timeline.add(Entry(Kind.FILE, path, None, fingerprint_at(path)))
+    folder.timeline.add(Entry(Question.FILE, path, None, fingerprint_at(path)))
     assert folder.timeline.suspicious
     assert folder.changes() == []
     touch(path)
@@ -206,7 +206,7 @@ def test_the_digest_is_taken_by_who_watches(folder: Folder) -> None:
 
 def test_a_file_changed_before_it_was_watched(folder: Folder) -> None:
     path = folder.write("a.txt", "old")
-    entry = Entry(Kind.FILE, path, None, fingerprint_at(path))
+    entry = Entry(Question.FILE, path, None, fingerprint_at(path))
     Path(path).write_text("newer")
     folder.timeline.add(entry)
     assert folder.changes() == ["a.txt"]
@@ -216,15 +216,15 @@ def test_digests_are_remembered_for_the_next_generation(tmp_path: Path) -> None:
     first = Folder(tmp_path, late=True)
     path = first.write("a.txt", "old")
     fingerprint = fingerprint_at(path)
-    first.timeline.add(Entry(Kind.FILE, path, None, fingerprint))
+    first.timeline.add(Entry(Question.FILE, path, None, fingerprint))
     assert first.changes() == []
     touch(path)  # between the child's reading and the look of who watches
     rules = Rules((), (), (), str(tmp_path))
     second = Timeline(rules, first.timeline, clock=lambda: time.time_ns() + LATER)
-    second.add(Entry(Kind.FILE, path, None, fingerprint))
+    second.add(Entry(Question.FILE, path, None, fingerprint))
     assert second.changes(()) == []
     third = Timeline(rules, clock=lambda: time.time_ns() + LATER)
-    third.add(Entry(Kind.FILE, path, None, fingerprint))
+    third.add(Entry(Question.FILE, path, None, fingerprint))
     assert third.changes(()) == [path]
 
 
@@ -237,7 +237,7 @@ def test_digests_are_remembered_for_the_next_generation(tmp_path: Path) -> None:
 )
 def test_names_that_come_and_go_are_no_change_of_a_listing(folder: Folder, name: str) -> None:
     folder.write("a.py")
-    folder.ask(Kind.LIST)
+    folder.ask(Question.LIST)
     folder.write(name)
     assert folder.changes(name) == []
     assert folder.timeline.changes([str(folder.root)]) == []
@@ -245,7 +245,7 @@ def test_names_that_come_and_go_are_no_change_of_a_listing(folder: Folder, name:
 
 def test_a_name_that_the_rules_leave_out_is_no_change_of_a_listing(tmp_path: Path) -> None:
     folder = Folder(tmp_path, exclude=("*.log",))
-    folder.ask(Kind.LIST)
+    folder.ask(Question.LIST)
     folder.write("a.log")
     assert folder.changes("a.log") == []
     folder.write("b.txt")
@@ -254,7 +254,7 @@ def test_a_name_that_the_rules_leave_out_is_no_change_of_a_listing(tmp_path: Pat
 
 def test_a_listing_changes_with_its_names_only(folder: Folder) -> None:
     folder.write("plugins/a.py", "old")
-    folder.ask(Kind.LIST, "plugins")
+    folder.ask(Question.LIST, "plugins")
     folder.write("plugins/a.py", "new")
     assert folder.changes("plugins/a.py") == []
     folder.write("plugins/b.py")
@@ -267,7 +267,7 @@ def test_a_listing_changes_with_its_names_only(folder: Folder) -> None:
 
 def test_an_empty_folder_is_not_a_missing_one(folder: Folder) -> None:
     os.mkdir(folder.path("plugins"))
-    folder.ask(Kind.LIST, "plugins")
+    folder.ask(Question.LIST, "plugins")
     os.rmdir(folder.path("plugins"))
     assert folder.changes("plugins") == ["plugins"]
 
@@ -289,10 +289,10 @@ def test_a_file_that_was_emptied_a_moment_ago_is_given_time(
 def test_a_listing_too_long_to_keep(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answers, "LIST_LIMIT", 3)
     folder.write("plugins/a.py")
-    folder.ask(Kind.LIST, "plugins")
+    folder.ask(Question.LIST, "plugins")
     folder.write("plugins/b.py")
     assert folder.changes("plugins/b.py") == ["plugins"]
-    folder.timeline.add(Entry(Kind.FILE, folder.path("plugins/b.py"), OWN))
+    folder.timeline.add(Entry(Question.FILE, folder.path("plugins/b.py"), OWN))
     assert folder.changes("plugins/b.py") == []
 
 
@@ -300,11 +300,11 @@ def test_a_listing_too_long_to_keep(folder: Folder, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_path_appears_changes_kind_and_disappears(folder: Folder) -> None:
-    folder.ask(Kind.PATH, "data")
+    folder.ask(Question.PATH, "data")
     folder.write("data")
     assert folder.changes("data") == ["data"]
     folder = Folder(folder.root)
-    folder.ask(Kind.PATH, "data")
+    folder.ask(Question.PATH, "data")
     assert folder.changes("data") == []
     os.remove(folder.path("data"))
     os.mkdir(folder.path("data"))
@@ -315,7 +315,7 @@ def test_a_path_appears_changes_kind_and_disappears(folder: Folder) -> None:
 
 def test_the_bytes_of_what_was_only_asked_for_do_not_matter(folder: Folder) -> None:
     folder.write("data", "old")
-    folder.ask(Kind.PATH, "data")
+    folder.ask(Question.PATH, "data")
     folder.write("data", "newer")
     assert folder.changes("data") == []
 
@@ -335,7 +335,7 @@ def extension(name: str) -> str:
 def test_a_module_that_was_looked_for_appears(folder: Folder, made: str) -> None:
     """`from pkg import sub`."""
     os.mkdir(folder.path("pkg"))
-    folder.ask(Kind.NAME, "pkg/sub")
+    folder.ask(Question.NAME, "pkg/sub")
     assert folder.changes() == []
     folder.write(made)
     parts = made.split("/")
@@ -345,7 +345,7 @@ def test_a_module_that_was_looked_for_appears(folder: Folder, made: str) -> None
 
 def test_a_module_that_would_be_taken_instead(folder: Folder) -> None:
     folder.write("shop.py")
-    folder.ask(Kind.NAME, "shop")
+    folder.ask(Question.NAME, "shop")
     folder.write("shop/__init__.py")
     assert folder.changes("shop/__init__.py") == ["shop"]
 
@@ -362,7 +362,7 @@ def test_a_namespace_package_becomes_a_real_one(folder: Folder) -> None:
 
 def test_a_stranger_beside_a_module_is_none(folder: Folder) -> None:
     folder.write("shop.py")
-    folder.ask(Kind.NAME, "shop")
+    folder.ask(Question.NAME, "shop")
     folder.write("shop.txt")
     folder.write("shop.py~")
     assert folder.changes("shop.txt", "shop.py~", "shop") == []
@@ -374,7 +374,7 @@ def test_an_imported_file_carries_the_answer_for_its_name(folder: Folder) -> Non
     entry.names = "shop.py"
     watched = folder.timeline.add(Entry.from_json(json.loads(json.dumps(entry.to_json()))))
     assert watched == [path, str(folder.root)]
-    assert [entry.kind for entry in folder.timeline] == [Kind.FILE, Kind.NAME]
+    assert [entry.kind for entry in folder.timeline] == [Question.FILE, Question.NAME]
     folder.write("shop/__init__.py")
     assert folder.changes("shop") == ["shop"]
 
@@ -385,7 +385,7 @@ def test_an_imported_file_carries_the_answer_for_its_name(folder: Folder) -> Non
 def test_a_linked_file_is_known_by_the_name_that_was_asked_for(folder: Folder) -> None:
     folder.write("real.txt", "old")
     os.symlink(folder.path("real.txt"), folder.path("link.txt"))
-    folder.ask(Kind.FILE, "link.txt")
+    folder.ask(Question.FILE, "link.txt")
     folder.write("real.txt", "new")
     assert folder.changes("link.txt") == ["link.txt"]
 
@@ -394,7 +394,7 @@ def test_a_linked_folder_points_elsewhere(folder: Folder) -> None:
     folder.write("one/a.txt", "old")
     folder.write("two/a.txt", "new")
     os.symlink("one", folder.path("now"))
-    folder.ask(Kind.FILE, "now/a.txt")
+    folder.ask(Question.FILE, "now/a.txt")
     assert folder.changes("now") == []
     os.symlink("two", folder.path("next"))
     os.replace(folder.path("next"), folder.path("now"))
@@ -403,7 +403,7 @@ def test_a_linked_folder_points_elsewhere(folder: Folder) -> None:
 
 def test_a_folder_moved_away_and_back(folder: Folder) -> None:
     folder.write("shop/deep/a.txt", "old")
-    folder.ask(Kind.FILE, "shop/deep/a.txt")
+    folder.ask(Question.FILE, "shop/deep/a.txt")
     os.rename(folder.path("shop"), folder.path("away"))
     assert folder.changes("shop") == ["shop/deep/a.txt"]
     os.rename(folder.path("away"), folder.path("shop"))
@@ -412,7 +412,7 @@ def test_a_folder_moved_away_and_back(folder: Folder) -> None:
 
 def test_a_folder_moved_away_while_nothing_was_there(folder: Folder) -> None:
     """What a generation asks while the folder is away is answered otherwise when it is back."""
-    folder.ask(Kind.NAME, "shop/main")
+    folder.ask(Question.NAME, "shop/main")
     folder.write("elsewhere/main.py")
     os.rename(folder.path("elsewhere"), folder.path("shop"))
     assert folder.changes("shop") == ["shop/main.py"]
@@ -422,7 +422,7 @@ def test_a_folder_replaced_by_a_copy_with_one_other_file(folder: Folder) -> None
     for name in ("a.txt", "b.txt"):
         folder.write(f"shop/{name}", "old")
         folder.write(f"copy/{name}", "old" if name == "a.txt" else "new")
-        folder.ask(Kind.FILE, f"shop/{name}")
+        folder.ask(Question.FILE, f"shop/{name}")
     assert folder.changes() == []
     os.rename(folder.path("shop"), folder.path("away"))
     os.rename(folder.path("copy"), folder.path("shop"))
@@ -433,7 +433,7 @@ def test_what_is_below_another_folder_of_the_same_name_is_looked_at(folder: Fold
     """Nothing was asked for in `shop` itself."""
     folder.write("shop/deep/a.txt", "old")
     folder.write("copy/deep/a.txt", "new")
-    folder.ask(Kind.FILE, "shop/deep/a.txt")
+    folder.ask(Question.FILE, "shop/deep/a.txt")
     assert folder.changes("shop") == []
     os.rename(folder.path("shop"), folder.path("away"))
     os.rename(folder.path("copy"), folder.path("shop"))
@@ -458,7 +458,7 @@ def test_names_in_a_folder_above_cost_no_look_at_all_below(
 ) -> None:
     for number in range(20):
         folder.write(f"parts/part{number}/a.txt", "old")
-        folder.ask(Kind.FILE, f"parts/part{number}/a.txt")
+        folder.ask(Question.FILE, f"parts/part{number}/a.txt")
     assert folder.changes() == []
     looks = Counted(monkeypatch, timeline, "identity_at")
     folder.write("parts/new", "x")
@@ -470,7 +470,7 @@ def test_a_name_that_is_there_as_it_was_costs_no_listing(
     folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder.write("data/a.log", "x")
-    folder.ask(Kind.LIST, "data")
+    folder.ask(Question.LIST, "data")
     assert folder.changes() == []
     listings = Counted(monkeypatch, timeline, "list_entry")
     folder.write("data/a.log", "xx")
@@ -486,7 +486,7 @@ def test_a_name_that_is_there_as_it_was_costs_no_listing(
 
 def test_a_link_that_leads_nowhere_is_a_name(folder: Folder) -> None:
     folder.write("data/a")
-    folder.ask(Kind.LIST, "data")
+    folder.ask(Question.LIST, "data")
     assert folder.changes() == []
     os.symlink("nowhere", folder.path("data/b"))
     assert folder.changes("data/b") == ["data/b"]
@@ -496,7 +496,7 @@ def test_changes_come_in_the_order_of_reading(folder: Folder) -> None:
     names = ["c.txt", "a.txt", "b.txt"]
     for name in names:
         folder.write(name, "old")
-        folder.ask(Kind.FILE, name)
+        folder.ask(Question.FILE, name)
     assert folder.changes() == []
     for name in names:
         folder.write(name, "new")
@@ -510,8 +510,8 @@ def test_changes_come_in_the_order_of_reading(folder: Folder) -> None:
 def test_a_file_that_never_counts(tmp_path: Path) -> None:
     folder = Folder(tmp_path, exclude=("generated/",))
     folder.write("generated/a.py", "old")
-    folder.ask(Kind.FILE, "generated/a.py")
-    folder.ask(Kind.LIST, "generated")
+    folder.ask(Question.FILE, "generated/a.py")
+    folder.ask(Question.LIST, "generated")
     folder.write("generated/a.py", "new")
     folder.write("generated/b.py", "new")
     assert folder.changes("generated/a.py", "generated/b.py") == []
@@ -571,7 +571,7 @@ def test_what_is_no_file_or_does_not_count_is_not_expected(tmp_path: Path) -> No
 def test_a_file_that_counts_and_was_only_looked_for_counts_by_its_bytes(tmp_path: Path) -> None:
     folder = Folder(tmp_path, include=("*.toml",))
     folder.write("a.toml", "old")
-    folder.ask(Kind.PATH, "a.toml")
+    folder.ask(Question.PATH, "a.toml")
     assert folder.changes() == []
     folder.write("a.toml", "new")
     assert folder.changes("a.toml") == ["a.toml"]
@@ -593,7 +593,7 @@ def lazy(folder: Folder, name: str) -> tuple[Timeline, str]:
     rules = Rules((), (), (), str(folder.root))
     made = Timeline(rules, lazy=True, clock=lambda: time.time_ns() + LATER)
     path = folder.write(name, "old")
-    made.add(Entry(Kind.FILE, path, None, fingerprint_at(path)))
+    made.add(Entry(Question.FILE, path, None, fingerprint_at(path)))
     return made, path
 
 
@@ -652,12 +652,12 @@ def test_bytes_written_while_they_are_read_do_not_get_the_old_stamps(
 
 
 def own(folder: Folder, name: str) -> None:
-    folder.timeline.add(Entry(Kind.FILE, folder.path(name), OWN))
+    folder.timeline.add(Entry(Question.FILE, folder.path(name), OWN))
 
 
 def test_what_was_read_and_then_written_is_own(folder: Folder) -> None:
     folder.write("db.json", "old")
-    folder.ask(Kind.FILE, "db.json")
+    folder.ask(Question.FILE, "db.json")
     own(folder, "db.json")
     folder.write("db.json", "new")
     assert folder.changes("db.json") == []
@@ -666,7 +666,7 @@ def test_what_was_read_and_then_written_is_own(folder: Folder) -> None:
 
 def test_what_was_absent_and_then_created_is_own(folder: Folder) -> None:
     """`if not os.path.exists("db.sqlite3"): create(...)`."""
-    folder.ask(Kind.PATH, "db.sqlite3")
+    folder.ask(Question.PATH, "db.sqlite3")
     own(folder, "db.sqlite3")
     folder.write("db.sqlite3")
     assert folder.changes("db.sqlite3") == []
@@ -676,7 +676,7 @@ def test_what_was_absent_and_then_created_is_own(folder: Folder) -> None:
 
 
 def test_a_module_that_is_looked_for_then_generated_is_own(folder: Folder) -> None:
-    folder.ask(Kind.NAME, "_version")
+    folder.ask(Question.NAME, "_version")
     own(folder, "_version.py")
     path = folder.write("_version.py", "1")
     assert folder.changes("_version.py") == []
@@ -687,7 +687,7 @@ def test_a_module_that_is_looked_for_then_generated_is_own(folder: Folder) -> No
 
 def test_a_module_that_is_read_then_written_then_executed_counts_as_executed(folder: Folder) -> None:
     path = folder.write("_version.py", "1")
-    folder.ask(Kind.FILE, "_version.py")
+    folder.ask(Question.FILE, "_version.py")
     own(folder, "_version.py")
     folder.write("_version.py", "2")
     folder.timeline.add(read_entry(path))
@@ -698,7 +698,7 @@ def test_a_module_that_is_read_then_written_then_executed_counts_as_executed(fol
 
 def test_own_names_are_no_change_of_a_listing_but_those_of_others_are(folder: Folder) -> None:
     folder.write("uploads/a.txt")
-    folder.ask(Kind.LIST, "uploads")
+    folder.ask(Question.LIST, "uploads")
     own(folder, "uploads/b.txt")
     folder.write("uploads/b.txt")
     assert folder.changes("uploads/b.txt") == []
@@ -717,8 +717,8 @@ def test_own_names_are_no_change_of_a_listing_but_those_of_others_are(folder: Fo
 def test_names_that_are_no_utf_8(folder: Folder) -> None:
     name = os.fsdecode(b"caf\xe9.txt")
     folder.write(name, "old")
-    folder.ask(Kind.FILE, name)
-    folder.ask(Kind.LIST)
+    folder.ask(Question.FILE, name)
+    folder.ask(Question.LIST)
     for entry in folder.timeline:
         assert Entry.from_json(json.loads(json.dumps(entry.to_json()))).answer == entry.answer
     assert folder.changes(name) == []
@@ -739,9 +739,9 @@ def test_paths_that_cannot_be(folder: Folder) -> None:
 
 def test_a_question_is_asked_once(folder: Folder) -> None:
     folder.write("a.txt", "old")
-    folder.ask(Kind.FILE, "a.txt")
+    folder.ask(Question.FILE, "a.txt")
     folder.write("a.txt", "new")
-    folder.ask(Kind.FILE, "a.txt")
+    folder.ask(Question.FILE, "a.txt")
     assert len(folder.timeline) == 1
     assert folder.changes() == ["a.txt"]
     assert not folder.timeline.suspicious
@@ -750,7 +750,7 @@ def test_a_question_is_asked_once(folder: Folder) -> None:
 def test_looking_at_a_folder_does_not_look_at_all_below(folder: Folder) -> None:
     """A hint for a folder comes with every name in it that comes or goes; its files are hinted themselves."""
     folder.write("a.txt", "old")
-    folder.ask(Kind.FILE, "a.txt")
+    folder.ask(Question.FILE, "a.txt")
     assert folder.changes() == []
     folder.write("a.txt", "new")
     assert folder.timeline.changes([str(folder.root)]) == []
@@ -769,13 +769,13 @@ def test_asking_leaves_the_answers_alone(folder: Folder) -> None:
 def outdated(folder: Folder, *names: str) -> list[tuple[str, int]]:
     """The entries that a fresh process would answer otherwise, after changes of these names."""
     found = folder.timeline.outdated([folder.path(name) for name in names])
-    return [(os.path.relpath(entry.path, folder.root), entry.tick) for entry in found]
+    return [(os.path.relpath(entry.path, folder.root), entry.seq) for entry in found]
 
 
 def test_entries_are_outdated_in_order(folder: Folder) -> None:
     for name in ("a.txt", "b.txt", "c.txt"):
         folder.write(name, "old")
-        folder.ask(Kind.FILE, name)
+        folder.ask(Question.FILE, name)
     folder.write("c.txt", "new")
     folder.write("b.txt", "new")
     assert outdated(folder, "c.txt", "b.txt") == [("b.txt", 1), ("c.txt", 2)]
@@ -784,15 +784,15 @@ def test_entries_are_outdated_in_order(folder: Folder) -> None:
 
 def test_what_the_application_has_written_is_outdated(folder: Folder) -> None:
     folder.write("data.json", "{}")
-    folder.ask(Kind.FILE, "data.json")
-    folder.timeline.add(Entry(Kind.FILE, folder.path("data.json"), OWN))
+    folder.ask(Question.FILE, "data.json")
+    folder.timeline.add(Entry(Question.FILE, folder.path("data.json"), OWN))
     assert folder.changes("data.json") == []
     assert outdated(folder) == [("data.json", 0)]
 
 
 def test_names_that_the_application_has_made_are_outdated(folder: Folder) -> None:
-    folder.ask(Kind.LIST)
-    folder.timeline.add(Entry(Kind.FILE, folder.path("made.txt"), OWN))
+    folder.ask(Question.LIST)
+    folder.timeline.add(Entry(Question.FILE, folder.path("made.txt"), OWN))
     folder.write("made.txt")
     assert folder.changes("made.txt") == []
     assert outdated(folder) == [(".", 0)]
@@ -800,7 +800,7 @@ def test_names_that_the_application_has_made_are_outdated(folder: Folder) -> Non
 
 def test_what_was_dealt_with_is_outdated(folder: Folder) -> None:
     folder.write("page.html", "old")
-    folder.ask(Kind.FILE, "page.html")
+    folder.ask(Question.FILE, "page.html")
     folder.write("page.html", "new")
     folder.timeline.accept(folder.path("page.html"))
     assert folder.changes("page.html") == []
@@ -809,7 +809,7 @@ def test_what_was_dealt_with_is_outdated(folder: Folder) -> None:
 
 def test_stamps_that_were_asked_for_are_outdated_by_a_touch(folder: Folder) -> None:
     path = folder.write("style.css", "a {}")
-    folder.ask(Kind.PATH, "style.css")
+    folder.ask(Question.PATH, "style.css")
     assert outdated(folder) == []
     folder.timeline.add(replace(path_entry(path), fingerprint=fingerprint_at(path)))
     touch(path)
@@ -820,16 +820,16 @@ def test_stamps_that_were_asked_for_are_outdated_by_a_touch(folder: Folder) -> N
 def test_a_timeline_begins_like_another(folder: Folder) -> None:
     for name in ("a.py", "b.py", "c.py"):
         folder.write(name, "old")
-        folder.ask(Kind.FILE, name)
+        folder.ask(Question.FILE, name)
     before = folder.timeline
     again = Folder(folder.root)
     paths = again.timeline.begin_like(before, 2, {folder.path("b.py")})
     assert again.names(paths) == ["a.py"]
-    assert again.timeline.tick == 2
-    again.ask(Kind.FILE, "b.py")
-    again.ask(Kind.FILE, "c.py")
+    assert again.timeline.seq == 2
+    again.ask(Question.FILE, "b.py")
+    again.ask(Question.FILE, "c.py")
     # What is read again was read then for the first time: earlier checkpoints stand behind that.
-    assert [(os.path.basename(entry.path), entry.tick) for entry in again.timeline] == [
+    assert [(os.path.basename(entry.path), entry.seq) for entry in again.timeline] == [
         ("a.py", 0),
         ("b.py", 1),
         ("c.py", 2),
@@ -842,7 +842,7 @@ def test_files_that_were_only_touched_are_told_with_their_stamps_of_now(tmp_path
     folder = Folder(tmp_path, late=True)
     for name in ("a.txt", "b.txt", "c.txt", "d.txt"):
         folder.write(name, "old")
-        folder.ask(Kind.FILE, name)
+        folder.ask(Question.FILE, name)
     assert folder.changes("a.txt", "b.txt", "c.txt", "d.txt") == []
     assert folder.timeline.touched(4, ()) == []
     folder.write("b.txt", "new")
@@ -861,18 +861,18 @@ def test_what_is_noticed_late_counts_as_read_before_everything(folder: Folder) -
     folder.write("a.py", "old")
     folder.write("main.py", "old")
     folder.write("other.py", "old")
-    folder.ask(Kind.FILE, "a.py")
+    folder.ask(Question.FILE, "a.py")
     for name in ("main.py", "other.py"):
         folder.timeline.add(replace(read_entry(folder.path(name)), late=True))
     again = Folder(folder.root)
-    again.timeline.begin_like(folder.timeline, folder.timeline.tick, ())
+    again.timeline.begin_like(folder.timeline, folder.timeline.seq, ())
     for each in (folder, again):
-        assert each.timeline.tick == 1
+        assert each.timeline.seq == 1
         folder.write("main.py", "new")
         folder.write("other.py", "new")
         found = each.timeline.outdated([folder.path("main.py"), folder.path("other.py")])
         assert {os.path.basename(entry.path) for entry in found} == {"main.py", "other.py"}
-        assert all(entry.tick < 0 for entry in found)
+        assert all(entry.seq < 0 for entry in found)
 
 
 def test_what_never_counts_is_outdated_without_a_hint(tmp_path: Path) -> None:
@@ -880,7 +880,7 @@ def test_what_never_counts_is_outdated_without_a_hint(tmp_path: Path) -> None:
     folder = Folder(tmp_path, exclude=("*.dat",))
     for name in ("a.dat", "b.dat", ".git/HEAD"):
         folder.write(name, "old")
-        folder.ask(Kind.FILE, name)
+        folder.ask(Question.FILE, name)
     for name in ("a.dat", ".git/HEAD"):
         folder.write(name, "new")
         assert folder.changes(name) == []

@@ -21,15 +21,14 @@ from devserver.watching import answers, watch, watchset
 from devserver.watching.answers import (
     OWN,
     Entry,
-    Kind,
+    Question,
     fingerprint_at,
     list_entry,
     name_entry,
     read_entry,
     tree_entry,
 )
-from devserver.watching.rules import Kind as Verdict
-from devserver.watching.rules import Rules
+from devserver.watching.rules import Counts, Rules
 from devserver.watching.watch import EVERYTHING, Polling
 from devserver.watching.watchset import Gate, WatchSet, roots_of, rules_of
 from tests.patience import DEADLINE
@@ -51,7 +50,7 @@ def write(path: Path, text: str = "") -> str:
 
 def old(path: str) -> Entry:
     """A file as who reads it reports it: without its digest."""
-    return Entry(Kind.FILE, path, None, fingerprint_at(path))
+    return Entry(Question.FILE, path, None, fingerprint_at(path))
 
 
 @pytest.fixture(autouse=True)
@@ -253,8 +252,8 @@ def test_a_file_elsewhere_makes_its_folder_one_of_the_project(tmp_path: Path) ->
     ):
         made = config(project, target)
         assert str(elsewhere) in roots_of(made), target
-        assert rules_of(made).verdict(str(elsewhere / "node_modules" / "a.txt")).kind is Verdict.NEVER
-        assert rules_of(made).verdict(str(project / "node_modules" / "a.txt")).kind is Verdict.NEVER
+        assert rules_of(made).verdict(str(elsewhere / "node_modules" / "a.txt")).kind is Counts.NEVER
+        assert rules_of(made).verdict(str(project / "node_modules" / "a.txt")).kind is Counts.NEVER
 
 
 def test_a_file_in_a_package_elsewhere_is_imported_from_above_it(tmp_path: Path) -> None:
@@ -340,7 +339,7 @@ def test_of_two_answers_noted_before_it_opens_the_later_counts(tmp_path: Path) -
 def test_what_the_application_wrote_before_it_opens_is_its_own(tmp_path: Path) -> None:
     path = write(tmp_path / "a.txt", "old")
     gate = Gate(config(tmp_path))
-    for entry in (read_entry(path), Entry(Kind.FILE, path, OWN), replace(read_entry(path), own=True)):
+    for entry in (read_entry(path), Entry(Question.FILE, path, OWN), replace(read_entry(path), own=True)):
         gate.add(entry)
     gate.open()
     with closing(gate._set):

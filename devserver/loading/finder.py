@@ -16,7 +16,7 @@ from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
 from devserver.loading.reads import disguise
-from devserver.watching.answers import SUFFIXES, Entry, Kind, fingerprint_at, mode_of, name_entry
+from devserver.watching.answers import SUFFIXES, Entry, Question, fingerprint_at, mode_of, name_entry
 
 if TYPE_CHECKING:
     from devserver.loading.loader import Recorder
@@ -56,7 +56,7 @@ class Finder:
             folder = self._folders.get(entry)
             if folder is None:
                 folder = self._folder(entry)
-            is_new = folder and self._recorder.is_new(Kind.NAME, os.path.join(folder, name))
+            is_new = folder and self._recorder.is_new(Question.NAME, os.path.join(folder, name))
             looked.append((entry or folder, name_entry(folder, name) if is_new else None))
         return looked
 
@@ -105,7 +105,7 @@ def _as_python_saw(folder: str, answer: Entry) -> Entry:
     if not seen or name in seen:
         return answer
     found = [name + suffix for suffix in SUFFIXES if name + suffix in seen]
-    return Entry(Kind.NAME, answer.path, " ".join(found))
+    return Entry(Question.NAME, answer.path, " ".join(found))
 
 
 def _run_after(spec: ModuleSpec, then: Callable[[], None]) -> None:

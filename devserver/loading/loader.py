@@ -30,7 +30,7 @@ from devserver.watching.answers import (
     OWN,
     Entry,
     Fingerprint,
-    Kind,
+    Question,
     digest_of,
     file_entry,
     fingerprint_at,
@@ -66,7 +66,7 @@ class Recorder:
         self._report = report
         self.project = Project(roots)
         self._reads = Reads(self.project, self)
-        self._seen: set[tuple[Kind, str]] = set()
+        self._seen: set[tuple[Question, str]] = set()
         self._written: set[str] = set()
         self._back: set[str] = set()  # of these the ones that were read then
         self._examined: set[str] = set()
@@ -74,7 +74,7 @@ class Recorder:
         self._executed: set[str] = set()
         self._repeated: set[str] = set()
         self._as_data: set[str] = set()
-        self._loaded: frozenset[tuple[Kind, str]] = frozenset()
+        self._loaded: frozenset[tuple[Question, str]] = frozenset()
         self._young: list[tuple[str, Fingerprint, str]] = []
         self._found: dict[str, Entry] = {}
         self._finder = Finder(self)
@@ -131,7 +131,7 @@ class Recorder:
         key = entry.kind, entry.path
         if key not in self._seen:
             self._seen.add(key)
-            if entry.fingerprint and entry.answer and entry.kind is Kind.FILE:
+            if entry.fingerprint and entry.answer and entry.kind is Question.FILE:
                 self._young.append((entry.path, entry.fingerprint, entry.answer))
             if os.getpid() == self._pid:
                 self._report(entry)
@@ -150,13 +150,13 @@ class Recorder:
                 return  # another thread has taken it
             self.record(entry)
 
-    def is_new(self, kind: Kind, path: str) -> bool:
+    def is_new(self, kind: Question, path: str) -> bool:
         """Whether a question has not been asked before."""
         return (kind, path) not in self._seen
 
     def was_loaded(self, path: str) -> bool:
         """Whether a file was read before the application served."""
-        return (Kind.FILE, path) in self._loaded
+        return (Question.FILE, path) in self._loaded
 
     def was_executed_once(self, path: str) -> bool:
         """Whether nothing has come of a module's text but what its one execution has done so far.
@@ -169,7 +169,7 @@ class Recorder:
     def file(self, path: str) -> None:
         """A file is about to be read, wherever it is."""
         path = os.path.abspath(path)
-        if not self.is_new(Kind.FILE, path):
+        if not self.is_new(Question.FILE, path):
             return
         mode, fingerprint = mode_of(path), fingerprint_at(path)
         if stat.S_ISDIR(mode):
@@ -184,10 +184,10 @@ class Recorder:
         self, path: str, fingerprint: Fingerprint, data: bytes | None = None, *, late: bool = False
     ) -> None:
         """A module is about to be executed, or has been (`late`); with its text if it is at hand."""
-        entry = Entry(Kind.FILE, path, None if data is None else digest_of(data), fingerprint, late=late)
+        entry = Entry(Question.FILE, path, None if data is None else digest_of(data), fingerprint, late=late)
         found = self._found.pop(path, None)
-        if found is not None and found.path == module_place(path) and self.is_new(Kind.FILE, path):
-            self._seen.add((Kind.NAME, found.path))
+        if found is not None and found.path == module_place(path) and self.is_new(Question.FILE, path):
+            self._seen.add((Question.NAME, found.path))
             entry.names = found.answer
         elif found is not None:  # its text was read before, as data
             self.record(found)
@@ -196,7 +196,7 @@ class Recorder:
         self._executed.add(path)
         if path in self._written:
             self._written.discard(path)
-            self._seen.discard((Kind.FILE, path))
+            self._seen.discard((Question.FILE, path))
         self.record(entry)
 
     # what `Reads` notes
@@ -215,12 +215,12 @@ class Recorder:
             self._back.add(path)
             fingerprint = fingerprint_at(path)
             if fingerprint is not None:
-                self._seen.discard((Kind.FILE, path))
+                self._seen.discard((Question.FILE, path))
                 self.record(replace(file_entry(path, time_ns()), own=True))
 
     def listed(self, path: str) -> None:
         """See `reads.Sink`."""
-        if self.is_new(Kind.LIST, path):
+        if self.is_new(Question.LIST, path):
             self.record(list_entry(path))
 
     def scanned(self, path: str) -> None:
@@ -233,7 +233,7 @@ class Recorder:
 
     def asked(self, path: str) -> None:
         """See `reads.Sink`."""
-        if self.is_new(Kind.PATH, path) and path not in self._written:
+        if self.is_new(Question.PATH, path) and path not in self._written:
             self.record(path_entry(path))
 
     def examined(self, path: str) -> None:
@@ -245,15 +245,15 @@ class Recorder:
             self._examined.add(path)
             if stat.S_ISREG(mode_of(path)):
                 self.file(path)
-            self._seen.discard((Kind.PATH, path))
+            self._seen.discard((Question.PATH, path))
             self.record(replace(path_entry(path), fingerprint=fingerprint_at(path)))
 
     def wrote(self, path: str) -> None:
         """See `reads.Sink`. What was executed stays what it is: it would run otherwise now."""
         if path not in self._written and path not in self._executed:
             self._written.add(path)
-            self._seen.discard((Kind.FILE, path))
-            self.record(Entry(Kind.FILE, path, OWN))
+            self._seen.discard((Question.FILE, path))
+            self.record(Entry(Question.FILE, path, OWN))
 
     def sqlite(self) -> None:
         """`_sqlite3` has been loaded."""
@@ -269,8 +269,8 @@ class Recorder:
 
     def again(self, path: str, fingerprint: Fingerprint, data: bytes) -> None:
         """A module goes on with a newer text."""
-        self._seen.discard((Kind.FILE, path))
-        self.record(Entry(Kind.FILE, path, digest_of(data), fingerprint))
+        self._seen.discard((Question.FILE, path))
+        self.record(Entry(Question.FILE, path, digest_of(data), fingerprint))
 
     def restate(self, entry: Entry) -> None:
         """What was read is known better by now."""
@@ -286,7 +286,7 @@ class Recorder:
                 continue
             if isinstance(path, str) and self.project.is_users(path := os.path.abspath(path)):
                 fingerprint = fingerprint_at(path)
-                if fingerprint is not None and self.is_new(Kind.FILE, path):
+                if fingerprint is not None and self.is_new(Question.FILE, path):
                     self.module(path, fingerprint, late=late)
 
     def _newly_loaded(self) -> list[ModuleType]:

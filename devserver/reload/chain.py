@@ -1,7 +1,7 @@
 """The checkpoints of a generation, in the order in which loading left them, and which of them to go on from.
 
-A change matters from the first *tick* on at which something that it concerns was read. Whatever
-stands before that tick is as a fresh process would have it; so the latest checkpoint before it is the one
+A change matters from the first *sequence number* on at which something that it concerns was read. Whatever
+stands before that number is as a fresh process would have it; so the latest checkpoint before it is the one
 to go on from. A module that a checkpoint had not finished may have changed behind where it stood:
 only the process itself can say, by its text.
 
@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from devserver.reload.launcher import Spawned
-from devserver.watching.timeline import Entry, Kind
+from devserver.watching.timeline import Entry, Question
 
 AGAIN = 3
 """So many times likelier than all others together is the next edit where the last one was."""
@@ -26,7 +26,7 @@ class Checkpoint:
 
     Attributes:
         spawned: the process.
-        tick: of what it would read next.
+        seq: of what it would read next.
         seconds: of loading, that it stands after.
         unfinished: the modules that it had begun to execute, the innermost last: for each its path, and
             the line of the statement that is executed next, or being executed.
@@ -37,7 +37,7 @@ class Checkpoint:
     """
 
     spawned: Spawned
-    tick: int
+    seq: int
     seconds: float
     unfinished: dict[str, int]
     marked: str = ""
@@ -85,7 +85,7 @@ class Chain:
         part._checkpoints = self._checkpoints[: self._checkpoints.index(checkpoint) + 1]
         return part
 
-    def dispensable(self, tick: int, sizes: Mapping[Checkpoint, int] | None = None) -> Checkpoint | None:
+    def dispensable(self, seq: int, sizes: Mapping[Checkpoint, int] | None = None) -> Checkpoint | None:
         """The one whose loss is expected to cost least, for what it occupies. None: there is no other.
 
         Who edits what it stands before has to execute again what lies between it and the one before it.
@@ -93,22 +93,22 @@ class Chain:
         Never the first, from which everything can be loaded.
 
         Args:
-            tick: up to which loading has come.
+            seq: up to which loading has come.
             sizes: of the processes, in bytes; without them all count alike.
         """
 
         def loss(at: int) -> float:
             before, this, after = self._checkpoints[at - 1], self._checkpoints[at], ends[at]
-            share = (after - this.tick + 1) / (tick + 1) + AGAIN * this.likely
+            share = (after - this.seq + 1) / (seq + 1) + AGAIN * this.likely
             return (this.seconds - before.seconds) * share / (max(sizes.get(this, 1), 1) if sizes else 1)
 
-        ends = [*(checkpoint.tick for checkpoint in self._checkpoints[1:]), tick]
+        ends = [*(checkpoint.seq for checkpoint in self._checkpoints[1:]), seq]
         numbers = range(1, len(self._checkpoints))
         return self._checkpoints[min(numbers, key=loss)] if numbers else None
 
 
 def _is_before(checkpoint: Checkpoint, entry: Entry) -> bool:
     """Whether a checkpoint has not read what is another now, or can tell by itself."""
-    if entry.tick >= checkpoint.tick:
+    if entry.seq >= checkpoint.seq:
         return True
-    return entry.kind is Kind.FILE and entry.path in checkpoint.unfinished
+    return entry.kind is Question.FILE and entry.path in checkpoint.unfinished

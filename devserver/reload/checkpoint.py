@@ -6,7 +6,7 @@ what it had executed of each unfinished module stands unchanged in the newest te
 again, and that copy goes on with the files as they are now. What is executed after the word is what a
 fresh process would execute there, over the state that a fresh process would have there.
 
-A fork of a large process takes its time. So where the next edit is likely a copy is made *ready*, ahead of
+A fork of a large process takes its time. So where the next edit is likely a copy is *prepared*, ahead of
 the word: it waits for it, too, makes ready what it can meanwhile, and goes on itself.
 
 Each fork is double, and the half between ends at once: so every process is the supervisor's own child
@@ -33,7 +33,7 @@ from functools import partial
 from time import perf_counter
 from typing import NoReturn
 
-from devserver.loading import frozen, pages
+from devserver.loading import frozen, prefault
 from devserver.loading.loader import Recorder
 from devserver.loading.modules import Stepping
 from devserver.loading.seeds import Seeds
@@ -73,7 +73,7 @@ class Checkpoints:
             recorder: goes on in each new half.
             marks: statements before which a checkpoint is wanted.
             turn: is the page's process from now on, as it is told.
-            ahead: what a copy that stands ready may do, while the callable that it is given says False.
+            ahead: what a prepared copy may do, while the callable that it is given says False.
         """
         from devserver.loading.barriers import Barriers  # a module that is there on Linux only
 
@@ -261,9 +261,9 @@ class Checkpoints:
                         return
                     if copied is None:
                         self._this.say(protocol.Unfit())
-                case protocol.MakeReady() as word:
-                    if self._fork(protocol.MadeReady):
-                        self._stand_ready(word)
+                case protocol.Prepare() as word:
+                    if self._fork(protocol.Prepared):
+                        self._stand_by(word)
                         return
                 case protocol.ShowPage() as word:
                     copied = self._fork(protocol.ShowsPage) if self._pristine else None
@@ -278,10 +278,10 @@ class Checkpoints:
         except Closed:
             os._exit(0)
 
-    def _stand_ready(self, how: protocol.MakeReady) -> None:
-        """In a copy that was made ahead: go on at the word, or end. See `pages.take_after`."""
+    def _stand_by(self, how: protocol.Prepare) -> None:
+        """In a copy that was made ahead: go on at the word, or end. See `prefault.take_after`."""
         try:
-            pages.take_after(how.like, how.most)
+            prefault.take_after(how.like, how.most)
             self._ahead(lambda: self._this.channel.wait(0))
             word = self._word()
             while signal.sigtimedwait(signal.valid_signals(), 0):

@@ -324,7 +324,7 @@ class Child:
                         self.retire(word.grace, word.code, word.restart)
                     case protocol.Boot() | protocol.Serve() as word:
                         raise AssertionError(f"a child that serves was told {word}")
-                    case protocol.Resume() | protocol.MakeReady() | protocol.ShowPage() as word:
+                    case protocol.Resume() | protocol.Prepare() | protocol.ShowPage() as word:
                         raise AssertionError(f"a child that does not wait was told {word}")
                     case word:
                         self._on_word(word, fds)

@@ -106,9 +106,9 @@ class Children:
         self._reactor.add(spawned.child.channel, lambda: self._heard(spawned), spawned.child.channel)
         self._reactor.add(spawned.child.fileno(), lambda: self._exited(spawned))
 
-    def make_ready(self, waiting: Spawned, most: int) -> None:
+    def prepare_copy(self, waiting: Spawned, most: int) -> None:
         """Have a child that waits make a copy ahead of the next `resume`; see `Copies`."""
-        self._copies.make_ready(waiting, self.current.child.pid if self.current is not None else 0, most)
+        self._copies.prepare(waiting, self.current.child.pid if self.current is not None else 0, most)
 
     def waiting(self, waiting: Spawned) -> list[int]:
         """The process ids of a child that waits, and of a copy that was made ahead of it."""
@@ -189,8 +189,8 @@ class Children:
                     self._left(spawned, word, copy)
                 else:
                     spawned.child.kill()  # nobody goes on; its exit will be reported
-            case protocol.MadeReady():
-                if self._copies.made_ready(spawned, word.pid, fds[0]):
+            case protocol.Prepared():
+                if self._copies.prepared(spawned, word.pid, fds[0]):
                     self._said(spawned, word)
             case protocol.Lost():
                 self._copies.lost(spawned)

@@ -1,7 +1,7 @@
 """Copies that children make of themselves who wait: at the word, or ahead of it.
 
 A child that has left a checkpoint waits, and does nothing but answer. Asked to resume, it makes a copy that
-goes on. For the likeliest of them the copy is made *ready* ahead, so that nobody waits for a fork.
+goes on. For the likeliest of them the copy is *prepared*, made ahead, so that nobody waits for a fork.
 
 Knows neither which is the likeliest nor what becomes of a copy; `checkpoint` is the other side. Linux.
 """
@@ -38,13 +38,13 @@ class Copies:
         self.waiting: set[Spawned] = set()
         self.has_lost = False
         self._attend = attend
-        self._ready: Spawned | None = None  # a copy that was made ahead,
-        self._readied: Spawned | None = None  # of this child
+        self._prepared: Spawned | None = None  # a copy that was made ahead,
+        self._prepared_of: Spawned | None = None  # of this child
 
     def resume(self, waiting: Spawned, word: protocol.Resume) -> Spawned | None:
         """The copy of a child that goes on from now on. None: it cannot."""
         copy, unfit = None, False
-        if waiting is self._readied:
+        if waiting is self._prepared_of:
             copy, unfit = self._go_on(word)
         return self.make(waiting, word) if copy is None and not unfit else copy
 
@@ -66,64 +66,64 @@ class Copies:
             return copy
         raise AssertionError("checkpoints are left on Linux only")
 
-    def make_ready(self, waiting: Spawned, sibling: int, most: int) -> None:
+    def prepare(self, waiting: Spawned, sibling: int, most: int) -> None:
         """Have a copy made ahead of the next `resume`; there is one such at a time.
 
         Args:
             sibling: the process id of a copy that has gone on before; it shows which memory will be needed.
             most: bytes of memory that may be copied for that.
         """
-        if waiting is not self._readied:
+        if waiting is not self._prepared_of:
             self._drop()
-            if waiting.tell(protocol.MakeReady(sibling, most)):
-                self._readied = waiting
+            if waiting.tell(protocol.Prepare(sibling, most)):
+                self._prepared_of = waiting
 
-    def made_ready(self, waiting: Spawned, pid: int, fd: int) -> bool:
+    def prepared(self, waiting: Spawned, pid: int, fd: int) -> bool:
         """A copy was made ahead. Returns whether it will do."""
         copy = self.adopt(waiting, pid, fd)
         if copy is None:
             self.lost(waiting)
             return False
         self.waiting.add(copy)
-        if waiting is not self._readied:
+        if waiting is not self._prepared_of:
             copy.child.kill()  # it took too long
             return False
-        self._ready = copy
+        self._prepared = copy
         return True
 
     def lost(self, waiting: Spawned) -> None:
         """None was made, and what there is of it is nobody's."""
         self.has_lost = True
-        if waiting is self._readied and self._ready is None:
-            self._readied = None
+        if waiting is self._prepared_of and self._prepared is None:
+            self._prepared_of = None
 
     def pids(self, waiting: Spawned) -> list[int]:
         """The process ids of a child, and of a copy that was made ahead of it."""
-        ahead = [self._ready] if self._ready is not None and waiting is self._readied else []
+        ahead = [self._prepared] if self._prepared is not None and waiting is self._prepared_of else []
         return [each.child.pid for each in (waiting, *ahead)]
 
     def dismiss(self, waiting: Spawned) -> None:
         """End a child, and what was made ahead of it."""
         waiting.child.kill()
-        if waiting is self._readied:
+        if waiting is self._prepared_of:
             self._drop()
 
     def gone(self, spawned: Spawned) -> None:
         """A process has ended, whichever it was."""
         self.waiting.discard(spawned)
-        if spawned is self._ready:
-            self._ready = self._readied = None
-        elif spawned is self._readied:
+        if spawned is self._prepared:
+            self._prepared = self._prepared_of = None
+        elif spawned is self._prepared_of:
             self._drop()
 
     def _drop(self) -> None:
-        if self._ready is not None:
-            self._ready.child.kill()
-        self._ready = self._readied = None
+        if self._prepared is not None:
+            self._prepared.child.kill()
+        self._prepared = self._prepared_of = None
 
     def _go_on(self, word: protocol.Resume) -> tuple[Spawned | None, bool]:
         """Have the copy made ahead go on. Returns it, if there is one and it can; and whether it is unfit."""
-        copy, self._ready, self._readied = self._ready, None, None
+        copy, self._prepared, self._prepared_of = self._prepared, None, None
         if copy is None:
             return None, False
         said, _ = self._ask(copy, word)
@@ -149,8 +149,8 @@ class Copies:
                 except BlockingIOError:
                     continue  # that was not the whole of it
                 match protocol.said(message):
-                    case protocol.MadeReady() as said:  # it was still at that
-                        self.made_ready(waiting, said.pid, fds[0])
+                    case protocol.Prepared() as said:  # it was still at that
+                        self.prepared(waiting, said.pid, fds[0])
                     case protocol.Lost():
                         self.lost(waiting)
                     case protocol.Resumed() | protocol.ShowsPage() as said if fds:

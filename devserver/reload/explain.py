@@ -18,10 +18,9 @@ from devserver.process.control import Closed
 from devserver.reload import protocol
 from devserver.reload.launcher import Launcher, Spawned, describe_exit
 from devserver.watching import watch
-from devserver.watching.answers import OWN, SUFFIXES, Entry, Kind, module_place
+from devserver.watching.answers import OWN, SUFFIXES, Entry, Question, module_place
 from devserver.watching.project import library_folders
-from devserver.watching.rules import Kind as Verdict
-from devserver.watching.rules import Rules
+from devserver.watching.rules import Counts, Rules
 from devserver.watching.watchset import admit, rules_of
 
 NOT_KNOWN = "not known"
@@ -41,7 +40,7 @@ def explain(config: Config, launcher: Launcher, paths: Iterable[str]) -> tuple[l
     for _ in watch.walk(rules):
         pass  # it teaches the rules which folders are virtual environments
     if config.file is not None:
-        entries.append(Entry(Kind.FILE, config.file, None))
+        entries.append(Entry(Question.FILE, config.file, None))
     for entry in entries:
         admit(rules, entry)
     real = {os.path.realpath(entry.path): entry.path for entry in entries}
@@ -104,18 +103,20 @@ def judge(
         complete: whether these are all that it would read.
     """
     verdict = rules.verdict(path, folder)
-    if verdict.kind is Verdict.NEVER:
+    if verdict.kind is Counts.NEVER:
         return f"would not restart: ignored by {_quoted(verdict.rule)}"
     if any(entry.path == path and (entry.answer == OWN or entry.own) for entry in entries):
         return "would not restart: the application writes it itself"
     reason = _reason(path, exists, entries)
     if reason:
         return f"would restart: {reason}"
-    if verdict.kind is Verdict.ALWAYS and not folder:
+    if verdict.kind is Counts.ALWAYS and not folder:
         return f"would restart: {_quoted(verdict.rule)}"
-    if exists and any(entry.kind is Kind.PATH and entry.path == path for entry in entries):
+    if exists and any(entry.kind is Question.PATH and entry.path == path for entry in entries):
         return "would not restart: not read, but looked for and found; to remove it would restart"
-    if exists and any(entry.kind is Kind.LIST and entry.path == os.path.dirname(path) for entry in entries):
+    if exists and any(
+        entry.kind is Question.LIST and entry.path == os.path.dirname(path) for entry in entries
+    ):
         return "would not restart: not read, but its folder was listed; to remove it would restart"
     if not complete and not path.startswith(library_folders()):
         return f"{NOT_KNOWN}: it was not read until then, and may be later"
@@ -131,17 +132,17 @@ def judge(
 
 def _reason(path: str, exists: bool, entries: list[Entry]) -> str:
     """Why a change of a path is another answer to what was asked; "" if it is none."""
-    names = {entry.path: entry.answer for entry in entries if entry.kind is Kind.NAME}
+    names = {entry.path: entry.answer for entry in entries if entry.kind is Question.NAME}
     names.update({module_place(entry.path): entry.names for entry in entries if entry.names is not None})
     for entry in entries:
-        if entry.path == path and entry.kind is Kind.FILE:
+        if entry.path == path and entry.kind is Question.FILE:
             module = _module(path, names)
             return f"executed as module {module}" if module else "read at load"
-        if entry.path == path and entry.kind is Kind.LIST:
+        if entry.path == path and entry.kind is Question.LIST:
             return "its names were listed"
-        if entry.path == path and entry.kind is Kind.PATH and not entry.answer:
+        if entry.path == path and entry.kind is Question.PATH and not entry.answer:
             return "looked for, not found"
-        if entry.path == os.path.dirname(path) and entry.kind is Kind.LIST and not exists:
+        if entry.path == os.path.dirname(path) and entry.kind is Question.LIST and not exists:
             return "its folder was listed"
     if not exists and path.endswith(SUFFIXES) and (found := names.get(module_place(path))) is not None:
         return f"{found} was found in the same place" if found else "looked for, not found"

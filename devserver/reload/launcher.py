@@ -170,7 +170,7 @@ class Launcher:
             self.spare = self._start(self._argv)
 
     def prepare(self) -> None:
-        """Have a spare ready, unless there is one."""
+        """Have a spare started, unless there is one."""
         if self.is_clean and self.spare is None:
             self.begin()
 

@@ -19,7 +19,7 @@ class State(Enum):
 
     STARTING = auto()  # a child that loads or starts up; no predecessor
     DRAINING = auto()  # a child that loads; a predecessor that drains
-    READY = auto()  # a child that has loaded and waits for its predecessor's end
+    LOADED = auto()  # a child that has loaded and waits for its predecessor's end
     REPEATING = auto()  # no child; the load that failed is repeated when the predecessor is gone
     ALONE = auto()  # no child; one is spawned when the predecessor is gone (--no-reload-overlap)
     SETTLING = auto()  # no child; one is spawned when files have been quiet for a moment
@@ -69,10 +69,10 @@ S, E, A = State, Event, Action
 
 TABLE: dict[tuple[State, Event], tuple[State, tuple[Action, ...]]] = {
     # loading
-    (S.STARTING, E.LOADED): (S.READY, (A.RETIRE_PAGE, A.AWAIT)),
-    (S.DRAINING, E.LOADED): (S.READY, (A.RETIRE_PAGE, A.AWAIT)),
+    (S.STARTING, E.LOADED): (S.LOADED, (A.RETIRE_PAGE, A.AWAIT)),
+    (S.DRAINING, E.LOADED): (S.LOADED, (A.RETIRE_PAGE, A.AWAIT)),
     (S.DRAINING, E.GONE): (S.STARTING, ()),
-    (S.READY, E.GONE): (S.STARTING, (A.SERVE,)),
+    (S.LOADED, E.GONE): (S.STARTING, (A.SERVE,)),
     (S.STARTING, E.SERVING): (S.SERVING, (A.RETIRE_PAGE, A.ANNOUNCE)),
     (S.STARTING, E.SLOW): (S.STARTING, (A.SHOW_LOADING,)),
     (S.DRAINING, E.SLOW): (S.DRAINING, (A.SHOW_LOADING,)),
@@ -83,11 +83,11 @@ TABLE: dict[tuple[State, Event], tuple[State, tuple[Action, ...]]] = {
     # a warm start that leads nowhere: at once a cold one
     (S.STARTING, E.STRAYED): (S.STARTING, (A.RETIRE, A.RESPAWN)),
     (S.DRAINING, E.STRAYED): (S.DRAINING, (A.RETIRE, A.RESPAWN)),
-    (S.READY, E.STRAYED): (S.DRAINING, (A.RETIRE, A.RESPAWN, A.AWAIT)),
+    (S.LOADED, E.STRAYED): (S.DRAINING, (A.RETIRE, A.RESPAWN, A.AWAIT)),
     # failure
     (S.STARTING, E.FAILED): (S.WAITING, (A.RETIRE, A.SHOW)),
     (S.STARTING, E.CRASHED): (S.WAITING, (A.SHOW,)),
-    (S.READY, E.CRASHED): (S.WAITING, (A.SHOW,)),
+    (S.LOADED, E.CRASHED): (S.WAITING, (A.SHOW,)),
     (S.SERVING, E.FAILED): (S.DRAINING, (A.RETIRE, A.SPAWN, A.AWAIT)),
     (S.SERVING, E.CRASHED): (S.STARTING, (A.SPAWN,)),
     (S.SERVING, E.CRASHED_AGAIN): (S.WAITING, (A.RETIRE, A.SHOW)),
@@ -98,7 +98,7 @@ TABLE: dict[tuple[State, Event], tuple[State, tuple[Action, ...]]] = {
     (S.WAITING, E.CHANGED): (S.STARTING, (A.RETIRE_PAGE, A.SPAWN)),
     (S.STARTING, E.CHANGED): (S.SETTLING, (A.RETIRE, A.RETIRE_PAGE, A.SETTLE)),
     (S.DRAINING, E.CHANGED): (S.SETTLING, (A.RETIRE, A.RETIRE_PAGE, A.SETTLE)),
-    (S.READY, E.CHANGED): (S.SETTLING, (A.RETIRE, A.SETTLE)),
+    (S.LOADED, E.CHANGED): (S.SETTLING, (A.RETIRE, A.SETTLE)),
     (S.REPEATING, E.CHANGED): (S.SETTLING, (A.SETTLE,)),
     (S.SETTLING, E.CHANGED): (S.SETTLING, (A.SETTLE,)),
     (S.SETTLING, E.SETTLED): (S.DRAINING, (A.SPAWN, A.AWAIT)),

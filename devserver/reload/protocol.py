@@ -167,7 +167,7 @@ class Barrier(Word):
 # What a half that waits at a checkpoint says, and a copy that it has made
 
 
-class MadeReady(Word):
+class Prepared(Word):
     """The copy `pid` was made ahead of the next restart; with its channel."""
 
     pid: int
@@ -196,7 +196,7 @@ class ShowsPage(Word):
 OfCurrent = Read | Loaded | Serving | Failed | Changed | Handled | Asked | Barrier
 """About the application, or a page: it counts while this child is the current one, or the page."""
 
-OfAny = ReadsTerminal | Left | MadeReady
+OfAny = ReadsTerminal | Left | Prepared
 """What counts whoever says it."""
 
 OfEnds = Connections | Received | Closing | Remains | Stopped | Continued
@@ -276,7 +276,7 @@ class Resume(Word):
     touched: list[Any]
 
 
-class MakeReady(Word):
+class Prepare(Word):
     """Make a copy ahead of the next restart.
 
     Attributes:
@@ -295,7 +295,7 @@ class ShowPage(Word):
     failure: dict[str, Any]
 
 
-ToWaiting = Resume | MakeReady | ShowPage
+ToWaiting = Resume | Prepare | ShowPage
 Told = Boot | Serve | Judge | Retire | Show | Answer | Connections | ToWaiting
 
 _WORDS: dict[str, type[Any]] = {word.__name__: word for word in Word.__subclasses__()}

@@ -78,7 +78,7 @@ class Report:
         self._resumed, self._starts = checkpoint is not None, None
         if checkpoint is not None:
             path, line = next(reversed(checkpoint.unfinished.items()), ("", 0))
-            self._fields = {"kind": "warm", "tick": checkpoint.tick, "path": path, "line": line}
+            self._fields = {"kind": "warm", "reads": checkpoint.seq, "path": path, "line": line}
             outside = "at the start" if checkpoint.is_first else "at the end of loading"
             self._how = f"resumed {f'at line {line} of {_short(path)}' if path else outside}"
         else:
@@ -117,7 +117,7 @@ class Report:
     def strayed(self, generation: int, how: str) -> None:
         """A load, or a startup, that went on from a checkpoint leads nowhere."""
         logger.warning("the resumed process %s: loading everything again", how)
-        self._events.emit("strayed", generation=generation, reason=how)
+        self._events.emit("warm_start_failed", generation=generation, reason=how)
 
     def starts(self) -> None:
         """What is loaded begins its startup."""
@@ -140,9 +140,9 @@ class Report:
         """How many checkpoints wait, and their proportional size in bytes."""
         self._events.emit("checkpoints", count=count, memory=size)
 
-    def ready(self, pid: int) -> None:
+    def prepared(self, pid: int) -> None:
         """A copy of a checkpoint was made ahead of the next restart."""
-        self._events.emit("ready", pid=pid)
+        self._events.emit("prepared", pid=pid)
 
     def barrier(self, reason: str, statement: tuple[str, int] | None) -> None:
         """No checkpoint can be made since a statement: its path and line, if it is known. Said once."""

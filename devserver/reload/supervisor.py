@@ -30,7 +30,7 @@ from devserver.reload.page import Page
 from devserver.reload.report import Report, crash, unstarted
 from devserver.reload.timers import Timers
 from devserver.reload.warm import Warm, is_wanted
-from devserver.watching.timeline import Entry, Kind
+from devserver.watching.timeline import Entry, Question
 from devserver.watching.watchset import WatchSet
 
 logger = logging.getLogger("devserver")
@@ -210,8 +210,8 @@ class Supervisor:
                 self._by_hand.listen(not word.reading)
             case protocol.Left():
                 self._warm.left(spawned, word, self._config.reload.checkpoints)
-            case protocol.MadeReady():
-                self._report.ready(word.pid)
+            case protocol.Prepared():
+                self._report.prepared(word.pid)
             case _ if spawned is self._children.page:
                 self._page_said(spawned, word)
             case _ if spawned is self._children.current:  # from another it comes too late
@@ -268,7 +268,7 @@ class Supervisor:
             entry = Entry.from_json(data)
             self._watched.add(entry)
             self._warm.read(entry.path, word.place)
-            spawned.at = entry.path if entry.kind is Kind.FILE else spawned.at
+            spawned.at = entry.path if entry.kind is Question.FILE else spawned.at
         # Answers given before the paths were watched may be outdated by now.
         self._look()
 
@@ -380,7 +380,7 @@ class Supervisor:
         if self._report.failed(self._generation, self._failure):
             self._watched.recall(self._served)
         self._page.show(self._generation, self._failure)
-        self._children.later(self._warm.make_ready)
+        self._children.later(self._warm.prepare_copy)
 
     def _announce(self) -> None:
         current = self._children.current
@@ -397,7 +397,7 @@ class Supervisor:
         if is_wanted(self._config):
             section = self._config.reload
             self._report.checkpoints(*self._warm.bound(section.checkpoints, section.checkpoint_memory))
-        self._warm.make_ready()
+        self._warm.prepare_copy()
 
     def _finish(self) -> None:
         self._report.stopped()

@@ -24,7 +24,7 @@ from devserver.reload.launcher import Spawned
 from devserver.reload.marks import END, Mark
 from devserver.reload.prompt import debugged
 from devserver.watching.lines import Lines
-from devserver.watching.timeline import Entry, Kind, Timeline
+from devserver.watching.timeline import Entry, Question, Timeline
 from devserver.watching.watchset import WatchSet, here
 
 logger = logging.getLogger("devserver")
@@ -75,7 +75,7 @@ class Warm:
         self._edited: list[Mark] = []
         self._barred: list[Mark] = []
         self._readers: dict[str, Mark] = {}
-        self._loaded: int | None = None  # the tick at which everything was
+        self._loaded: int | None = None  # the sequence number at which everything was
         self._resumed: Checkpoint | None = None
         self._good: _Given | None = None
         self._serves = False
@@ -101,7 +101,7 @@ class Warm:
 
     def loaded(self) -> None:
         """A child has loaded the application: what it reads from now on, it reads while it serves."""
-        self._loaded = self._watched.timeline.tick
+        self._loaded = self._watched.timeline.seq
 
     def serves(self) -> None:
         """The newest load has led to an answer."""
@@ -150,7 +150,7 @@ class Warm:
         marks = self._marks()
         for checkpoint, timeline in self._candidates(outdated):
             # It does not know digests, so that a file that was only touched would be a change to it.
-            touched = timeline.touched(checkpoint.tick, checkpoint.unfinished)
+            touched = timeline.touched(checkpoint.seq, checkpoint.unfinished)
             word = protocol.Resume(marks, [entry.to_json() for entry in touched])
             if self._children.resume(checkpoint.spawned, generation, word):
                 break
@@ -163,7 +163,7 @@ class Warm:
         self._go_back(checkpoint)
         self._expect()
         # Of the unfinished modules it says what it reads now.
-        self._watched.resume(checkpoint.tick, checkpoint.unfinished, timeline)
+        self._watched.resume(checkpoint.seq, checkpoint.unfinished, timeline)
         return checkpoint
 
     def _candidates(self, outdated: Sequence[Entry]) -> list[tuple[Checkpoint, Timeline]]:
@@ -195,7 +195,7 @@ class Warm:
 
     def _places(self, changed: Iterable[str], outdated: Sequence[Entry]) -> list[Mark]:
         """Before which statements a checkpoint would have been of most use to a restart."""
-        if outdated and self._loaded is not None and outdated[0].tick >= self._loaded:
+        if outdated and self._loaded is not None and outdated[0].seq >= self._loaded:
             return [END]
         places = (self._readers.get(path, (path, -1)) for path in changed)
         return [each for each in places if each[0].endswith(".py")]
@@ -226,14 +226,14 @@ class Warm:
             said: by the child about it.
             most: of them that are kept.
         """
-        tick = self._watched.timeline.tick
+        seq = self._watched.timeline.seq
         stack = dict(said.stack)
         first = not self.chain
-        checkpoint = Checkpoint(spawned, tick, said.seconds, stack, said.marked, is_first=first)
+        checkpoint = Checkpoint(spawned, seq, said.seconds, stack, said.marked, is_first=first)
         barred = any((path, number) in self._barred for path, number in said.at)
         checkpoint.likely = BARRED if barred else self._likely(checkpoint)
         # What will be read behind the newest is not known yet, so one of the others is forgotten for it.
-        while len(self.chain) >= max(2, most) and (least := self.chain.dispensable(tick)) is not None:
+        while len(self.chain) >= max(2, most) and (least := self.chain.dispensable(seq)) is not None:
             if least.likely > checkpoint.likely:
                 self._children.dismiss(spawned)
                 return
@@ -250,7 +250,7 @@ class Warm:
         """How many of the latest edits were made behind it; one at least if the last restart began there."""
         return max(checkpoint is self._resumed, sum(path == checkpoint.marked for path, _ in self._edited))
 
-    def make_ready(self) -> None:
+    def prepare_copy(self) -> None:
         """When there is time: have a copy made from which an edit would go on that is like the last one.
 
         Where there is no checkpoint, an interpreter is started that could begin from nothing.
@@ -259,7 +259,7 @@ class Warm:
         marked = [each for each in checkpoints if self._edited and each.marked == self._edited[-1][0]]
         if checkpoints:
             best = self._resumed if not marked and self._resumed in checkpoints else None
-            self._children.make_ready((best or [*checkpoints, *marked][-1]).spawned, self._room)
+            self._children.prepare_copy((best or [*checkpoints, *marked][-1]).spawned, self._room)
         else:
             self._children.prepare()
 
@@ -303,7 +303,7 @@ class Warm:
             most: of them that are kept.
             factor: of what a serving process and a spare need without checkpoints.
         """
-        self._lines.note(entry.path for entry in self._watched.timeline if entry.kind is Kind.FILE)
+        self._lines.note(entry.path for entry in self._watched.timeline if entry.kind is Question.FILE)
         current, used = self._children.current, dict[Checkpoint, int]()
         if current is None or not self.chain:
             return len(self.chain), 0
@@ -315,9 +315,9 @@ class Warm:
             used[checkpoint] = sum(size["Pss"] for size in sizes)
             if len(used) == 1:
                 limit += sizes[0]["Rss"] - common  # it has no more than a spare has
-        tick = self._watched.timeline.tick
+        seq = self._watched.timeline.seq
         while len(used) > most or own + sum(used.values()) > factor * limit:
-            least = self.chain.dispensable(tick, used)
+            least = self.chain.dispensable(seq, used)
             if least is None:
                 break
             del used[least]

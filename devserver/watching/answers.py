@@ -55,7 +55,7 @@ _stat, _lstat, _listdir, _readlink = os.stat, os.lstat, os.listdir, os.readlink
 _scandir = os.scandir
 
 
-class Kind(Enum):
+class Question(Enum):
     """The questions."""
 
     FILE = "file"  # which bytes are in it
@@ -83,17 +83,17 @@ class Entry:
         late: it was read at some time before it was noticed.
         own: of a FILE that the application had written before it read it: that it changes is no reason to
             restart, but a fresh process would read what is there now.
-        tick: running number in a timeline; below 0 if it is late.
+        seq: running number in a timeline; below 0 if it is late.
     """
 
-    kind: Kind
+    kind: Question
     path: str
     answer: str | None
     fingerprint: Fingerprint | None = None
     names: str | None = None
     late: bool = False
     own: bool = False
-    tick: int = 0
+    seq: int = 0
 
     def to_json(self) -> list[Any]:
         """As a part of a message."""
@@ -103,7 +103,7 @@ class Entry:
     def from_json(cls, data: list[Any]) -> Entry:
         """The inverse of `to_json`."""
         kind, path, answer, fingerprint, *rest = data
-        return cls(Kind(kind), path, answer, tuple(fingerprint) if fingerprint else None, *rest)
+        return cls(Question(kind), path, answer, tuple(fingerprint) if fingerprint else None, *rest)
 
 
 def fingerprint_of(status: os.stat_result) -> Fingerprint:
@@ -155,7 +155,7 @@ def read_entry(path: str) -> Entry:
                 return _read(file, path)
     except (OSError, ValueError):  # ValueError: a NUL in the path
         pass
-    return Entry(Kind.FILE, path, "")
+    return Entry(Question.FILE, path, "")
 
 
 def _read(file: io.FileIO, path: str) -> Entry:
@@ -165,14 +165,14 @@ def _read(file: io.FileIO, path: str) -> Entry:
         fingerprint = fingerprint_of(os.fstat(file.fileno()))
     for _ in range(3):
         if fingerprint[2] > DIGEST_LIMIT:
-            return Entry(Kind.FILE, path, f"large {fingerprint[0]} {fingerprint[2]}", fingerprint)
+            return Entry(Question.FILE, path, f"large {fingerprint[0]} {fingerprint[2]}", fingerprint)
         file.seek(0)
         digest = digest_of(file.readall())
         before, fingerprint = fingerprint, fingerprint_of(os.fstat(file.fileno()))
         # Written meanwhile: new bytes must not pass for those that an old fingerprint means.
         if fingerprint == before:
             break
-    return Entry(Kind.FILE, path, digest, before)
+    return Entry(Question.FILE, path, digest, before)
 
 
 def file_entry(path: str, now: int) -> Entry:
@@ -184,7 +184,7 @@ def file_entry(path: str, now: int) -> Entry:
     fingerprint = fingerprint_at(path)
     if fingerprint is None or is_young(fingerprint, now):
         return read_entry(path)
-    return Entry(Kind.FILE, path, None, fingerprint)
+    return Entry(Question.FILE, path, None, fingerprint)
 
 
 def list_entry(folder: str) -> Entry:
@@ -193,15 +193,15 @@ def list_entry(folder: str) -> Entry:
         fingerprint = fingerprint_of(_stat(folder))
         names = "".join(sorted("/" + name for name in _listdir(folder) if not passing(name)))
     except (OSError, ValueError):
-        return Entry(Kind.LIST, folder, "")
+        return Entry(Question.LIST, folder, "")
     if len(names) > LIST_LIMIT:
         names = "#" + digest_of(names.encode("utf-8", "surrogatepass"))
-    return Entry(Kind.LIST, folder, names or "/", fingerprint)
+    return Entry(Question.LIST, folder, names or "/", fingerprint)
 
 
 def name_of(entry: Entry) -> Entry:
     """The other question of a module that was imported: for its name."""
-    return Entry(Kind.NAME, module_place(entry.path), entry.names)
+    return Entry(Question.NAME, module_place(entry.path), entry.names)
 
 
 def lists_otherwise(listing: Entry, path: str) -> bool:
@@ -230,7 +230,7 @@ def tree_entry(folder: str, pattern: str) -> Entry:
         pattern: what they are called, as for `--reload-include`, from the folder on.
     """
     plain = "".join("\\" + letter if letter in "*?[]\\" else letter for letter in folder)
-    return Entry(Kind.TREE, folder, f"{plain}/{pattern}")
+    return Entry(Question.TREE, folder, f"{plain}/{pattern}")
 
 
 def path_entry(path: str) -> Entry:
@@ -240,7 +240,7 @@ def path_entry(path: str) -> Entry:
         link = f" -> {_readlink(path)}"
     except (OSError, ValueError):
         link = ""
-    return Entry(Kind.PATH, path, ("folder" if stat.S_ISDIR(mode) else "file" if mode else "") + link)
+    return Entry(Question.PATH, path, ("folder" if stat.S_ISDIR(mode) else "file" if mode else "") + link)
 
 
 def name_entry(folder: str, name: str) -> Entry:
@@ -251,7 +251,7 @@ def name_entry(folder: str, name: str) -> Entry:
         # A folder without __init__ is a namespace package, found only when nothing else is.
         inside = any(stat.S_ISREG(mode_of(os.path.join(path, "__init__" + suffix))) for suffix in SUFFIXES)
         found.append(name if inside else name + "/")
-    return Entry(Kind.NAME, path, " ".join(found))
+    return Entry(Question.NAME, path, " ".join(found))
 
 
 def module_place(file: str) -> str:
@@ -263,7 +263,7 @@ def module_place(file: str) -> str:
 
 def watched_for(entry: Entry) -> list[str]:
     """The paths to be watched for an entry."""
-    if entry.kind is not Kind.NAME:
+    if entry.kind is not Question.NAME:
         return [entry.path]
     folder = os.path.dirname(entry.path)
     # What is a folder already may become a package, or be none any more.
@@ -274,7 +274,7 @@ def watched_for(entry: Entry) -> list[str]:
 def places_of(entry: Entry) -> Iterator[str]:
     """The paths whose hint means an entry."""
     yield entry.path
-    if entry.kind is Kind.NAME:
+    if entry.kind is Question.NAME:
         for suffix in SUFFIXES:
             yield entry.path + suffix
             yield os.path.join(entry.path, "__init__" + suffix)
@@ -297,17 +297,17 @@ def mode_of(path: str) -> int:
         return 0
 
 
-ASK: dict[Kind, Callable[[str], Entry]] = {
-    Kind.FILE: read_entry,
-    Kind.LIST: list_entry,
-    Kind.PATH: path_entry,
-    Kind.NAME: lambda path: name_entry(*os.path.split(path)),
+ASK: dict[Question, Callable[[str], Entry]] = {
+    Question.FILE: read_entry,
+    Question.LIST: list_entry,
+    Question.PATH: path_entry,
+    Question.NAME: lambda path: name_entry(*os.path.split(path)),
 }
 
 
 def culprit(entry: Entry, now: str) -> str:
     """What to name as changed: for a module the file that came or went."""
-    if entry.kind is not Kind.NAME:
+    if entry.kind is not Question.NAME:
         return entry.path
     names = sorted((set((entry.answer or "").split(" ")) ^ set(now.split(" "))) - {""})
     folder, _ = os.path.split(entry.path)

@@ -67,7 +67,7 @@ _WILD = re.compile(r"[*?\[\\]")
 _DRIVE = re.compile(r"[A-Za-z]:/")
 
 
-class Kind(enum.Enum):
+class Counts(enum.Enum):
     """When a change of a path counts."""
 
     READ = "if it was read"
@@ -78,7 +78,7 @@ class Kind(enum.Enum):
 class Verdict(NamedTuple):
     """What the rules say of a path, and the rule that said it."""
 
-    kind: Kind
+    kind: Counts
     rule: str
 
 
@@ -122,10 +122,10 @@ class _State(NamedTuple):
 
     @property
     def out(self) -> bool:
-        return self.verdict.kind is Kind.NEVER
+        return self.verdict.kind is Counts.NEVER
 
 
-_READ = _State(Verdict(Kind.READ, "only what was read counts"))
+_READ = _State(Verdict(Counts.READ, "only what was read counts"))
 _EXCLUDE, _INCLUDE, _BUILTIN, _DIR = range(4)  # the strongest first
 
 
@@ -153,8 +153,8 @@ class Rules:
         self._root = _plain(root)
         self._dirs = tuple(posixpath.normpath(posixpath.join(self._root, _plain(path))) for path in dirs)
         self._bases = frozenset({self._root, *self._dirs, *map(_plain, also)})
-        self._exclude = [self._compile(text, Kind.NEVER, "--reload-exclude") for text in exclude]
-        self._include = [self._compile(text, Kind.ALWAYS, "--reload-include") for text in include]
+        self._exclude = [self._compile(text, Counts.NEVER, "--reload-exclude") for text in exclude]
+        self._include = [self._compile(text, Counts.ALWAYS, "--reload-include") for text in include]
         self._environments = {_plain(path) for path in environments}
         self._states: dict[str, _State] = {}  # of folders
         heads = {head for pattern in self._exclude + self._include for head in pattern.heads}
@@ -204,7 +204,7 @@ class Rules:
 
     def include(self, text: str) -> None:
         """Learn of one more pattern of `--reload-include`."""
-        pattern = self._compile(text, Kind.ALWAYS, "--reload-include")
+        pattern = self._compile(text, Counts.ALWAYS, "--reload-include")
         if all(known.verdict != pattern.verdict for known in self._include):
             self._include.append(pattern)
             self._tops |= set(pattern.heads)
@@ -254,20 +254,20 @@ class Rules:
 
     def _find_builtin(self, path: str) -> Verdict | None:
         if path in self._environments:
-            return Verdict(Kind.NEVER, f"virtual environment: {path}")
+            return Verdict(Counts.NEVER, f"virtual environment: {path}")
         name = posixpath.basename(path)
         if _any_of(OUT).fullmatch(name) is None:
             return None
         text = next(text for text in OUT if _any_of((text,)).fullmatch(name))
-        return Verdict(Kind.NEVER, _builtin_rule(text))
+        return Verdict(Counts.NEVER, _builtin_rule(text))
 
     def _find_dir(self, path: str) -> Verdict | None:
         for base in self._dirs:
             if path.endswith(".py") and _is_below(path, base):
-                return Verdict(Kind.ALWAYS, f"--reload-dir {base}: *.py")
+                return Verdict(Counts.ALWAYS, f"--reload-dir {base}: *.py")
         return None
 
-    def _compile(self, text: str, kind: Kind, option: str) -> _Pattern:
+    def _compile(self, text: str, kind: Counts, option: str) -> _Pattern:
         negated = text.startswith("!")
         body = _slashed(text[negated:])
         starts, names = _locate(body, self._root, self._bases)

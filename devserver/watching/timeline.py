@@ -1,13 +1,13 @@
 """What the application read, in order, and whether it would read the same now.
 
 Each entry is a question that was asked of the file system and its answer. The running number of an
-entry is its *tick*. A change matters if it changes an answer. What was noticed too late to know when it
-was asked counts as asked before everything else.
+entry is its *sequence number*, `seq`. A change matters if it changes an answer. What was noticed too
+late to know when it was asked counts as asked before everything else.
 
 Watchers give hints; this module decides, by content. A file is known by (mtime_ns, ctime_ns,
 size, inode), and if one of these differs by a digest of its bytes, so that a `touch` or a save
 without a change is nothing. Equal fingerprints prove nothing about a file that is *young*: two
-saves within one tick of the file system's clock leave the same stamps. So a young file is always
+saves within one grain of the file system's clock leave the same stamps. So a young file is always
 read, and so is one that a hint names.
 
 What the application itself writes is its *own*: it changes no answer, neither about the path nor
@@ -30,7 +30,7 @@ from devserver.watching.answers import (
     ASK,
     OWN,
     Entry,
-    Kind,
+    Question,
     culprit,
     file_entry,
     fingerprint_at,
@@ -45,10 +45,9 @@ from devserver.watching.answers import (
     tree_entry,
     watched_for,
 )
-from devserver.watching.rules import Kind as Verdict
-from devserver.watching.rules import Rules
+from devserver.watching.rules import Counts, Rules
 
-__all__ = ["ASK", "OWN", "Entry", "Kind", "Timeline", "read_entry", "tree_entry"]
+__all__ = ["ASK", "OWN", "Entry", "Question", "Timeline", "read_entry", "tree_entry"]
 
 
 class Timeline:
@@ -75,7 +74,7 @@ class Timeline:
         self._digests: dict[str, Entry] = before._digests if before is not None else {}
         same = before is not None and before._rules is rules
         self._silent: dict[str, bool] = before._silent if before is not None and same else {}
-        self._entries: dict[tuple[Kind, str], Entry] = {}
+        self._entries: dict[tuple[Question, str], Entry] = {}
         self._by_path: dict[str, list[Entry]] = {}
         self._lists: dict[str, Entry] = {}
         self._folders: dict[str, list[Entry]] = {}
@@ -96,8 +95,8 @@ class Timeline:
         return iter(list(self._entries.values()))
 
     @property
-    def tick(self) -> int:
-        """The tick of the entry that comes next."""
+    def seq(self) -> int:
+        """The sequence number of the entry that comes next."""
         return self._next
 
     @property
@@ -117,7 +116,7 @@ class Timeline:
         known = self._entries.get((entry.kind, entry.path))
         if known is not None:  # what was read, written and read again is another for certain
             return [] if entry.own else self._answer_again(known, entry)
-        if entry.kind is Kind.PATH and entry.path in self._own:
+        if entry.kind is Question.PATH and entry.path in self._own:
             return []
         self._append(entry)
         more = self.add(name_of(entry)) if entry.names is not None else []
@@ -126,7 +125,12 @@ class Timeline:
     def renew(self, entry: Entry) -> list[str]:
         """Like `add`, but of two answers the later counts: it is that of a process that went on from here."""
         known = self._entries.get((entry.kind, entry.path))
-        if known is None or entry.kind is not Kind.FILE or entry.own or OWN in (known.answer, entry.answer):
+        if (
+            known is None
+            or entry.kind is not Question.FILE
+            or entry.own
+            or OWN in (known.answer, entry.answer)
+        ):
             return self.add(entry)
         known.answer, known.fingerprint = entry.answer, entry.fingerprint
         self._doubt(known)
@@ -140,7 +144,7 @@ class Timeline:
         """Take what is at a path now for what was read: somebody has dealt with its change."""
         listing = self._lists.get(os.path.dirname(path))
         for entry in (*self._by_path.get(path, ()), *([listing] if listing is not None else ())):
-            if entry.answer != OWN and entry.kind is not Kind.TREE:
+            if entry.answer != OWN and entry.kind is not Question.TREE:
                 now = ASK[entry.kind](entry.path)
                 entry.answer, entry.fingerprint = now.answer, now.fingerprint
                 self._accepted.add(entry.path)
@@ -148,22 +152,22 @@ class Timeline:
             self.add(read_entry(path))
 
     def _answer_again(self, known: Entry, entry: Entry) -> list[str]:
-        if known.kind is Kind.PATH and entry.fingerprint is not None:
+        if known.kind is Question.PATH and entry.fingerprint is not None:
             known.fingerprint = known.fingerprint or entry.fingerprint
             self._examined[known.path] = known
-        if known.kind is not Kind.FILE or (known.answer != OWN and known.path not in self._expected):
+        if known.kind is not Question.FILE or (known.answer != OWN and known.path not in self._expected):
             return []
         # The application wrote a module and then executed it, or it read what counts without being
         # read: what it has read is what counts.
         self._expected.discard(known.path)
-        known.tick, self._next = self._next, self._next + 1
+        known.seq, self._next = self._next, self._next + 1
         known.answer, known.fingerprint = entry.answer, entry.fingerprint
         self._doubt(known)
         return self.add(name_of(entry)) if entry.names is not None else []
 
     def expect(self, path: str) -> None:
         """Note a file that counts without being read, so that a `touch` of it is known to be none."""
-        if (Kind.FILE, path) not in self._entries and self._always(path):
+        if (Question.FILE, path) not in self._entries and self._always(path):
             self._expected.add(path)
             self._append(file_entry(path, self._clock()))
 
@@ -171,23 +175,23 @@ class Timeline:
         """The application writes there: what was known of it is no reason to restart any more."""
         self._own.add(path)
         for entry in self._by_path.get(path, ()):
-            if entry.kind is not Kind.LIST and not entry.own:
+            if entry.kind is not Question.LIST and not entry.own:
                 entry.answer = OWN
 
     def _append(self, entry: Entry) -> None:
         if entry.late:
-            entry.tick = self._first = self._first - 1
-        elif entry.kind is Kind.FILE and entry.path in self._awaited:
-            entry.tick = self._awaited.pop(entry.path)
+            entry.seq = self._first = self._first - 1
+        elif entry.kind is Question.FILE and entry.path in self._awaited:
+            entry.seq = self._awaited.pop(entry.path)
         else:
-            entry.tick, self._next = self._next, self._next + 1
+            entry.seq, self._next = self._next, self._next + 1
         self._entries[entry.kind, entry.path] = entry
         self._doubt(entry)
-        if entry.kind is Kind.PATH and entry.fingerprint is not None:
+        if entry.kind is Question.PATH and entry.fingerprint is not None:
             self._examined[entry.path] = entry
         for path in places_of(entry):
             self._by_path.setdefault(path, []).append(entry)
-        if entry.kind is Kind.LIST:
+        if entry.kind is Question.LIST:
             self._lists[entry.path] = entry
         folder = os.path.dirname(entry.path)
         self._folders.setdefault(folder, []).append(entry)
@@ -198,7 +202,7 @@ class Timeline:
     def _doubt(self, entry: Entry) -> None:
         """Have an answer held against the file system, and given a digest if it needs one."""
         self._suspects.append(entry)
-        if entry.kind is Kind.FILE and entry.answer is None and self._lazy:
+        if entry.kind is Question.FILE and entry.answer is None and self._lazy:
             self._undigested.append(entry)
 
     def undigested(self, most: float = math.inf) -> Entry | None:
@@ -217,25 +221,25 @@ class Timeline:
             entry.answer = fresh.answer
 
     def changes(self, hints: Iterable[str] | None, found: Iterable[str] = ()) -> list[str]:
-        """The paths whose change is another answer, in the order of the ticks of their entries.
+        """The paths whose change is another answer, in the order in which they were read.
 
         Args:
             hints: touched paths; None for "look at everything".
             found: paths that may be new, among others: one that counts without being read is a change.
         """
-        others = {entry.tick: entry for entry in self._suspects}
+        others = {entry.seq: entry for entry in self._suspects}
         named: dict[int, Entry] = {}
         if hints is None:
-            others.update((entry.tick, entry) for entry in self._entries.values())
+            others.update((entry.seq, entry) for entry in self._entries.values())
         hints = [] if hints is None else list(hints)
         for hint in hints:
-            named.update((entry.tick, entry) for entry in self._by_path.get(hint, ()))
-            others.update((entry.tick, entry) for entry in self._around(hint))
+            named.update((entry.seq, entry) for entry in self._by_path.get(hint, ()))
+            others.update((entry.seq, entry) for entry in self._around(hint))
         self._suspects = []
         asked = sorted({**others, **named}.items())
-        changed = [self._change(entry, named=tick in named) for tick, entry in asked]
+        changed = [self._change(entry, named=seq in named) for seq, entry in asked]
         if self._rules.trees():
-            unread = (path for path in (*hints, *found) if (Kind.FILE, path) not in self._entries)
+            unread = (path for path in (*hints, *found) if (Question.FILE, path) not in self._entries)
             changed += filter(self._always, unread)
         return list(dict.fromkeys(filter(None, changed)))
 
@@ -247,32 +251,32 @@ class Timeline:
             rules never counts, but a fresh process would read that.
         """
         if hints is None:
-            everything = sorted(self, key=lambda entry: entry.tick)
+            everything = sorted(self, key=lambda entry: entry.seq)
             return [entry for entry in everything if self._is_outdated(entry, named=False)]
         asked: dict[int, Entry] = {}
         for hint in (*hints, *self._own, *self._accepted):
-            asked.update((entry.tick, entry) for entry in self._by_path.get(hint, ()))
-            asked.update((entry.tick, entry) for entry in self._around(hint))
-        asked.update((entry.tick, entry) for entry in self._examined.values())
-        asked.update((entry.tick, entry) for entry in self if entry.own or self._is_silent(entry))
+            asked.update((entry.seq, entry) for entry in self._by_path.get(hint, ()))
+            asked.update((entry.seq, entry) for entry in self._around(hint))
+        asked.update((entry.seq, entry) for entry in self._examined.values())
+        asked.update((entry.seq, entry) for entry in self if entry.own or self._is_silent(entry))
         return [entry for _, entry in sorted(asked.items()) if self._is_outdated(entry)]
 
     def _is_silent(self, entry: Entry) -> bool:
         """Whether what would change an answer may be what never counts. Asked of each, at each restart."""
-        path = entry.path + ".py" if entry.kind is Kind.NAME and self._rules.excludes else entry.path
+        path = entry.path + ".py" if entry.kind is Question.NAME and self._rules.excludes else entry.path
         known = self._silent.get(path)
         if known is None:
-            known = self._silent[path] = self._rules.verdict(path).kind is Verdict.NEVER
-        return known or entry.kind is Kind.LIST
+            known = self._silent[path] = self._rules.verdict(path).kind is Counts.NEVER
+        return known or entry.kind is Question.LIST
 
     def _is_outdated(self, entry: Entry, *, named: bool = True) -> bool:
         if entry.answer == OWN or entry.path in self._accepted:
             return True
-        if entry.path in self._examined and entry.kind is Kind.PATH:
+        if entry.path in self._examined and entry.kind is Question.PATH:
             return fingerprint_at(entry.path) != entry.fingerprint
-        if entry.kind is Kind.FILE:
+        if entry.kind is Question.FILE:
             return self._file_differs(entry, named)
-        if entry.kind is Kind.LIST and self._is_as_listed(entry):
+        if entry.kind is Question.LIST and self._is_as_listed(entry):
             return False
         return entry.kind in ASK and ASK[entry.kind](entry.path).answer != entry.answer
 
@@ -280,35 +284,35 @@ class Timeline:
         """Whether an answer depends on what is at a path."""
         return path in self._by_path or os.path.dirname(path) in self._lists
 
-    def begin_like(self, other: Timeline, tick: int, without: Container[str]) -> list[str]:
-        """Take over what another timeline had before a tick. Returns the paths to be watched.
+    def begin_like(self, other: Timeline, seq: int, without: Container[str]) -> list[str]:
+        """Take over what another timeline had before a sequence number. Returns the paths to be watched.
 
-        Args: without: files that are read again; each keeps its tick, at which it was read first.
+        Args: without: files that are read again; each keeps its number, at which it was read first.
         """
         paths = []
-        for entry in (each for each in other if each.tick < tick):
-            if entry.kind is Kind.FILE and entry.path in without:
-                self._awaited[entry.path] = entry.tick
+        for entry in (each for each in other if each.seq < seq):
+            if entry.kind is Question.FILE and entry.path in without:
+                self._awaited[entry.path] = entry.seq
             else:
-                self._next = entry.tick
+                self._next = entry.seq
                 self._own |= {entry.path} if entry.own else set()
                 self._append(entry)
                 paths += watched_for(entry)
-        self._next, self._touched = tick, set(other._touched)
-        self._expected = {path for path in other._expected if (Kind.FILE, path) in self._entries}
+        self._next, self._touched = seq, set(other._touched)
+        self._expected = {path for path in other._expected if (Question.FILE, path) in self._entries}
         return paths
 
-    def touched(self, tick: int, without: Container[str]) -> list[Entry]:
-        """The files, read before a tick, that have other stamps since, and the same bytes.
+    def touched(self, seq: int, without: Container[str]) -> list[Entry]:
+        """The files, read before a sequence number, that have other stamps since, and the same bytes.
 
         Args: without: files that are read again, for their bytes may be others by now.
         """
-        before = (each for each in self if each.kind is Kind.FILE and each.tick < tick)
+        before = (each for each in self if each.kind is Question.FILE and each.seq < seq)
         return [each for each in before if each.path in self._touched and each.path not in without]
 
     def _always(self, path: str) -> bool:
         """Whether a file that nobody read counts nevertheless."""
-        if path in self._own or self._rules.verdict(path).kind is not Verdict.ALWAYS:
+        if path in self._own or self._rules.verdict(path).kind is not Counts.ALWAYS:
             return False
         return stat.S_ISREG(mode_of(path))
 
@@ -342,14 +346,14 @@ class Timeline:
         if entry.own:
             self._file_differs(entry, named)  # for its digest: it matters where to go on from
             path = ""
-        elif entry.kind is Kind.LIST:
+        elif entry.kind is Question.LIST:
             path = self._list_change(entry)
-        elif entry.kind is Kind.FILE:
+        elif entry.kind is Question.FILE:
             path = entry.path if self._file_differs(entry, named) else ""
         else:
             now = ASK[entry.kind](entry.path).answer
             path = culprit(entry, now or "") if now != entry.answer else ""
-        return path if path and self._rules.verdict(path).kind is not Verdict.NEVER else ""
+        return path if path and self._rules.verdict(path).kind is not Counts.NEVER else ""
 
     def _is_as_listed(self, entry: Entry) -> bool:
         """Whether a folder's stamps alone say that its names are the same."""
@@ -373,7 +377,7 @@ class Timeline:
 
     def _means(self, path: str) -> bool:
         """Whether a name that came or went says anything."""
-        return path not in self._own and self._rules.verdict(path).kind is not Verdict.NEVER
+        return path not in self._own and self._rules.verdict(path).kind is not Counts.NEVER
 
     def _file_differs(self, entry: Entry, named: bool) -> bool:
         now = fingerprint_at(entry.path)

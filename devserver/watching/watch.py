@@ -24,13 +24,13 @@ from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple, Protocol
 
 from devserver.watching.places import names_in
-from devserver.watching.rules import Kind, Rules
+from devserver.watching.rules import Counts, Rules
 
 MAX_FOLDERS = 20_000
 """Folders that `walk` gives at most: beyond, the system's limits are near and the rules are wrong."""
 
 GRAIN = 0.02
-"""Seconds within which two changes may get the same time stamp: Linux stamps by its timer's tick."""
+"""Seconds within which two changes may get the same time stamp: Linux stamps by its timer."""
 
 COARSE_GRAIN = 2.0
 """The same where stamps are whole seconds (FAT counts in 2 s)."""
@@ -150,7 +150,7 @@ def walk(rules: Rules, top: str | None = None, warn: Callable[[str], None] = log
             path = os.path.join(folder, name)
             if inside and not rules.closed(path):
                 todo.append(path)
-            elif not inside and rules.verdict(path).kind is Kind.ALWAYS:
+            elif not inside and rules.verdict(path).kind is Counts.ALWAYS:
                 yield path
         if len(entered) > MAX_FOLDERS:
             warn(
@@ -208,8 +208,8 @@ class Polling:
 
     The pause between two sweeps grows with their cost, so that they take at most a fixed share of
     the time. A fingerprint taken just after a change says nothing about a second change in the same
-    tick of the file system's clock, so such a path is hinted once more (a folder: its names
-    compared) when the tick is over.
+    grain of the file system's clock, so such a path is hinted once more (a folder: its names
+    compared) when the grain is over.
 
     Args:
         clock: seconds since the epoch, as file systems count them.

@@ -22,7 +22,7 @@ from devserver.watching import watch
 from devserver.watching.answers import file_entry, folder_at
 from devserver.watching.project import library_folders, linked_top
 from devserver.watching.rules import Rules
-from devserver.watching.timeline import ASK, Entry, Kind, Timeline, read_entry
+from devserver.watching.timeline import ASK, Entry, Question, Timeline, read_entry
 
 logger = logging.getLogger("devserver")
 
@@ -127,14 +127,14 @@ class WatchSet:
         self._begin(config, old)
         return old
 
-    def resume(self, tick: int, without: Container[str], old: Timeline) -> None:
-        """Have what was read before a tick, apart from those about files that are read again.
+    def resume(self, seq: int, without: Container[str], old: Timeline) -> None:
+        """Have what was read before a sequence number, apart from those about files that are read again.
 
         Args:
             old: the timeline that says so: this one, or an earlier one of the same rules.
         """
         self.timeline = Timeline(self._rules, old, lazy=self._lazy)
-        self._watch(self.timeline.begin_like(old, tick, without))
+        self._watch(self.timeline.begin_like(old, seq, without))
 
     def _begin(self, config: Config, before: Timeline | None) -> None:
         self._rules = rules_of(config)
@@ -152,7 +152,7 @@ class WatchSet:
         """Watch for another answer to a question. Of two texts noted ahead of `open` the later counts."""
         if (top := admit(self._rules, entry)) is not None:
             self._linked.add(top)
-        if entry.kind is Kind.TREE:
+        if entry.kind is Question.TREE:
             self._rules.include(entry.answer or "")
             self._trees = tuple(self._rules.trees())
             if self._noted is None:
@@ -197,7 +197,7 @@ class WatchSet:
         """Watch what an earlier timeline asked, too: by the answers of now, not of then."""
         now = time_ns()
         for entry in timeline:
-            is_file = entry.kind is Kind.FILE
+            is_file = entry.kind is Question.FILE
             self.add(file_entry(entry.path, now) if is_file else ASK[entry.kind](entry.path))
 
     def changed(self, *, surely: bool = False) -> list[str]:
@@ -284,7 +284,7 @@ class Gate:
     def add(self, entry: Entry) -> None:
         """See `WatchSet.add`."""
         self._turns.give(entry)
-        if entry.kind is Kind.FILE and entry.answer is None:
+        if entry.kind is Question.FILE and entry.answer is None:
             self._came.put(None)
 
     def _take(self, entry: Entry) -> None:

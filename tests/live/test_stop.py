@@ -336,7 +336,7 @@ def test_killed_supervisor_leaves_nothing_behind(path: str, folder: Path) -> Non
         server.serving()
         save(folder / "app.py", f"{APP}\n")
         server.restarted()
-        server.wait("ready")  # from now on there is a spare, and none is being made
+        server.wait("prepared")  # from now on there is a spare, and none is being made
         with Begun(server, path) if path != "/" else contextlib.nullcontext():
             pids = server.processes()
             assert server.child in pids
@@ -354,7 +354,7 @@ def test_killed_supervisor_leaves_nothing_behind_while_it_waits(state: str, fold
         if state == "failed":
             server.failed()
             assert server.get("/").status == 500
-            server.wait("ready")
+            server.wait("prepared")
         else:
             server.listening()
             server.wait_log("loading")

@@ -175,7 +175,7 @@ def test_killed_process_is_not_missed(victim: str, tmp_path: Path) -> None:
 def test_a_copy_made_ahead_is_what_goes_on(tmp_path: Path) -> None:
     with served(tmp_path) as page:
         for text in ("six", "seven", "eight"):
-            ready = page.server.wait("ready")["pid"]
+            ready = page.server.wait("prepared")["pid"]
             page.edit(late=text)
             page.server.restarted()
             page.check()
@@ -186,10 +186,10 @@ def test_a_copy_made_ahead_is_what_goes_on(tmp_path: Path) -> None:
 def test_a_copy_is_made_ahead_of_the_save_that_mends(tmp_path: Path) -> None:
     with served(tmp_path) as page:
         server = page.server
-        server.wait("ready")
+        server.wait("prepared")
         page.edit(late='six"; raise ValueError; "')
         assert "ValueError" in server.failed()["error"]
-        ready = server.wait("ready")["pid"]
+        ready = server.wait("prepared")["pid"]
         page.edit(late="six")
         server.restarted()
         page.check()
@@ -202,7 +202,7 @@ def test_a_copy_is_made_ahead_of_the_save_that_mends(tmp_path: Path) -> None:
 def test_checkpoint_that_does_not_answer_is_passed_over(victims: int, signum: int, tmp_path: Path) -> None:
     """Killed or stopped when it is asked: another one answers for it. The last is a copy made ahead."""
     with served(tmp_path) as page:
-        page.server.wait("ready")  # none is stopped while it forks
+        page.server.wait("prepared")  # none is stopped while it forks
         for pid in page.checkpoints()[-victims:]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signum)

@@ -535,7 +535,7 @@ def state():
     import main
     return {
         "sums": sums.SUMS.to_dict(), "rows": len(report.TABLE), "name": main.NAME,
-        "kinds": [str(kind) for kind in report.TABLE.dtypes],
+        "option_types": [str(kind) for kind in report.TABLE.dtypes],
         "same": type(report.TABLE) is pandas.DataFrame,
     }
 """,

@@ -25,7 +25,7 @@ _TARGET = re.compile(r"(?P<path>(?:[A-Za-z]:[\\/])?[^:]*)(?P<attribute>:.*)?")
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class OptionType:
     """What the value of an option may be.
 
     Attributes:
@@ -44,7 +44,7 @@ class Kind:
     switch: bool = False
 
 
-def integer(low: int, high: int = sys.maxsize) -> Kind:
+def integer(low: int, high: int = sys.maxsize) -> OptionType:
     """A whole number within the limits, both included."""
     wanted = f"must be a whole number from {low} " + ("up" if high == sys.maxsize else f"to {high}")
 
@@ -57,10 +57,10 @@ def integer(low: int, high: int = sys.maxsize) -> Kind:
             raise ValueError(wanted)
         return number
 
-    return Kind("INTEGER", read, (int,))
+    return OptionType("INTEGER", read, (int,))
 
 
-def seconds(*, zero: bool) -> Kind:
+def seconds(*, zero: bool) -> OptionType:
     """A time in seconds, with or without a fraction; `zero` says whether it may be 0."""
     wanted = "must be a number of seconds, " + ("0 or more" if zero else "more than 0")
 
@@ -75,10 +75,10 @@ def seconds(*, zero: bool) -> Kind:
             raise ValueError(wanted)
         return float(number)
 
-    return Kind("SECONDS", read, (int, float))
+    return OptionType("SECONDS", read, (int, float))
 
 
-def factor(low: float) -> Kind:
+def factor(low: float) -> OptionType:
     """A number of at least `low`, with or without a fraction."""
     wanted = f"must be a number, {low:g} or more"
 
@@ -93,10 +93,10 @@ def factor(low: float) -> Kind:
             raise ValueError(wanted)
         return float(number)
 
-    return Kind("NUMBER", read, (int, float))
+    return OptionType("NUMBER", read, (int, float))
 
 
-def choice(*names: str) -> Kind:
+def choice(*names: str) -> OptionType:
     """One of the names, in upper or lower case."""
 
     def read(value: object, base: str) -> str:
@@ -104,7 +104,7 @@ def choice(*names: str) -> Kind:
             return value.lower()
         raise ValueError(f"must be {', '.join(names[:-1])} or {names[-1]}")
 
-    return Kind(f"[{'|'.join(names)}]", read)
+    return OptionType(f"[{'|'.join(names)}]", read)
 
 
 def _truth(value: object, base: str) -> bool:
@@ -203,16 +203,16 @@ def anchored(target: str, folder: str) -> str:
     return path + (found["attribute"] or "") if there else target
 
 
-SWITCH = Kind("BOOLEAN", _truth, (bool,), switch=True)
-BOOLEAN = Kind("BOOLEAN", _truth, (bool,))
-TEXT = Kind("TEXT", _text)
-PATTERN = Kind("PATTERN", _text)
-PATH = Kind("PATH", _path)
-FOLDER = Kind("FOLDER", _folder, separator=os.pathsep)
-EXISTING_FILE = Kind("FILE", _file)
-EVENTS = Kind("FILE|fd:N", _events)
-HOST = Kind("HOST", _host)
-PORT = Kind("PORT", _port, (int, str))
-ROOT_PATH = Kind("PATH", _root_path)
-HEADER = Kind('"NAME: VALUE"', _header, separator="\n")
-TARGET = Kind("TARGET", _target)
+SWITCH = OptionType("BOOLEAN", _truth, (bool,), switch=True)
+BOOLEAN = OptionType("BOOLEAN", _truth, (bool,))
+TEXT = OptionType("TEXT", _text)
+PATTERN = OptionType("PATTERN", _text)
+PATH = OptionType("PATH", _path)
+FOLDER = OptionType("FOLDER", _folder, separator=os.pathsep)
+EXISTING_FILE = OptionType("FILE", _file)
+EVENTS = OptionType("FILE|fd:N", _events)
+HOST = OptionType("HOST", _host)
+PORT = OptionType("PORT", _port, (int, str))
+ROOT_PATH = OptionType("PATH", _root_path)
+HEADER = OptionType('"NAME: VALUE"', _header, separator="\n")
+TARGET = OptionType("TARGET", _target)

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(
 # A block that three processes share: a sibling writes to its first half, and a third is to have that.
 PROGRAM = """
 import hashlib, json, mmap, os, resource, sys
-from devserver.loading.pages import take_after
+from devserver.loading.prefault import take_after
 
 SIZE = 400 * mmap.PAGESIZE
 block = mmap.mmap(-1, SIZE, mmap.MAP_PRIVATE)
