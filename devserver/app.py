@@ -19,7 +19,16 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from devserver import config
-from devserver.discovery import ATTRIBUTES, SUGGESTED, discover, is_factory_name, listed, modules_in, near
+from devserver.discovery import (
+    ATTRIBUTES,
+    MODULES,
+    SUGGESTED,
+    discover,
+    is_factory_name,
+    listed,
+    modules_in,
+    near,
+)
 from devserver.errors import TargetError
 from devserver.interface import Interface, check_factory, classify, guess
 
@@ -195,7 +204,8 @@ def _attribute(module: types.ModuleType, target: Target) -> tuple[object, str]:
         # `app` can also be a submodule: what can be called goes first.
         for name in sorted(present, key=lambda name: not callable(getattr(module, name))):
             return getattr(module, name), f"{target.module}:{name}"
-        raise TargetError(_no_attribute(module, f"{target.module} has neither `application` nor `app`", ""))
+        neither = f"{target.module} has neither `application` nor `app`"
+        raise TargetError(_of_folder(module) or _no_attribute(module, neither, ""))
     found: object = module
     for part in target.attribute.split("."):
         try:
@@ -204,6 +214,18 @@ def _attribute(module: types.ModuleType, target: Target) -> tuple[object, str]:
             owner = target.module if found is module else type(found).__qualname__
             raise TargetError(_no_attribute(found, f"{owner} has no attribute {part!r}", part)) from None
     return found, f"{target.module}:{target.attribute}"
+
+
+def _of_folder(module: types.ModuleType) -> str:
+    """What is said of a folder that was imported as if it were a module; "" if it is none."""
+    places = list(getattr(module, "__path__", ()))
+    if getattr(module, "__file__", None) is not None or not places:
+        return ""
+    folder = os.path.relpath(places[0])
+    found = modules_in(places[0])
+    meant = next((each for each in MODULES if each in found), "")
+    remedy = f"did you mean {folder}/{meant}.py?" if meant else f"name a file in it, as in {folder}/NAME.py"
+    return f"{module.__name__} is a folder; {remedy}"
 
 
 def _no_attribute(owner: object, text: str, name: str) -> str:

@@ -20,7 +20,7 @@ from devserver import __version__
 from devserver.config import OPTIONS, Config, resolve
 from devserver.discovery import is_there
 from devserver.errors import DevserverError, TargetError, UsageError
-from devserver.options import Option
+from devserver.options import Option, misspelt
 
 TITLES = {
     "app": "Application",
@@ -170,6 +170,8 @@ def _collect(context: click.Context, /, **parameters: Any) -> Config | None:
     config = resolve(given, os.environ, folder)
     if parameters["explain_config"]:
         click.echo(explain_config(config))
+        for line in misspelt(OPTIONS, os.environ):
+            click.echo(f"warning: {line}", err=True)
     elif parameters["explain"]:
         from devserver.launch import explain_paths
 

@@ -55,7 +55,9 @@ def classify(app: object, interface: str = "auto", name: str = "the target") -> 
         TargetError: it cannot be called, or cannot be told; the message names the remedy.
     """
     if isinstance(app, types.ModuleType):
-        raise TargetError(f"{name} is a module: name the application in it, {app.__name__}:app")
+        there = [each for each in ("application", "app") if callable(vars(app).get(each))]
+        meant = f", {app.__name__}:{there[0]}" if there else "; it has neither `application` nor `app`"
+        raise TargetError(f"{name} is a module: name the application in it{meant}")
     if not callable(app):
         raise TargetError(f"{name} is a {type(app).__qualname__}, which cannot be called: not an application")
     found = guess(app) if interface == "auto" else cast("Interface", interface)

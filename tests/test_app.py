@@ -280,6 +280,21 @@ def test_an_unknown_attribute(write: Write) -> None:
             load(section(folder, target))
 
 
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("main.py", r"did you mean .*folder_m/main\.py\?"),
+        ("shop.py", r"name a file in it, as in .*folder_m/NAME\.py"),
+    ],
+)
+def test_a_folder_is_no_module(write: Write, name: str, remedy: str) -> None:
+    folder = write({f"folder_m/{name}": "app = 1"})
+    sys.modules.pop("folder_m", None)
+    with pytest.raises(TargetError, match=f"folder_m is a folder; {remedy}"):
+        load(section(folder, "folder_m"))
+    sys.modules.pop("folder_m", None)
+
+
 def test_no_default_attribute_suggests_what_is_there(write: Write) -> None:
     source = """
 from flask import Flask, request

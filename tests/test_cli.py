@@ -307,6 +307,15 @@ def test_help_has_every_option_in_its_group(folder: Path) -> None:
     assert "TARGET is module:attribute" in shown.output
 
 
+def test_explain_config_names_variables_that_are_misspelt(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEVSERVER_RELOD", "1")
+    assert ends("--explain-config") == 0
+    said = "warning: DEVSERVER_RELOD is no option; did you mean DEVSERVER_RELOAD?\n"
+    assert capsys.readouterr().err == said
+
+
 def test_beside_a_manage_py_no_target_is_needed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "manage.py").write_text("")
     assert ends("runserver") == 2

@@ -347,7 +347,7 @@ class OneOption:
         (ManyOptions, "is a class"),
         (OneOption, "is a class"),
         (3, "x is a int, which cannot be called"),
-        (functools, "x is a module: name the application in it, functools:app"),
+        (functools, "x is a module: name the application in it; it has neither `application` nor `app`"),
     ],
 )
 def test_refused_with_the_remedy(app: object, remedy: str) -> None:
