@@ -60,20 +60,26 @@ def integer(low: int, high: int = sys.maxsize) -> OptionType:
     return OptionType("INTEGER", read, (int,))
 
 
+def _number(value: object) -> float | None:
+    """A finite number, from text, too; None for anything else."""
+    try:
+        number = float(value) if isinstance(value, str) else value
+    except ValueError:
+        return None
+    if not isinstance(number, int | float) or isinstance(number, bool) or not isfinite(number):
+        return None
+    return float(number)
+
+
 def seconds(*, zero: bool) -> OptionType:
     """A time in seconds, with or without a fraction; `zero` says whether it may be 0."""
     wanted = "must be a number of seconds, " + ("0 or more" if zero else "more than 0")
 
     def read(value: object, base: str) -> float:
-        try:
-            number = float(value) if isinstance(value, str) else value
-        except ValueError:
-            raise ValueError(wanted) from None
-        if not isinstance(number, int | float) or isinstance(number, bool):
+        number = _number(value)
+        if number is None or number < 0 or (number == 0 and not zero):
             raise ValueError(wanted)
-        if not isfinite(number) or number < 0 or (number == 0 and not zero):
-            raise ValueError(wanted)
-        return float(number)
+        return number
 
     return OptionType("SECONDS", read, (int, float))
 
@@ -83,15 +89,10 @@ def factor(low: float) -> OptionType:
     wanted = f"must be a number, {low:g} or more"
 
     def read(value: object, base: str) -> float:
-        try:
-            number = float(value) if isinstance(value, str) else value
-        except ValueError:
-            raise ValueError(wanted) from None
-        if not isinstance(number, int | float) or isinstance(number, bool):
+        number = _number(value)
+        if number is None or number < low:
             raise ValueError(wanted)
-        if not isfinite(number) or number < low:
-            raise ValueError(wanted)
-        return float(number)
+        return number
 
     return OptionType("NUMBER", read, (int, float))
 

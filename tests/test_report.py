@@ -77,6 +77,25 @@ def test_a_restart_that_takes_long_says_what_it_is_for(caplog: pytest.LogCapture
 
 
 @pytest.mark.parametrize(
+    ("error", "last", "lines"),
+    [
+        ("ValueError: 3", "ValueError: 3", 2),
+        ("SyntaxError: '{' was never closed (app.py, line 1)", "SyntaxError: '{' was never closed", 2),
+        ("NameError: name 'a' is not defined", "NameError: name 'a' is not defined. Did you mean: 'b'?", 2),
+        ("the application called sys.exit(1)", "SystemExit: 1", 3),
+    ],
+)
+def test_the_line_of_an_error_is_not_said_again_behind_its_traceback(
+    error: str, last: str, lines: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    trace = f'Traceback (most recent call last):\n  File "app.py", line 1, in <module>\n{last}\n'
+    Report(Events(None)).failed(1, {"phase": "load", "error": error, "traceback": trace})
+    assert len(caplog.messages) == lines
+    assert caplog.messages[0].endswith(last)
+
+
+@pytest.mark.parametrize(
     ("error", "trace", "shown"),
     [
         ("E: x", "Traceback…\nE: x\n", ["Traceback…\nE: x"]),

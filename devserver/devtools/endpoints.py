@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from devserver.devtools.error_page import WAIT
 from devserver.devtools.trust import own, trusted
-from devserver.http.exchange import Exchange, Gateway, Handler, Headers, Request, Session
+from devserver.http.exchange import Answered, Exchange, Gateway, Handler, Headers, Request, Session
 
 logger = logging.getLogger("devserver")
 
@@ -71,16 +71,6 @@ HEADERS: Headers = [
     (b"Server", b"devserver"),  # without its version
 ]
 """Every response has them. None of ours has `Access-Control-Allow-Origin`."""
-
-
-class _Done:
-    """The handler of an exchange that was answered when it began."""
-
-    def wake(self) -> None:
-        """Nothing waits."""
-
-    def cancel(self) -> None:
-        """Nothing runs."""
 
 
 class _Stream:
@@ -171,7 +161,6 @@ class Endpoints:
 
     def _answer(self, exchange: Exchange) -> Handler:
         request = exchange.request
-        request.quiet = True
         refusal = gate(request, ENDPOINTS)
         if refusal is None:
             return ENDPOINTS[request.path].begin(self, exchange)
@@ -183,7 +172,7 @@ class Endpoints:
             headers.append((b"Allow", ", ".join(_methods(ENDPOINTS[request.path])).encode()))
         exchange.start(status, headers)
         exchange.write(line.encode(), False)
-        return _Done()
+        return Answered()
 
     def _tell(self, request: Request) -> None:
         """One line a second at most; what a stranger wrote is shown escaped."""
@@ -213,7 +202,7 @@ class Endpoints:
         if moment not in self._moments or request.method == "HEAD":
             exchange.start(204, HEADERS)
             exchange.write(b"", False)
-            return _Done()
+            return Answered()
         return _Stream(exchange, moment, self._streams)
 
 

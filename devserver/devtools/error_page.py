@@ -23,7 +23,7 @@ from typing import Any
 from devserver.console import is_library, summarise
 from devserver.devtools.trust import trusted
 from devserver.folding import fold, last_of_users
-from devserver.http.exchange import Exchange, Handler, Headers, Request, Session
+from devserver.http.exchange import Answered, Exchange, Handler, Headers, Request, Session
 
 _dumps, _urandom = json.dumps, os.urandom  # an application may replace them
 
@@ -238,16 +238,6 @@ def for_exceptions(
     return on_error
 
 
-class _Answered:
-    """The handler of an exchange that was answered when it began."""
-
-    def wake(self) -> None:
-        """Nothing waits."""
-
-    def cancel(self) -> None:
-        """Nothing runs."""
-
-
 class PageGateway:
     """Answers every request with a failure: the only thing that a page child serves, but for endpoints.
 
@@ -262,7 +252,7 @@ class PageGateway:
         self.failure = failure
         self.running: set[Handler] = set()
         self._style = style
-        self._handler = _Answered()
+        self._handler = Answered()
 
     def exchange(self, exchange: Exchange) -> Handler:
         failure = self.failure

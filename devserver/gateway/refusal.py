@@ -6,22 +6,12 @@ in another way for each server, and fail with a traceback where they do not find
 
 from __future__ import annotations
 
-from devserver.http.exchange import Exchange, Handler, Request
+from devserver.http.exchange import Answered, Exchange, Handler, Request
 
 NO_WEBSOCKET = (
     "a WSGI application has no WebSockets; serve an ASGI application for them"
     " (with Flask, Quart; with Django, manage.py runserver --asgi)"
 )
-
-
-class _Answered:
-    """The `Handler` of what was answered without the application."""
-
-    def wake(self) -> None:
-        """There is nothing to look for."""
-
-    def cancel(self) -> None:
-        """There is nothing to end."""
 
 
 def asks_for_websocket(request: Request) -> bool:
@@ -35,4 +25,4 @@ def refuse(exchange: Exchange) -> Handler:
     """Answer it: 501, and why."""
     exchange.start(501, [(b"Content-Type", b"text/plain; charset=utf-8")])
     exchange.write(f"{NO_WEBSOCKET}\n".encode(), False)
-    return _Answered()
+    return Answered()

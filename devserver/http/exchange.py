@@ -49,7 +49,6 @@ class Request:
         version: "1.0" or "1.1".
         headers: all header lines.
         peer: the two ends of the connection.
-        quiet: no access line is written. Set by what answers in the application's place.
     """
 
     method: str
@@ -59,7 +58,6 @@ class Request:
     version: str
     headers: Headers
     peer: Peer = field(default_factory=Peer)
-    quiet: bool = False
 
 
 class Exchange(Protocol):
@@ -199,6 +197,16 @@ class Handler(Protocol):
     def cancel(self) -> None:
         """The grace is over: end the application's work on this, as far as that can be done."""
         ...
+
+
+class Answered:
+    """The handler of an exchange that was answered when it began."""
+
+    def wake(self) -> None:
+        """Nothing waits."""
+
+    def cancel(self) -> None:
+        """Nothing runs."""
 
 
 class Gateway(Protocol):

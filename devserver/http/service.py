@@ -85,9 +85,13 @@ class Service:
         self.defaults = Defaults(self.headers, date=self.settings.date_header)
 
     def log(self, request: Request, status: int, began: float) -> None:
-        """Write the access line. Args: began: when the head had been read, by `perf_counter`."""
+        """Write the access line, unless the request is for a page of the server's own.
+
+        Args:
+            began: when the head had been read, by `perf_counter`.
+        """
         # A refused head is not kept as a request; it has a line of its own.
-        if self.access is not None and request.target and not request.quiet:
+        if self.access is not None and request.target and not self.is_own(request.path):
             peer, seconds = request.peer, perf_counter() - began
             self.access(peer.client, request.method, request.target, request.version, status, seconds)
 
