@@ -69,7 +69,7 @@ class App:
     app_dir: str = option(".", "Folder that modules are imported from.", kind=FOLDER)
     env_file: str | None = option(
         None,
-        "File of environment variables for the application; the real environment wins.",
+        "File of environment variables for the application (extra dotenv); the real environment wins.",
         kind=EXISTING_FILE,
     )
     root_path: str = option("", "Path prefix under which a proxy serves the application.", kind=ROOT_PATH)
