@@ -10,13 +10,13 @@ def main() -> None:
 
     channel = adopt()
     if channel is not None:
+        from devserver.child.main import run
         from devserver.django.bare import program
-        from devserver.launch import child
         from devserver.process.ending import leave
-        from devserver.reload.prompt import debugged
+        from devserver.process.prompt import debugged
 
         # Debuggers have threads of their own, and more to do at the end than exit handlers say.
-        leave(child(channel, program), whole=debugged())
+        leave(run(channel, program), whole=debugged())
     from devserver.cli import main as command_line
 
     command_line()

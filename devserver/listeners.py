@@ -15,8 +15,9 @@ import os
 import socket
 import stat
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 
+from devserver import procfs
 from devserver.config import Bind
 from devserver.errors import BindError, UsageError
 
@@ -317,47 +318,17 @@ def holder_of(port: int) -> str | None:
 
     Linux only: the socket's inode from /proc/net, its owner from the descriptors of processes.
     """
-    inodes = {f"socket:[{inode}]" for inode in _listening_inodes(port)}
+    inodes = {listener.inode for listener in procfs.listeners() if listener.port == port}
     if not inodes:
         return None
     # Several may hold one socket; the eldest is the one to stop, the others are most often its children.
-    for pid in sorted(int(name) for name in os.listdir("/proc") if name.isdigit()):
-        if not inodes.isdisjoint(_open_files(f"/proc/{pid}/fd")):
+    for pid in procfs.pids():
+        if not inodes.isdisjoint(procfs.sockets(pid)):
             return f"{_command(pid)} (pid {pid})"
     return None
 
 
-def _listening_inodes(port: int) -> Iterator[str]:
-    """See proc_net_tcp in the kernel's documentation for the columns."""
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        try:
-            with open(table, encoding="ascii") as file:
-                lines = file.read().splitlines()[1:]
-        except OSError:
-            continue
-        for line in lines:
-            fields = line.split()
-            if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:
-                yield fields[9]
-
-
-def _open_files(folder: str) -> Iterable[str]:
-    try:
-        names = os.listdir(folder)
-    except OSError:
-        return  # ended meanwhile, or another user's
-    for name in names:
-        try:
-            yield os.readlink(f"{folder}/{name}")
-        except OSError:
-            continue  # closed meanwhile
-
-
 def _command(pid: int) -> str:
     """The beginning of a process's command line, fit to be shown."""
-    try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            text = os.fsdecode(file.read().rstrip(b"\0").replace(b"\0", b" "))
-    except OSError:
-        text = ""
+    text = " ".join(procfs.words(pid, "cmdline"))
     return "".join(c if c.isprintable() else "?" for c in text[:80]) or "a process"

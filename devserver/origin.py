@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
+
+from devserver import procfs
 
 _OURS = "DEVSERVER_"
 
 
-def words_of(process: str, name: str) -> list[str]:
-    """The words of a file in /proc, which end in NUL each; none where the system does not tell.
-
-    Args:
-        process: a process id, or "self".
-        name: "cmdline" or "environ".
-    """
-    try:
-        with open(f"/proc/{process}/{name}", "rb") as file:
-            data = file.read()
-    except OSError:
-        return []
-    return [os.fsdecode(word) for word in data.removesuffix(b"\0").split(b"\0")]
-
-
 def environ_of(process: str) -> dict[str, str]:
     """The variables that a process was started with; none where the system does not tell."""
-    pairs = (word.partition("=") for word in words_of(process, "environ"))
+    pairs = (word.partition("=") for word in procfs.words(process, "environ"))
     return {name: value for name, _, value in pairs if name}
 
 

@@ -21,12 +21,13 @@ from devserver import __version__
 from devserver.app import Application
 from devserver.config import Config
 from devserver.errors import UsageError
-from devserver.gateway.asgi import AsgiGateway, OnError, asgi2
+from devserver.gateway.asgi import AsgiGateway, asgi2
+from devserver.gateway.asgi_words import OnError
 from devserver.gateway.lifespan import Lifespan
 from devserver.http.connection import Connection
 from devserver.http.exchange import Gateway, Handler, Headers, Request
 from devserver.http.framing import Parser
-from devserver.http.service import HandOver, Own, Service
+from devserver.http.service import Gate, HandOver, Own, Service
 
 logger = logging.getLogger("devserver")
 
@@ -109,7 +110,7 @@ class Serving:
         *,
         on_error: OnError = plain_error,
         on_closing: Callable[[], None] = lambda: None,
-        gate: Callable[[], bool] | None = None,
+        gate: Gate | None = None,
         hand_over: HandOver | None = None,
         own: Own | None = None,
     ) -> None:

@@ -1,4 +1,4 @@
-"""Writes the parts of these pages that are made from the code: the diagram in states.md.
+"""Writes the parts of these pages that are made from the code: the diagrams in states.md.
 
 python docs/generate.py          writes them
 python docs/generate.py --check  fails if they are not as they would be written
@@ -10,6 +10,7 @@ import re
 import sys
 from pathlib import Path
 
+from devserver.child import machine as child
 from devserver.reload.machine import APART, TABLE, Event, State
 
 PAGE = Path(__file__).with_name("states.md")
@@ -32,13 +33,27 @@ def diagram() -> str:
     return "\n".join([*lines, f"    {State.STOPPED.name} --> [*]"])
 
 
-def _name(event: Event) -> str:
+def child_diagram() -> str:
+    """The child's table, likewise."""
+    arrows: dict[tuple[child.State, child.State], list[str]] = {}
+    for (state, event), (after, _) in child.TABLE.items():
+        if state is not after:
+            arrows.setdefault((state, after), []).append(_name(event))
+    lines = ["stateDiagram-v2", f"    [*] --> {child.State.LOADING.name}"]
+    lines += [
+        f"    {state.name} --> {after.name}: {', '.join(names)}" for (state, after), names in arrows.items()
+    ]
+    return "\n".join([*lines, f"    {child.State.ENDED.name} --> [*]"])
+
+
+def _name(event: Event | child.Event) -> str:
     return event.name.lower().replace("_", " ")
 
 
 def written(page: str) -> str:
-    """The page with the diagram as it is now."""
-    return re.sub(r"(?<=```mermaid\n).*?(?=\n```)", lambda _: diagram(), page, flags=re.DOTALL)
+    """The page with the diagrams as they are now."""
+    diagrams = iter((diagram(), child_diagram()))
+    return re.sub(r"(?<=```mermaid\n).*?(?=\n```)", lambda _: next(diagrams), page, flags=re.DOTALL)
 
 
 if __name__ == "__main__":

@@ -16,14 +16,27 @@ PACKAGE = Path(__file__).parents[1] / "devserver"
 # From the bottom up. A module imports from its own floor and from those below; within a floor
 # `ALLOWED` says what is more, and what less.
 FLOORS = [
-    {"devserver", "errors", "option_types", "options", "config", "origin", "folding", "cpython", "arguments"},
+    {
+        "devserver",
+        "procfs",
+        "errors",
+        "option_types",
+        "options",
+        "config",
+        "origin",
+        "folding",
+        "cpython",
+        "arguments",
+    },
     {"events", "console", "dotenv", "process", "http", "discovery", "interface", "app", "listeners"},
     {"watching"},
     {"loading"},
     {"gateway", "reload"},
+    {"cold", "warm"},
     {"devtools"},
     {"server"},
-    {"alone", "stage"},
+    {"alone", "stage", "target"},
+    {"child"},
     {"embedded", "launch"},
     {"cli", "django", "__main__"},
 ]
@@ -115,6 +128,17 @@ def test_no_module_imports_itself_in_a_circle() -> None:
                 ahead += now.get(name, ())
 
 
+def test_proc_is_read_in_one_module() -> None:
+    readers = set()
+    for name, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call):
+                texts = [each.value for each in ast.walk(node) if isinstance(each, ast.Constant)]
+                if any(isinstance(each, str) and each.startswith("/proc") for each in texts):
+                    readers.add(name)
+    assert readers == {"devserver.procfs"}
+
+
 def test_the_supervisor_is_light() -> None:
     """What a supervisor imports holds no event loop, no parser and no gateway."""
     program = (
@@ -171,7 +195,7 @@ def test_functions_keep_their_size() -> None:
                 assert lines <= 60, f"{name}.{node.name} has {lines} lines"
 
 
-@pytest.mark.parametrize("name", ["reload/machine.py", "reload/policy.py"])
+@pytest.mark.parametrize("name", ["reload/machine.py", "child/machine.py", "warm/policy.py"])
 def test_what_decides_knows_neither_clock_nor_system(name: str) -> None:
     tree = ast.parse((PACKAGE / name).read_text())
     found = {

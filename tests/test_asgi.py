@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import devserver
-from devserver.gateway.asgi import ClientDisconnected
+from devserver.gateway.asgi_words import ClientDisconnected
 from devserver.http import line
 from tests.raw import Raw, Signal, request, serving
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from devserver.reload.chain import Chain, Checkpoint
+from devserver.warm.chain import Chain, Checkpoint
 from devserver.watching.answers import Entry, Question
 
 NOBODY = cast("Any", None)

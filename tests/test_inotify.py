@@ -18,7 +18,7 @@ if sys.platform != "linux":
 from devserver.watching.inotify import HOLD, SELF, Inotify
 from devserver.watching.kernel import IN_CREATE, IN_DONT_FOLLOW, IN_MODIFY, IN_ONLYDIR, Kernel
 from devserver.watching.mounts import find_silent_mount, read_mounts
-from devserver.watching.watch import EVERYTHING
+from devserver.watching.watcher import EVERYTHING
 from tests.patience import DEADLINE
 
 

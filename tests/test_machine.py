@@ -8,7 +8,20 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from devserver.reload.machine import APART, TABLE, Action, Attempts, Event, State, step
+from devserver.reload.machine import (
+    APART,
+    TABLE,
+    About,
+    Action,
+    Attempts,
+    Event,
+    State,
+    is_judged,
+    is_over,
+    of_exit,
+    of_failure,
+    step,
+)
 
 # Scripts. The first line is a state; each other line an event, and after the arrow the state and the
 # actions that it leads to. Without an arrow the event changes nothing.
@@ -446,6 +459,69 @@ def test_everything_in_the_table_can_happen() -> None:
 
 
 def test_attempts_are_counted_in_a_window() -> None:
-    attempts = Attempts(2, 10.0)
-    assert [attempts.allow(now) for now in (0.0, 1.0, 2.0, 9.9)] == [True, True, False, False]
-    assert [attempts.allow(now) for now in (10.0, 10.5, 11.0)] == [True, False, True]
+    times = iter([0.0, 1.0, 2.0, 9.9, 10.0, 10.5, 11.0])
+    attempts = Attempts(2, 10.0, lambda: next(times))
+    assert [attempts() for _ in range(7)] == [True, True, False, False, True, False, True]
+
+
+# What happens to a child is an event only by what that child is.
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What a child's end, or its failure, means. `heals`: None if it must not be asked."""
+
+    about: About
+    event: Event | None
+    heals: bool | None = None
+    changing: bool = False
+    check: bool = False
+
+    def asked(self) -> bool:
+        assert self.heals is not None, "that counts as an attempt"
+        return self.heals
+
+
+EXITS = {
+    "a retired child": Meaning(About(current=False, serves=True), Event.GONE),
+    "a child that has said why": Meaning(About(failed=True), None),
+    "a load that dies": Meaning(About(), Event.CRASHED),
+    "a load from a checkpoint that dies": Meaning(About(resumed=True), Event.STRAYED),
+    "a child that has served": Meaning(About(serves=True, resumed=True), Event.CRASHED, heals=True),
+    "a child that has served, once too often": Meaning(About(serves=True), Event.CRASHED_AGAIN, heals=False),
+    "a child that ends because of a change": Meaning(About(serves=True), None, changing=True),
+}
+FAILURES = {
+    "a load": Meaning(About(), Event.FAILED),
+    "a load from a checkpoint: it would fail from nothing, too": Meaning(About(resumed=True), Event.FAILED),
+    "an event loop that the application ended": Meaning(About(serves=True), Event.FAILED, heals=True),
+    "an event loop, once too often": Meaning(About(serves=True), Event.CRASHED_AGAIN, heals=False),
+    "a check, which would fail again": Meaning(About(serves=True), Event.CRASHED_AGAIN, check=True),
+}
+
+
+@pytest.mark.parametrize("name", EXITS)
+def test_what_an_exit_means(name: str) -> None:
+    case = EXITS[name]
+    assert of_exit(case.about, changing=case.changing, heals=case.asked) is case.event
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_what_a_failure_means(name: str) -> None:
+    case = FAILURES[name]
+    event = of_failure(case.about, check=case.check, changing=case.changing, heals=case.asked)
+    assert event is case.event
+
+
+def test_what_comes_too_late_means_nothing() -> None:
+    assert is_over(Event.SERVING, About(current=False), alone=True)
+    assert is_over(Event.GONE, None, alone=False)
+    assert not is_over(Event.GONE, None, alone=True)
+    assert not is_over(Event.CHANGED, None, alone=False)
+
+
+def test_who_is_asked_what_a_change_means() -> None:
+    assert is_judged(State.SERVING, judges=True, changing=False)
+    assert not is_judged(State.SERVING, judges=False, changing=False)
+    assert not is_judged(State.SERVING, judges=True, changing=True)  # it is restarted anyway
+    assert not is_judged(State.DRAINING, judges=True, changing=False)

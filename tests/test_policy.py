@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from devserver.reload.policy import COST, PACE, SLOWER, WORTH, Policy
+from devserver.warm.policy import COST, PACE, SLOWER, WORTH, Policy
 
 
 @pytest.mark.parametrize(

@@ -251,8 +251,8 @@ def import_with_ticks(folder: Path, stop: int = -1, newer: str = "") -> list[int
                 execution.go_on_with(Text(newer.encode(), execution.path), stop)
                 linecache.checkcache()
 
-    from devserver.loading.loader import Recorder
     from devserver.loading.modules import Stepping
+    from devserver.loading.recorder import Recorder
 
     recorder = Recorder(lambda entry: None, [str(folder)])
     ticker = Ticker(at)

@@ -33,7 +33,7 @@ from devserver.watching.timeline import Timeline
 pytestmark = pytest.mark.interpreter
 
 LATER = 3600 * 10**9
-"""Nanoseconds: for a clock by which nothing that a test has made is young."""
+"""Nanoseconds: for a clock by which nothing that a test has made is racy."""
 
 
 class Folder:
@@ -534,7 +534,7 @@ def test_a_file_that_counts_though_nobody_read_it(tmp_path: Path) -> None:
     assert folder.changes("a.toml") == ["a.toml"]
 
 
-def test_a_young_file_that_counts_though_nobody_read_it(folder: Folder) -> None:
+def test_a_racy_file_that_counts_though_nobody_read_it(folder: Folder) -> None:
     """Equal in size and stamps: as it was when it was expected, not when somebody first looked."""
     folder = Folder(folder.root, include=("*.toml",))
     path = folder.write("a.toml", "old")

@@ -11,7 +11,7 @@ import pytest
 
 from devserver.process.control import MAX_FDS, Channel, pack, unpack
 from devserver.reload import protocol
-from devserver.reload.launcher import Spawned
+from devserver.reload.child import Child
 from devserver.reload.transit import Transit
 
 
@@ -52,16 +52,16 @@ def arrive(transit: Transit, *data: bytes) -> None:
     transit.take([(os.open(os.devnull, os.O_RDONLY), each) for each in data])
 
 
-Receivers = Callable[[], tuple[Receiver, Spawned]]
+Receivers = Callable[[], tuple[Receiver, Child]]
 
 
 @pytest.fixture
 def receiver() -> Iterator[Receivers]:
     made = []
 
-    def make() -> tuple[Receiver, Spawned]:
+    def make() -> tuple[Receiver, Child]:
         made.append(Receiver())
-        return made[-1], cast("Spawned", made[-1])
+        return made[-1], cast("Child", made[-1])
 
     yield make
     for each in made:

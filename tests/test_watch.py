@@ -16,8 +16,9 @@ import pytest
 from devserver.watching import watch
 from devserver.watching.notify import Watchfiles
 from devserver.watching.places import MAX_LINKS, walk_trail
+from devserver.watching.polling import GRAIN, Polling
 from devserver.watching.rules import Rules
-from devserver.watching.watch import EVERYTHING, GRAIN, Polling, Watcher
+from devserver.watching.watcher import EVERYTHING, Watcher
 from tests.patience import DEADLINE
 
 

@@ -28,8 +28,9 @@ from devserver.watching.answers import (
     read_entry,
     tree_entry,
 )
+from devserver.watching.polling import Polling
 from devserver.watching.rules import Counts, Rules
-from devserver.watching.watch import EVERYTHING, Polling
+from devserver.watching.watcher import EVERYTHING
 from devserver.watching.watchset import Gate, WatchSet, roots_of, rules_of
 from tests.patience import DEADLINE
 
@@ -41,7 +42,7 @@ def config(root: Path, target: str = "app:app", **options: Any) -> Config:
 
 
 def write(path: Path, text: str = "") -> str:
-    """Write a file that is not young."""
+    """Write a file that is not racy."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     os.utime(path, (1_000_000_000, 1_000_000_000))
@@ -54,7 +55,7 @@ def old(path: str) -> Entry:
 
 
 @pytest.fixture(autouse=True)
-def _nothing_is_young(monkeypatch: pytest.MonkeyPatch) -> None:
+def _nothing_is_racy(monkeypatch: pytest.MonkeyPatch) -> None:
     """By ctime, which cannot be set, everything that a test has made is."""
     monkeypatch.setattr(answers, "YOUNG", 0)
 
@@ -499,8 +500,8 @@ def test_preparing_leaves_nothing_to_be_imported(tmp_path: Path) -> None:
     program = f"""if True:
         import sys
         from devserver import config
-        from devserver.reload import child
-        from devserver.loading import loader
+        from devserver.child import process
+        from devserver.loading import recorder as loader
         from devserver.watching import watchset
         watchset.prepare()
         made = config.Config("app:app", reload=True, app_dir={str(tmp_path)!r}, reload_include=["*.toml"])
@@ -511,7 +512,7 @@ def test_preparing_leaves_nothing_to_be_imported(tmp_path: Path) -> None:
         recorder.start()
         sys.path.insert(0, {str(tmp_path)!r})
         import app
-        recorder.serving()
+        recorder.loaded()
         assert gate.changed() == []
         print(sorted(set(sys.modules) - before))
     """

@@ -29,7 +29,8 @@ from wsproto.events import CloseConnection
 
 from devserver.config import Http, WebSocket
 from devserver.errors import ApplicationError
-from devserver.gateway.asgi import AsgiGateway, ClientDisconnected
+from devserver.gateway.asgi import AsgiGateway
+from devserver.gateway.asgi_words import ClientDisconnected
 from devserver.gateway.websocket import AsgiSession
 from devserver.http import deflate, handshake, websocket
 from devserver.http.connection import Connection, Service

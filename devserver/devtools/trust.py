@@ -15,9 +15,8 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-import socket
-import struct
 
+from devserver import procfs
 from devserver.http.exchange import Request
 
 _open, _exists = open, os.path.exists  # an application may replace them
@@ -62,15 +61,7 @@ def _container_gateway() -> str | None:
     """The default gateway's address inside a container; None elsewhere."""
     if not (_exists("/.dockerenv") or _exists("/run/.containerenv")):
         return None
-    try:
-        with _open("/proc/net/route") as table:
-            for line in table:
-                fields = line.split()
-                if fields[1] == "00000000" and fields[7] == "00000000":
-                    return socket.inet_ntoa(struct.pack("<I", int(fields[2], 16)))
-    except (OSError, IndexError, ValueError):
-        pass
-    return None
+    return procfs.gateway()
 
 
 def own(request: Request) -> bool:

@@ -27,11 +27,11 @@ def main() -> None:
     program = sys.argv[1:]
     channel = adopt()
     if channel is not None:
-        from devserver.launch import child
+        from devserver.child.main import run
         from devserver.process.ending import leave
-        from devserver.reload.prompt import debugged
+        from devserver.process.prompt import debugged
 
-        leave(child(channel, lambda stage: _play(stage, program)), whole=debugged())
+        leave(run(channel, lambda stage: _play(stage, program)), whole=debugged())
     try:
         from devserver.launch import start
 

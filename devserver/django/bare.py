@@ -24,9 +24,9 @@ def program(stage: Stage) -> int:
     section = stage.config.app
     if section.target is not None or not is_project(section.app_dir):
         from devserver.django.urls import load_urls
-        from devserver.launch import target
+        from devserver.target import serve_target
 
-        return target(stage, load_urls)
+        return serve_target(stage, load_urls)
     from devserver.django.project import play
 
     script = os.path.join(section.app_dir, SCRIPT)

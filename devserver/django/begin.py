@@ -134,13 +134,14 @@ def _is_attempt() -> bool:
 
 
 def _origin() -> Origin:
-    from devserver.origin import environ_of, words_of
+    from devserver.origin import environ_of
+    from devserver.procfs import words
 
     # A debugger has put itself before the program, and does so again by itself for whatever is started.
     arguments = _program() if "pydevd" in sys.modules else list(sys.orig_argv[1:])
     own = Origin(arguments, environ_of("self") or dict(os.environ))
     if _is_attempt():
-        above = words_of(f"{os.getppid()}", "cmdline")
+        above = words(os.getppid(), "cmdline")
         if COMMAND in above:
             return Origin(above[1:], environ_of(f"{os.getppid()}") or own.environ)
     return own

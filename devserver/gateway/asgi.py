@@ -11,28 +11,24 @@ import asyncio
 import contextvars
 import logging
 import traceback
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from devserver.errors import ApplicationError
-from devserver.http.exchange import Exchange, Handler, Headers, Request, Session
+from devserver.gateway.asgi_words import (
+    VERSION,
+    Application,
+    ClientDisconnected,
+    Message,
+    OnError,
+    Receive,
+    Scope,
+    Send,
+)
+from devserver.http.exchange import Exchange, Handler, Session
 
 logger = logging.getLogger("devserver")
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Application = Callable[[Scope, Receive, Send], Awaitable[None]]
-OnError = Callable[[Request, BaseException], tuple[int, Headers, bytes]]
-"""Makes the response for an exception that the application did not answer itself."""
-
-VERSION = {"version": "3.0", "spec_version": "2.5"}
-
-
-class ClientDisconnected(OSError):
-    """Raised by `send` when nobody reads the response any more (ASGI HTTP spec 2.4)."""
 
 
 def asgi2(application: Callable[[Scope], Callable[[Receive, Send], Awaitable[None]]]) -> Application:

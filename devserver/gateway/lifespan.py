@@ -15,7 +15,7 @@ from enum import Enum
 from typing import Any
 
 from devserver.errors import ApplicationError
-from devserver.gateway.asgi import Application
+from devserver.gateway.asgi_words import Application
 
 logger = logging.getLogger("devserver")
 

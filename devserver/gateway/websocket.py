@@ -18,14 +18,11 @@ import contextvars
 import logging
 from collections.abc import Callable
 from enum import Enum
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from devserver.errors import ApplicationError
-from devserver.gateway.asgi import ClientDisconnected, Message, Scope
+from devserver.gateway.asgi_words import ClientDisconnected, Gateway, Message, Scope
 from devserver.http.exchange import Exchange, Headers, Session
-
-if TYPE_CHECKING:
-    from devserver.gateway.asgi import AsgiGateway
 
 logger = logging.getLogger("devserver")
 
@@ -68,7 +65,7 @@ class AsgiSession:
         "session",
     )
 
-    def __init__(self, gateway: AsgiGateway, session: Session) -> None:
+    def __init__(self, gateway: Gateway, session: Session) -> None:
         self.gateway = gateway
         self.session = session
         self._state = State.CONNECTING

@@ -47,6 +47,14 @@ class Own(Protocol):
         ...
 
 
+class Gate(Protocol):
+    """What is asked before a request begins: what is served may have become old."""
+
+    def lets_in(self) -> bool:
+        """Whether it may begin; else it is held back. In the event loop."""
+        ...
+
+
 @dataclass(slots=True)
 class Service:
     """See the module.
@@ -60,7 +68,7 @@ class Service:
         connections: those that are open.
         held: those whose request the gate has held back, once for each time, in order.
         draining: no request is begun any more; a connection without one is handed over or closed.
-        gate: asked before each request is begun; False holds the request back.
+        gate: asked before each request is begun; None lets all in.
         hand_over: gives connections to whoever serves next. None: they are closed.
         own: pages of the server's own; None for none.
         defaults: `headers`, encoded.
@@ -75,7 +83,7 @@ class Service:
     connections: set[Connection | WebSocketConnection] = field(default_factory=set)
     held: deque[Connection] = field(default_factory=deque)
     draining: bool = False
-    gate: Callable[[], bool] | None = None
+    gate: Gate | None = None
     hand_over: HandOver | None = None
     own: Own | None = None
     defaults: Defaults = field(init=False)
@@ -123,7 +131,7 @@ class Service:
 
     def holds(self, path: bytes) -> bool:
         """Whether the gate holds a request for this path back."""
-        return self.gate is not None and not self.is_own(path) and not self.gate()
+        return self.gate is not None and not self.is_own(path) and not self.gate.lets_in()
 
     def refuses(self, path: bytes) -> bool:
         """Whether `--limit-concurrency` forbids another request, for this path."""

@@ -26,6 +26,7 @@ from functools import wraps
 from time import monotonic, perf_counter
 from typing import Any
 
+from devserver import procfs
 from devserver.loading.locks import Locks
 from devserver.process.ending import log_files
 from devserver.process.forks import fork
@@ -159,7 +160,7 @@ class Barriers:
         )
 
     def _threads_and_children(self) -> tuple[int, bool]:
-        return _stat("/proc/self/task").st_nlink, _has_children()  # two more than there are threads
+        return procfs.thread_count(), _has_children()
 
     def look(self) -> str:
         """What stands in the way of a fork now; "" for nothing. 0.1 to 0.5 ms; a trial takes some more."""
@@ -207,7 +208,7 @@ class Barriers:
         logs, found = set(log_files()), ""
         for fd in sorted(_descriptors() - self._ours):
             try:
-                status, path = os.fstat(fd), os.readlink(f"/proc/self/fd/{fd}")
+                status, path = os.fstat(fd), procfs.target(fd)
                 flags = fcntl.fcntl(fd, fcntl.F_GETFL)
             except OSError:
                 continue  # closed meanwhile
@@ -329,14 +330,7 @@ def _has_timer() -> bool:
 
 def _native_threads() -> list[str]:
     """The names of the threads besides the main one that a copy could not do without."""
-    names = []
-    for task in _listdir("/proc/self/task"):
-        if task != str(os.getpid()):
-            try:
-                with _open(f"/proc/self/task/{task}/comm") as file:
-                    names.append(file.read().strip())
-            except OSError:
-                continue  # ended meanwhile
+    names = (name for number, name in procfs.thread_names().items() if number != os.getpid())
     return [name for name in names if name not in _HARMLESS_THREADS]
 
 
@@ -359,9 +353,16 @@ def _try_fork() -> None:
 
 
 def _descriptors() -> set[int]:
-    return {int(name) for name in _listdir("/proc/self/fd") if _exists(f"/proc/self/fd/{name}")}
+    return {fd for fd in procfs.descriptors() if _is_open(fd)}
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        fcntl.fcntl(fd, fcntl.F_GETFD)
+    except OSError:
+        return False
+    return True
 
 
 def _writable_maps() -> set[str]:
-    with _open("/proc/self/maps", encoding="utf-8", errors="replace") as file:
-        return {line.split(None, 5)[-1].strip() for line in _WRITABLE_SHARED.findall(file.read())}
+    return {line.split(None, 5)[-1].strip() for line in _WRITABLE_SHARED.findall(procfs.maps())}

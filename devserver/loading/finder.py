@@ -13,13 +13,44 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import FunctionType, ModuleType
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Protocol, cast
 
 from devserver.loading.reads import disguise
-from devserver.watching.answers import SUFFIXES, Entry, Question, fingerprint_at, mode_of, name_entry
+from devserver.watching.answers import (
+    SUFFIXES,
+    Entry,
+    Fingerprint,
+    Question,
+    fingerprint_at,
+    mode_of,
+    name_entry,
+)
+from devserver.watching.project import Project
 
-if TYPE_CHECKING:
-    from devserver.loading.loader import Recorder
+
+class Notes(Protocol):
+    """Who is told what was looked for; see `devserver.loading.recorder.Recorder`."""
+
+    project: Project
+
+    def is_new(self, kind: Question, path: str) -> bool:
+        """Whether a question has not been asked yet."""
+        ...
+
+    def record(self, entry: Entry) -> None:
+        """Note an answer."""
+
+    def found(self, origin: str, entry: Entry) -> None:
+        """Note an answer that has led to a module's file."""
+
+    def file(self, path: str) -> None:
+        """Note that a file is read."""
+
+    def module(self, path: str, fingerprint: Fingerprint) -> None:
+        """Note that a module is executed."""
+
+    def sqlite(self) -> None:
+        """SQLite was imported."""
 
 
 class Finder:
@@ -28,7 +59,7 @@ class Finder:
     Not an `importlib.abc.MetaPathFinder`, whose module costs a millisecond: the protocol is enough.
     """
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: Notes) -> None:
         self._recorder = recorder
         self._folders: dict[str, str] = {}
 

@@ -15,10 +15,10 @@ from types import CodeType, FunctionType, ModuleType
 from typing import Any, cast
 
 from devserver.loading.bytecode import cached, keep, read_source
-from devserver.loading.loader import Recorder
 from devserver.loading.reads import disguise
+from devserver.loading.recorder import Recorder
 from devserver.loading.ticks import Execution, Text, Ticker
-from devserver.watching.answers import Fingerprint, fingerprint_at, is_young
+from devserver.watching.answers import Fingerprint, fingerprint_at, is_racy
 
 FORM = "devserver"
 """Of the compiled modules: they stand beside Python's own."""
@@ -65,7 +65,7 @@ class Stepping:
         fingerprint = fingerprint_at(path)
         if fingerprint is None:
             return None
-        if not is_young(fingerprint, time_ns()):
+        if not is_racy(fingerprint, time_ns()):
             code = cached(path, fingerprint, FORM)
             if code is not None:
                 self._recorder.module(path, fingerprint)
@@ -76,7 +76,7 @@ class Stepping:
         except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
             return None  # Python itself will say it better
         self._recorder.module(path, fingerprint, data)
-        if not is_young(fingerprint, time_ns()):
+        if not is_racy(fingerprint, time_ns()):
             keep(loader, path, fingerprint, code, FORM)
         return code, lambda: data
 

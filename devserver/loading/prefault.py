@@ -18,6 +18,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
 from io import FileIO
 
+from devserver import procfs
+
 _open = open  # an application may replace them
 
 POPULATE_READ, POPULATE_WRITE = 22, 23
@@ -41,9 +43,7 @@ def take_after(sibling: int, most: int) -> int:
     madvise.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
     copied = 0
     with suppress(OSError), ExitStack() as files:
-        ours, theirs = (
-            files.enter_context(_open(f"/proc/{of}/pagemap", "rb", 0)) for of in ("self", sibling)
-        )
+        ours, theirs = (files.enter_context(procfs.pagemap(of)) for of in ("self", sibling))
         for begin, end, writable in _mappings():
             needs = _needs(_entries(theirs, begin, end), _entries(ours, begin, end), writable)
             for advice, start, size in _runs(needs, begin):
@@ -56,9 +56,7 @@ def take_after(sibling: int, most: int) -> int:
 
 def _mappings() -> Iterator[tuple[int, int, bool]]:
     """Where this process's private memory is, and whether it can be written to."""
-    with _open("/proc/self/maps") as file:
-        lines = file.read().splitlines()
-    for line in lines:
+    for line in procfs.maps().splitlines():
         place, rights, *_, name = line.split(None, 5)  # the last of a mapping without a name is a number
         if rights[0] == "r" and rights[3] == "p" and not name.startswith("[v"):
             begin, _, end = place.partition("-")

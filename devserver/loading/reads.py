@@ -26,6 +26,7 @@ from collections.abc import Callable
 from types import FrameType, FunctionType
 from typing import Any, Protocol, TypeVar
 
+from devserver import procfs
 from devserver.watching.answers import is_there
 from devserver.watching.project import Project
 
@@ -58,7 +59,6 @@ _EXISTENCE = frozenset(
 
 _WRITING = frozenset("wax+")
 _WRITING_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
-_SELF_FD = "/proc/self/fd/%d"
 
 
 class Sink(Protocol):
@@ -385,9 +385,9 @@ def _joined(path: Any, folder: int | None) -> Any:
     """A path relative to an open folder, or an open folder itself, by its name where that can be had."""
     try:
         if isinstance(path, int):
-            return os.readlink(_SELF_FD % path)
+            return procfs.target(path)
         if folder is not None:
-            return os.path.join(os.readlink(_SELF_FD % folder), os.fsdecode(path))
+            return os.path.join(procfs.target(folder), os.fsdecode(path))
     except OSError:
         return None
     return path

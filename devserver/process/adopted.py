@@ -9,12 +9,12 @@ import sys
 from contextlib import suppress
 
 from devserver.process.control import QueueingChannel
-from devserver.process.posix import Child
+from devserver.process.posix import Process
 
 assert sys.platform == "linux"  # a type checker reads no further elsewhere
 
 
-class Adopted(Child):
+class Adopted(Process):
     """A process that a child has made, and that has become our own when its maker ended. Linux."""
 
     def __init__(self, pid: int, channel: QueueingChannel) -> None:
@@ -24,13 +24,13 @@ class Adopted(Child):
         self._code: int | None = None
 
     def exit_code(self) -> int | None:
-        """See `Child.exit_code`."""
+        """See `Process.exit_code`."""
         if self._code is None:
             self._wait(os.WNOHANG)
         return self._code
 
     def wait(self) -> int:
-        """See `Child.wait`."""
+        """See `Process.wait`."""
         ended = select.poll()
         ended.register(self._exit, select.POLLIN)
         ended.poll()
@@ -52,11 +52,11 @@ class Adopted(Child):
                 self._code = -signal.SIGKILL
 
     def terminate(self) -> None:
-        """See `Child.terminate`."""
+        """See `Process.terminate`."""
         self._signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """See `Child.kill`."""
+        """See `Process.kill`."""
         self._signal(signal.SIGKILL)
 
     def _signal(self, signum: int) -> None:

@@ -33,6 +33,15 @@ _BLOCK = 65536
 MAX_FDS = 253
 """What Linux lets travel with one message (SCM_MAX_FD)."""
 
+RUN_MAIN = "DEVSERVER_RUN_MAIN"
+"""Says to an application that it runs in the child that a supervisor restarts."""
+
+CONTROL = "DEVSERVER_CONTROL"
+"""Where a child finds its channel. Taken out of the environment as soon as it was looked at."""
+
+EXIT_RESTART = 3
+"""How a child ends that has a successor, for who looks; the supervisor goes by what was said."""
+
 
 class Closed(Exception):
     """The other side has closed the channel, or its process is gone."""

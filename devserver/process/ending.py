@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, NoReturn
 
+from devserver import procfs
+
 _listdir = os.listdir  # an application may replace them
 
 _ACCESS = os.O_RDONLY | os.O_WRONLY | os.O_RDWR
@@ -72,7 +74,7 @@ def _has_files_to_write() -> bool:
         return True
     import fcntl  # there is none on Windows
 
-    for fd in {int(name) for name in _listdir("/proc/self/fd")} - set(log_files()) - {0, 1, 2}:
+    for fd in procfs.descriptors() - set(log_files()) - {0, 1, 2}:
         with suppress(OSError):  # the one by which the folder was listed is closed by now
             writes = fcntl.fcntl(fd, fcntl.F_GETFL) & _ACCESS != os.O_RDONLY
             status = os.fstat(fd)

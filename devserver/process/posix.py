@@ -6,7 +6,7 @@ child of ours. It also says what limit of descriptors a child is to have (`limit
 come over the channel, so that a process made by fork gets them the same way.
 
 A child must not outlive its supervisor: the thread that reads the channel notices its end, and
-what no thread can notice (a loop in C that holds the GIL) is ended by the guardian (`kin`).
+what no thread can notice (a loop in C that holds the GIL) is ended by the guardian (`orphans`).
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ import threading
 from collections.abc import Mapping, Sequence
 from functools import cache
 
-from devserver.process.control import Channel, Message, QueueingChannel
+from devserver.process.control import CONTROL, Channel, Message, QueueingChannel
 from devserver.process.limits import raise_limit, set_limit
 from devserver.process.signals import interrupts_held
 
 
-class Child:
+class Process:
     """A process that was spawned, and the way to talk to it.
 
     Attributes:
@@ -94,7 +94,7 @@ def _limit() -> int:
     return raise_limit()
 
 
-def spawn(argv: Sequence[str], environ: Mapping[str, str]) -> Child:
+def spawn(argv: Sequence[str], environ: Mapping[str, str]) -> Process:
     """Start a child with a control channel. SIGINT is blocked in it until it calls `leave_interrupts`.
 
     Args:
@@ -104,8 +104,6 @@ def spawn(argv: Sequence[str], environ: Mapping[str, str]) -> Child:
     Raises:
         OSError: it cannot be started.
     """
-    from devserver.process import CONTROL
-
     ours, theirs = socket.socketpair()
     try:
         inode = os.fstat(theirs.fileno()).st_ino
@@ -120,7 +118,7 @@ def spawn(argv: Sequence[str], environ: Mapping[str, str]) -> Child:
         raise
     finally:
         theirs.close()
-    return Child(process, QueueingChannel(ours))
+    return Process(process, QueueingChannel(ours))
 
 
 def adopt() -> Channel | None:
@@ -128,8 +126,6 @@ def adopt() -> Channel | None:
 
     An inherited flag proves nothing: the descriptor must be the very socket that it names.
     """
-    from devserver.process import CONTROL
-
     named = os.environ.pop(CONTROL, "")
     try:
         fd, inode, limit = map(int, named.split(":"))
@@ -144,5 +140,5 @@ def adopt() -> Channel | None:
 
 
 def listeners_from(message: Message, fds: Sequence[int]) -> list[socket.socket]:
-    """The listening sockets that came with a message of `Child.send_listeners`."""
+    """The listening sockets that came with a message of `Process.send_listeners`."""
     return [socket.socket(fileno=fd) for fd in fds]

@@ -14,11 +14,12 @@ import faulthandler
 import os
 import re
 import signal
-import socket
 import sys
 import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+
+from devserver import procfs
 
 QUESTION: int = getattr(signal, "SIGRTMAX", 1) - 1 if sys.platform == "linux" else 0
 """The signal; 0 where there is none."""
@@ -30,8 +31,6 @@ _PATIENCE, _STEP = 0.05, 0.001
 """Seconds that an answer may take, and between two looks at how long it is."""
 
 _FRAME = re.compile(r'^  File "(.*)", line (\d+) in ', re.M)
-_LISTENS = "0A"
-"""A state in /proc/net/tcp (Linux, include/net/tcp_states.h)."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ def ask(pid: int, fd: int, ours: Collection[int]) -> Standing:
         fd: of the file, opened for appending.
         ours: inodes of sockets that it was given.
     """
-    if sys.platform == "win32" or not QUESTION or fd < 0 or not _answers(pid):
+    if sys.platform == "win32" or not QUESTION or fd < 0 or not procfs.catches(pid, QUESTION):
         return Standing()
     before = size = os.fstat(fd).st_size
     try:
@@ -79,40 +78,8 @@ def ask(pid: int, fd: int, ours: Collection[int]) -> Standing:
     return Standing([(path, int(line)) for path, line in _FRAME.findall(text)], list(_listens(pid, ours)))
 
 
-def _answers(pid: int) -> bool:
-    """Whether a process has a handler for the question."""
-    try:
-        with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
-            caught = next(line for line in file if line.startswith("SigCgt:"))
-    except (OSError, StopIteration):
-        return False
-    return bool(int(caught.split()[1], 16) >> (QUESTION - 1) & 1)
-
-
 def _listens(pid: int, ours: Collection[int]) -> Iterator[str]:
-    theirs = set()
-    try:
-        for name in os.listdir(f"/proc/{pid}/fd"):
-            found = re.fullmatch(r"socket:\[(\d+)\]", os.readlink(f"/proc/{pid}/fd/{name}"))
-            theirs |= {int(found[1])} if found else set()
-    except OSError:
-        pass  # it has closed one meanwhile, or is gone: what was found will do
-    theirs.difference_update(ours)
-    for table in ("tcp", "tcp6"):
-        try:
-            with open(f"/proc/{pid}/net/{table}", encoding="ascii") as file:
-                rows = [line.split() for line in file][1:]
-        except OSError:
-            continue
-        for row in rows:
-            if row[3] == _LISTENS and int(row[9]) in theirs:
-                yield _address(row[1])
-
-
-def _address(text: str) -> str:
-    """An address of /proc/net/tcp: words of four bytes in the machine's order, in hex, and the port."""
-    host, port = text.split(":")
-    words = [int(host[at : at + 8], 16).to_bytes(4, sys.byteorder) for at in range(0, len(host), 8)]
-    family = socket.AF_INET if len(words) == 1 else socket.AF_INET6
-    name = socket.inet_ntop(family, b"".join(words))
-    return f"[{name}]:{int(port, 16)}" if ":" in name else f"{name}:{int(port, 16)}"
+    theirs = procfs.sockets(pid).difference(ours)
+    for host, port, inode in procfs.listeners(pid):
+        if inode in theirs:
+            yield f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

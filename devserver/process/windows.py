@@ -18,15 +18,15 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 
-from devserver.process.control import Channel, Message, QueueingChannel
+from devserver.process.control import CONTROL, Channel, Message, QueueingChannel
 from devserver.process.reactor import Reactor
 
 _CONNECT = 10.0
 """Seconds that a child has to connect."""
 
 
-class Child:
-    """See `posix.Child`."""
+class Process:
+    """See `posix.Process`."""
 
     def __init__(self, process: subprocess.Popen[bytes], channel: QueueingChannel) -> None:
         self.pid = process.pid
@@ -71,10 +71,8 @@ class Child:
         self._exit.close()
 
 
-def spawn(argv: Sequence[str], environ: Mapping[str, str]) -> Child:
+def spawn(argv: Sequence[str], environ: Mapping[str, str]) -> Process:
     """See `posix.spawn`."""
-    from devserver.process import CONTROL
-
     token = secrets.token_hex(16)
     with socket.create_server(("127.0.0.1", 0)) as door:
         door.settimeout(_CONNECT)
@@ -84,14 +82,12 @@ def spawn(argv: Sequence[str], environ: Mapping[str, str]) -> Child:
             connection, _ = door.accept()
             connection.settimeout(_CONNECT)
             if secrets.compare_digest(connection.recv(len(token)), token.encode("ascii")):
-                return Child(process, QueueingChannel(connection))
+                return Process(process, QueueingChannel(connection))
             connection.close()
 
 
 def adopt() -> Channel | None:
     """See `posix.adopt`."""
-    from devserver.process import CONTROL
-
     port, _, token = os.environ.pop(CONTROL, "").partition(":")
     if not port.isdigit():
         return None
@@ -135,8 +131,8 @@ class Terminal:
         return None
 
 
-class Kin:
-    """See `kin.Kin`; there are no orphans to inherit."""
+class Orphans:
+    """See `orphans.Orphans`; there are no orphans to inherit."""
 
     def attend(self, reactor: Reactor) -> None:
         """Nobody to attend to."""
@@ -147,10 +143,10 @@ class Kin:
 
 
 def await_end(pids: Set[int], seconds: float = 1.0) -> None:
-    """See `kin.await_end`; there is nobody to wait for."""
+    """See `orphans.await_end`; there is nobody to wait for."""
 
 
 @contextmanager
 def guard(restore: Callable[[], None]) -> Iterator[None]:
-    """See `kin.guard`; children notice the end of their channel."""
+    """See `orphans.guard`; children notice the end of their channel."""
     yield

@@ -3,7 +3,7 @@
 At most one is the *current* child, at most one is the *page*; whoever was told to end is *retired*
 until its process is gone, and killed when its grace is over. What children say about connections and
 about their own ends is answered here; the rest is for whoever owns this. Decides neither when a child
-is wanted nor when it must end.
+is wanted nor when it must end, and starts none.
 """
 
 from __future__ import annotations
@@ -13,31 +13,27 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from devserver.config import Config
-from devserver.process import Kin, await_end
+from devserver.process import Orphans, await_end
 from devserver.process.control import Closed, unpack
+from devserver.process.prompt import debugged
 from devserver.process.reactor import Reactor
-from devserver.process.remains import Remains
 from devserver.process.standing import Standing
+from devserver.process.teardown import Teardowns
 from devserver.reload import protocol
-from devserver.reload.copies import Copies
-from devserver.reload.launcher import Launcher, Spawned
-from devserver.reload.prompt import debugged
-from devserver.reload.protocol import APP, GOING_AWAY, PAGE, SERVICE_RESTART
+from devserver.reload.child import Child
+from devserver.reload.protocol import APP, GOING_AWAY, SERVICE_RESTART
 from devserver.reload.transit import Transit
 
 logger = logging.getLogger("devserver")
 
-SLACK = 0.25
-"""Seconds beyond its grace after which a child is killed; by then it should have left by itself."""
+SLACK = 1.0
+"""Seconds beyond its grace after which a child is killed; by then it should have left by itself, on a busy
+machine too: connections that it has not handed over would be reset."""
 
 SLACK_DEBUGGED = 2.0
 """The same under a debugger, which is slow to say where it has stopped, and to let a process end."""
-
-LATER = 0.1
-"""Seconds until the first requests have most likely been answered: they need the processor."""
 
 
 class Children:
@@ -47,189 +43,118 @@ class Children:
         current: the child that loads or serves the application.
         page: the child that shows why nobody serves it.
         stopping: nobody is to come after those that end now.
+        sockets: listening; every child gets duplicates.
+        waiting: children that do nothing but wait for a word, of which whoever keeps them knows more.
     """
 
     def __init__(
         self,
         config: Config,
         sockets: list[socket.socket],
-        launcher: Launcher,
         reactor: Reactor,
         *,
-        said: Callable[[Spawned, protocol.OfCurrent | protocol.OfAny], None],
-        ended: Callable[[Spawned, int, str], None],
+        said: Callable[[Child, protocol.OfLoad, list[int]], None],
+        ended: Callable[[Child, int, str], None],
+        unheard: Callable[[], set[int]],
     ) -> None:
         """
         Args:
             sockets: bound and listening; every child gets duplicates.
-            launcher: makes the processes.
             reactor: waits for what they say and for their ends.
-            said: takes the words that are not about connections or ends.
+            said: takes the words that are not about connections or ends, with their descriptors.
             ended: called when a process is gone, with its exit code and its last words.
+            unheard: gives the process ids of others that are meant to live.
         """
         self.config = config
-        self.current: Spawned | None = None
-        self.page: Spawned | None = None
+        self.current: Child | None = None
+        self.page: Child | None = None
         self.stopping = False
-        self._sockets = sockets
-        self._launcher = launcher
+        self.sockets = sockets
+        self.waiting = set[Child]()
         self._reactor = reactor
         self._said = said
         self._ended = ended
-        self._retired: list[Spawned] = []
-        self._copies = Copies(self._attend)
-        self._prepare_at: float | None = None
-        self._then: Callable[[], None] = self.prepare
+        self._retired: list[Child] = []
+        self._unheard = unheard
+        self._has_lost = False
         self._transit = Transit()
-        self._kin = Kin()
-        self._kin.attend(reactor)
-        self._remains = Remains(reactor)
+        self._orphans = Orphans()
+        self._orphans.attend(reactor)
+        self._teardowns = Teardowns(reactor)
         self._slack = SLACK_DEBUGGED if debugged() else SLACK
 
-    def launch(self, generation: int, word: protocol.Boot) -> Spawned:
-        """Start a child and tell it its role.
+    def attend(self, child: Child) -> None:
+        """Have a child heard from now on, and its end noticed."""
+        self._reactor.add(child.process.channel, lambda: self._heard(child), child.process.channel)
+        self._reactor.add(child.process.fileno(), lambda: self._exited(child))
 
-        Raises:
-            OSError: no process can be started: the interpreter is not there, or there are too many processes.
+    def goes_on(self, child: Child, copy: Child) -> bool:
+        """A child waits from now on, and its copy goes on in its place.
+
+        False: it was told to end meanwhile, and both are killed.
         """
-        self._prepare_at = None
-        spawned = self._launcher.launch(word.role)
-        self._attend(spawned)
-        spawned.boot(word, generation, self._sockets)
-        if word.role == APP:
-            self.current = spawned
-        else:
-            self.page = spawned
-        return spawned
+        if child is self.current:
+            self.current = copy
+            copy.resumed = child.resumed
+            self.waiting.add(child)
+            return True
+        self._retired.append(copy)
+        for late in (child, copy):
+            late.process.kill()
+        return False
 
-    def _attend(self, spawned: Spawned) -> None:
-        self._reactor.add(spawned.child.channel, lambda: self._heard(spawned), spawned.child.channel)
-        self._reactor.add(spawned.child.fileno(), lambda: self._exited(spawned))
-
-    def prepare_copy(self, waiting: Spawned, most: int) -> None:
-        """Have a child that waits make a copy ahead of the next `resume`; see `Copies`."""
-        self._copies.prepare(waiting, self.current.child.pid if self.current is not None else 0, most)
-
-    def waiting(self, waiting: Spawned) -> list[int]:
-        """The process ids of a child that waits, and of a copy that was made ahead of it."""
-        return self._copies.pids(waiting)
-
-    def resume(self, waiting: Spawned, generation: int, word: protocol.Resume) -> bool:
-        """Have a copy of a child that waits go on as the current child. False: it cannot.
-
-        Waits for the answer: the process does nothing but wait for this question.
-        """
-        copy = self._copies.resume(waiting, word)
-        if copy is not None:
-            self._prepare_at, self.current = None, copy
-            copy.generation, copy.began, copy.resumed = generation, time.monotonic(), True
-        return copy is not None
-
-    def dismiss(self, waiting: Spawned) -> None:
-        """End a child that waits, and what was made ahead of it."""
-        self._copies.dismiss(waiting)
-
-    def put_up(self, waiting: Spawned | None, generation: int, failure: dict[str, Any]) -> None:
-        """Start the page: a copy of a child that waits and holds no user code, or a process of its own."""
-        config, copy = self.config.to_json(), None
-        if waiting is not None and self._launcher.is_clean:
-            copy = self._copies.make(waiting, protocol.ShowPage(config, failure))
-        if copy is None:
-            self.launch(generation, protocol.Boot(config, PAGE, failure=failure))
-        else:
-            self.page = copy
-            copy.role, copy.generation, copy.began = PAGE, generation, time.monotonic()
-
-    @property
-    def is_clean(self) -> bool:
-        """See `Launcher`."""
-        return self._launcher.is_clean
-
-    def outdated(self) -> bool:
-        """Whether packages were installed or removed since processes were started."""
-        return self._launcher.outdated()
-
-    def prepare(self) -> None:
-        """See `Launcher.prepare`."""
-        self._launcher.prepare()
-
-    def later(self, then: Callable[[], None]) -> None:
-        """Have something done when the first requests have been answered, unless a child is wanted before."""
-        self._then, self._prepare_at = then, time.monotonic() + LATER
+    def lose(self) -> None:
+        """There may be processes that are nobody's, to be ended when whatever goes on is over."""
+        self._has_lost = True
 
     def pass_on(self) -> None:
         """Give connections in transit to whoever serves now."""
-        for spawned in (self.current, self.page):
-            if spawned is not None and spawned.serving and not spawned.exited:
-                self._transit.pass_on(spawned)
+        for child in (self.current, self.page):
+            if child is not None and child.serves and not child.exited:
+                self._transit.pass_on(child)
                 return
 
     # hearing
 
-    def _heard(self, spawned: Spawned) -> None:
+    def _heard(self, child: Child) -> None:
         try:
-            for message, fds in spawned.child.channel.receive():
-                self._take(spawned, protocol.said(message), fds)
+            for message, fds in child.process.channel.receive():
+                self._take(child, protocol.said(message), fds)
         except Closed:
-            self._reactor.remove(spawned.child.channel)  # its exit is reported by its own descriptor
+            self._reactor.remove(child.process.channel)  # its exit is reported by its own descriptor
 
-    def _take(self, spawned: Spawned, word: protocol.Said, fds: list[int]) -> None:
+    def _take(self, child: Child, word: protocol.Said, fds: list[int]) -> None:
         match word:
             case protocol.Connections():
                 self._transit.take(unpack(word.sizes, word.data, fds))
-                if spawned.kill_at is not None:  # what it has not sent yet would be reset
-                    spawned.kill_at = max(spawned.kill_at, time.monotonic() + self._slack)
+                if child.kill_at is not None:  # what it has not sent yet would be reset
+                    child.kill_at = max(child.kill_at, time.monotonic() + self._slack)
                 self.pass_on()
             case protocol.Received():
-                self._transit.received(spawned)
+                self._transit.received(child)
                 self.pass_on()
-            case protocol.Left():
-                copy = self._copies.adopt(spawned, word.pid, fds[0])
-                if copy is not None:
-                    self._left(spawned, word, copy)
-                else:
-                    spawned.child.kill()  # nobody goes on; its exit will be reported
-            case protocol.Prepared():
-                if self._copies.prepared(spawned, word.pid, fds[0]):
-                    self._said(spawned, word)
-            case protocol.Lost():
-                self._copies.lost(spawned)
-            case protocol.Remains():
-                self._remains.add(word.pid)
+            case protocol.Teardown():
+                self._teardowns.add(word.pid)
             case protocol.Closing() | protocol.Stopped() | protocol.Continued():
-                if spawned in self._retired:
-                    self._put_off(spawned, word)
+                if child in self._retired:
+                    self._put_off(child, word)
             case protocol.Resumed() | protocol.Unfit() | protocol.ShowsPage():
                 pass  # an answer that came too late: whoever asked has killed it
             case _:
-                self._said(spawned, word)
+                self._said(child, word, fds)
 
-    def _left(self, spawned: Spawned, word: protocol.Left, copy: Spawned) -> None:
-        """A child waits from now on, and its copy goes on in its place."""
-        if spawned is self.current:
-            self.current = copy
-            copy.resumed = spawned.resumed
-            self._copies.waiting.add(spawned)
-            self._said(spawned, word)
-        else:  # it was told to end meanwhile
-            self._retired.append(copy)
-            for late in (spawned, copy):
-                late.child.kill()
-
-    def _put_off(
-        self, spawned: Spawned, word: protocol.Closing | protocol.Stopped | protocol.Continued
-    ) -> None:
+    def _put_off(self, child: Child, word: protocol.Closing | protocol.Stopped | protocol.Continued) -> None:
         """A child that drains has a reason to live longer."""
         match word:
             case protocol.Closing():
-                self._kill_after(spawned, self.config.http.graceful)
+                self._kill_after(child, self.config.http.graceful)
             case protocol.Continued():
-                self._kill_after(spawned, self.config.reload.grace)
+                self._kill_after(child, self.config.reload.grace)
             case protocol.Stopped():
                 if self.stopping:
-                    self._wait_no_more(spawned)
+                    self._wait_no_more(child)
                 else:
-                    spawned.kill_at = None
+                    child.kill_at = None
                     logger.warning("the restart waits: %s", word.where)
 
     # ending
@@ -239,120 +164,114 @@ class Children:
         for waiting in self._retired if self.stopping else ():
             if waiting.kill_at is None:
                 self._wait_no_more(waiting)
-        spawned, self.current = self.current, None
-        if spawned is not None:
-            self._retire(spawned)
-            if not spawned.told and not spawned.failed and not spawned.exited:
+        child, self.current = self.current, None
+        if child is not None:
+            self._retire(child)
+            if not child.told and not child.failed and not child.exited:
                 # It loads, and reads no messages. One that serves would take the signal for the end of all.
-                spawned.child.terminate()
+                child.process.terminate()
 
     def retire_page(self) -> None:
         """Have the page drain and end."""
-        spawned, self.page = self.page, None
-        if spawned is not None:
-            self._retire(spawned)
+        child, self.page = self.page, None
+        if child is not None:
+            self._retire(child)
 
-    def _retire(self, spawned: Spawned) -> None:
-        if not spawned.exited:
-            self._see_off(spawned)
-            self._retired.append(spawned)
+    def _retire(self, child: Child) -> None:
+        if not child.exited:
+            self._see_off(child)
+            self._retired.append(child)
 
-    def _see_off(self, spawned: Spawned) -> None:
+    def _see_off(self, child: Child) -> None:
         grace = self.config.http.graceful if self.stopping else self.config.reload.grace
         code = GOING_AWAY if self.stopping else SERVICE_RESTART
-        spawned.tell(protocol.Retire(grace, code, restart=not self.stopping))
-        self._kill_after(spawned, grace)
+        child.tell(protocol.Retire(grace, code, restart=not self.stopping))
+        self._kill_after(child, grace)
 
-    def _wait_no_more(self, spawned: Spawned) -> None:
+    def _wait_no_more(self, child: Child) -> None:
         """The end has come for a child that waits for somebody at a breakpoint or a prompt."""
-        if spawned.serving:
-            self._see_off(spawned)
+        if child.serves:
+            self._see_off(child)
         else:
-            spawned.child.kill()  # it loads, reads no messages, and has nothing to drain
+            child.process.kill()  # it loads, reads no messages, and has nothing to drain
 
-    def _kill_after(self, spawned: Spawned, grace: float) -> None:
-        spawned.kill_at = time.monotonic() + grace + self._slack
+    def _kill_after(self, child: Child, grace: float) -> None:
+        child.kill_at = time.monotonic() + grace + self._slack
 
     def deadlines(self) -> Iterator[float]:
         """When `be_punctual` has something to do, on `time.monotonic`."""
-        lost = 0.0 if self._copies.has_lost else None
-        due = [lost, self._prepare_at, *(spawned.kill_at for spawned in self._retired)]
+        lost = 0.0 if self._has_lost else None
+        due = [lost, *(child.kill_at for child in self._retired)]
         return (when for when in due if when is not None)
 
     def be_punctual(self, now: float) -> None:
-        """Do what is due: kill those whose time is over, and what was to be done later."""
-        if self._copies.has_lost:  # not sooner: others are heard on the way, amid whatever goes on
-            self._copies.has_lost = False
+        """Do what is due: end what is nobody's, and kill those whose time is over."""
+        if self._has_lost:  # not sooner: others are heard on the way, amid whatever goes on
+            self._has_lost = False
             self._end_kin()
-        if self._prepare_at is not None and self._prepare_at <= now:
-            self._prepare_at = None
-            self._then()
-        for spawned in self._retired:
-            if spawned.kill_at is not None and spawned.kill_at <= now:
-                spawned.kill_at = None
-                logger.warning("process %d did not end within its grace and was killed", spawned.child.pid)
-                spawned.child.kill()
+        for child in self._retired:
+            if child.kill_at is not None and child.kill_at <= now:
+                child.kill_at = None
+                logger.warning("process %d did not end within its grace and was killed", child.process.pid)
+                child.process.kill()
 
     def stands(self) -> tuple[str, Standing]:
         """What the current child said last that it would read, and where it stands."""
         if self.current is None or self.current.exited:
             return "", Standing()
-        ours = {os.fstat(sock.fileno()).st_ino for sock in self._sockets}
+        ours = {os.fstat(sock.fileno()).st_ino for sock in self.sockets}
         return self.current.at, self.current.stands(ours)
 
     def kill(self) -> None:
         """Kill all that live; their exits will be reported."""
-        for spawned in self._living():
-            spawned.child.kill()
+        for child in self._living():
+            child.process.kill()
 
     def alone(self) -> bool:
         """Whether nobody retired lives who held the application; when stopping, nobody retired at all."""
-        return not any(spawned.role == APP or self.stopping for spawned in self._retired)
+        return not any(child.role == APP or self.stopping for child in self._retired)
 
     def close(self) -> None:
         """Kill all that live, and what they have left behind."""
-        for spawned in self._living():
-            spawned.discard()
-        self._launcher.close()
+        for child in self._living():
+            child.discard()
         self._transit.close()
-        await_end(self._kin.end())
+        await_end(self._orphans.end())
 
-    def _living(self) -> list[Spawned]:
-        ours = [*self._retired, *self._copies.waiting, self.current, self.page]
-        return [spawned for spawned in ours if spawned is not None and not spawned.exited]
+    def _living(self) -> list[Child]:
+        ours = [*self._retired, *self.waiting, self.current, self.page]
+        return [child for child in ours if child is not None and not child.exited]
 
-    def _exited(self, spawned: Spawned) -> None:
-        child = spawned.child
-        code = child.exit_code()
+    def _exited(self, child: Child) -> None:
+        process = child.process
+        code = process.exit_code()
         if code is None:
             return
-        self._reactor.remove(child.fileno())
-        if self._reactor.remove(child.channel):
-            for message, fds in child.channel.drain():
-                self._take(spawned, protocol.said(message), fds)
-        spawned.exited = True
-        trace = spawned.last_words()
-        child.close()
-        self._transit.lost(spawned)
+        self._reactor.remove(process.fileno())
+        if self._reactor.remove(process.channel):
+            for message, fds in process.channel.drain():
+                self._take(child, protocol.said(message), fds)
+        child.exited = True
+        trace = child.last_words()
+        process.close()
+        self._transit.lost(child)
         self.pass_on()
-        if spawned in self._retired:
-            self._retired.remove(spawned)
+        if child in self._retired:
+            self._retired.remove(child)
         self._end_kin()
-        self._copies.gone(spawned)
-        self._ended(spawned, code, trace)
+        self.waiting.discard(child)
+        self._ended(child, code, trace)
 
     def _end_kin(self) -> None:
-        for pid in self._kin.end(self._ours):
-            self._remains.add(pid)
+        for pid in self._orphans.end(self._ours):
+            self._teardowns.add(pid)
 
     def _ours(self) -> set[int]:
         """Our own children that are meant to live, with those that have been announced just now."""
-        heard = set[Spawned]()
-        while unheard := [spawned for spawned in self._living() if spawned not in heard]:
-            for spawned in unheard:  # of whom others may be heard that have more to announce
-                heard.add(spawned)
-                while spawned.child.channel in self._reactor and spawned.child.channel.wait(0):
-                    self._heard(spawned)
-        spare = self._launcher.spare
-        ours = {spawned.child.pid for spawned in (*self._living(), *([spare] if spare is not None else []))}
-        return ours | self._remains.pids
+        heard = set[Child]()
+        while unheard := [child for child in self._living() if child not in heard]:
+            for child in unheard:  # of whom others may be heard that have more to announce
+                heard.add(child)
+                while child.process.channel in self._reactor and child.process.channel.wait(0):
+                    self._heard(child)
+        return {child.process.pid for child in self._living()} | self._unheard() | self._teardowns.pids

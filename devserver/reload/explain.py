@@ -13,10 +13,11 @@ import time
 from collections.abc import Iterable, Mapping
 
 from devserver.config import Config
-from devserver.process import Kin, await_end, guard
+from devserver.process import Orphans, await_end, guard
 from devserver.process.control import Closed
 from devserver.reload import protocol
-from devserver.reload.launcher import Launcher, Spawned, describe_exit
+from devserver.reload.child import Child, describe_exit
+from devserver.reload.spawner import Spawner
 from devserver.watching import watch
 from devserver.watching.answers import OWN, SUFFIXES, Entry, Question, module_place
 from devserver.watching.project import library_folders
@@ -27,15 +28,15 @@ NOT_KNOWN = "not known"
 """How a judgement begins that would need what the application did not come to read."""
 
 
-def explain(config: Config, launcher: Launcher, paths: Iterable[str]) -> tuple[list[str], bool]:
+def explain(config: Config, launcher: Spawner, paths: Iterable[str]) -> tuple[list[str], bool]:
     """Load the application and judge paths.
 
     Returns a line for each, after one for what went wrong, and whether all that they say is known.
     """
     with guard(lambda: None):
-        kin = Kin()
+        orphans = Orphans()
         entries, trouble = _load(config, launcher)
-        await_end(kin.end())
+        await_end(orphans.end())
     rules = rules_of(config)
     for _ in watch.walk(rules):
         pass  # it teaches the rules which folders are virtual environments
@@ -56,29 +57,29 @@ def explain(config: Config, launcher: Launcher, paths: Iterable[str]) -> tuple[l
     return lines, not any(NOT_KNOWN in line for line in lines)
 
 
-def _load(config: Config, launcher: Launcher) -> tuple[list[Entry], str]:
+def _load(config: Config, launcher: Spawner) -> tuple[list[Entry], str]:
     """What loading the application reads, and what is wrong with it."""
-    spawned = launcher.launch(protocol.APP)
-    spawned.boot(protocol.Boot(config.to_json()), 1, [])
+    child = launcher.launch(protocol.APP)
+    child.boot(protocol.Boot(config.to_json()), 1, [])
     entries: list[Entry] = []
     try:
-        trouble = _listen(spawned, entries, config.reload.load_timeout)
+        trouble = _listen(child, entries, config.reload.load_timeout)
         # It is no more than loaded, and leaves at once, by its exit handlers.
-        spawned.tell(protocol.Retire(0.0, protocol.GOING_AWAY, restart=False))
-        select.select([spawned.child.channel], [], [], config.reload.grace)
+        child.tell(protocol.Retire(0.0, protocol.GOING_AWAY, restart=False))
+        select.select([child.process.channel], [], [], config.reload.grace)
     finally:
-        spawned.discard()
+        child.discard()
     return entries, trouble
 
 
-def _listen(spawned: Spawned, entries: list[Entry], timeout: float) -> str:
+def _listen(child: Child, entries: list[Entry], timeout: float) -> str:
     end = time.monotonic() + timeout
-    channel = spawned.child.channel
+    channel = child.process.channel
     while select.select([channel], [], [], max(0.0, end - time.monotonic()))[0]:
         try:
             messages = channel.receive()
         except Closed:
-            return f"its process {describe_exit(spawned.child.wait())}"
+            return f"its process {describe_exit(child.process.wait())}"
         for message, _ in messages:
             match protocol.said(message):
                 case protocol.Read(entries=data):

@@ -9,8 +9,14 @@ There is at most one *current* child, which loads or serves. A child that has be
 successor may begin its lifespan, so that two generations never overlap; loading overlaps, because
 that is what takes the time. When nobody can answer, a *page* child, without user code, shows why;
 nobody waits for its end but the supervisor at its own.
+
+What happens to a child is not yet an event: what it means depends on who that child is and what it has done.
+The functions after the table say so, from facts that the supervisor gives them. Nothing that decides about a
+restart stands elsewhere.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum, auto
 
 
@@ -138,23 +144,115 @@ def step(state: State, event: Event, *, overlap: bool = True) -> tuple[State, tu
     return (TABLE if overlap else APART).get((state, event), (state, ()))
 
 
+@dataclass(frozen=True, slots=True)
+class About:
+    """A child, as far as it decides what happens to it means.
+
+    Attributes:
+        current: it is the one that loads or serves.
+        serves: it has answered requests.
+        resumed: it goes on from a checkpoint.
+        failed: it has said that it has failed.
+    """
+
+    current: bool = True
+    serves: bool = False
+    resumed: bool = False
+    failed: bool = False
+
+
+def of_exit(about: About, *, changing: bool, heals: Callable[[], bool]) -> Event | None:
+    """What it means that the process of an application's child is gone.
+
+    Args:
+        changing: a change is about to be taken through the table.
+        heals: whether a child that served may be started again; asked at most once, since that counts.
+    """
+    if not about.current:
+        return Event.GONE
+    if about.failed:
+        return None  # it has said so
+    if about.serves:
+        return _of_loss(Event.CRASHED, changing=changing, heals=heals)
+    return Event.STRAYED if about.resumed else Event.CRASHED
+
+
+def of_failure(about: About, *, check: bool, changing: bool, heals: Callable[[], bool]) -> Event | None:
+    """What it means that the current child says that it has failed.
+
+    Args:
+        check: what has failed is a check, while requests were answered: it would fail again.
+        changing, heals: see `of_exit`.
+    """
+    if check:
+        return Event.CRASHED_AGAIN
+    if about.serves:
+        return _of_loss(Event.FAILED, changing=changing, heals=heals)
+    return Event.FAILED
+
+
+def _of_loss(event: Event, *, changing: bool, heals: Callable[[], bool]) -> Event | None:
+    """A child that had served does so no more: it is replaced, but not for ever."""
+    if changing:
+        return None  # it has said why, a moment ago
+    return event if heals() else Event.CRASHED_AGAIN
+
+
+def is_over(event: Event, about: About | None, *, alone: bool) -> bool:
+    """Whether an event means nothing any more, since others were taken through the table before it.
+
+    Args:
+        about: the child that it is about, if it is about one.
+        alone: no child lives that was told to end and held the application.
+    """
+    return (about is not None and not about.current) or (event is Event.GONE and not alone)
+
+
+def is_a_change(state: State, *, changing: bool) -> bool:
+    """Whether a change is one to act on. The first of several says why."""
+    return not changing and state not in (State.STOPPING, State.STOPPED)
+
+
+def is_judged(state: State, *, judges: bool, changing: bool) -> bool:
+    """Whether the application is asked what a change means.
+
+    Args:
+        judges: it has said that it wants to.
+        changing: it is restarted anyway, for another reason.
+    """
+    return judges and state is State.SERVING and not changing
+
+
+def is_retried(state: State, retries: Callable[[], bool]) -> bool:
+    """Whether a request that has reached the page leads to another attempt. Args: retries: it may."""
+    return state is State.WAITING and retries()
+
+
+def is_late_at_loading(state: State, *, slow: bool) -> bool:
+    """Whether a page tells a request where the load stands. Args: slow: the time for the load is over."""
+    return slow and state in (State.STARTING, State.DRAINING)
+
+
 HEAL = (2, 10.0)
-"""A child that had served and died is started again at most so often in so many seconds."""
+"""How often a child that had served and died is started again, at most, in how many seconds."""
 
 RETRY = (1, 2.0)
-"""A failed start is tried again for a request at most so often in so many seconds."""
+"""How often a failed start is tried again for a request, at most, in how many seconds."""
 
 
 class Attempts:
     """Allows something at most `count` times in `seconds`: healing must not become a loop."""
 
-    def __init__(self, count: int, seconds: float) -> None:
+    def __init__(self, count: int, seconds: float, clock: Callable[[], float]) -> None:
+        """Args: clock: gives the time in seconds; it does not go back."""
         self._count = count
         self._seconds = seconds
+        self._clock = clock
         self._made: list[float] = []
 
-    def allow(self, now: float) -> bool:
-        """Whether it may be done at `now` (seconds on any clock); if so it counts as done."""
+    def __call__(self) -> bool:
+        """Whether it may be done now; if so it counts as done."""
+        now = self._clock()
         self._made = [then for then in self._made if now - then < self._seconds]
         if len(self._made) >= self._count:
             return False

@@ -16,9 +16,9 @@ from collections.abc import Callable
 
 from devserver.process.control import Message
 from devserver.reload import protocol
+from devserver.reload.child import Child
 from devserver.reload.children import Children
-from devserver.reload.launcher import Spawned
-from devserver.reload.machine import Attempts
+from devserver.reload.machine import Attempts, Event
 from devserver.reload.report import slow
 from devserver.watching.answers import digest_of
 
@@ -33,20 +33,21 @@ KEPT = 16
 
 
 class Page:
-    """See the module.
+    """See the module."""
 
-    Attributes:
-        retries: the attempt that is being made is one that only a request has led to.
-    """
-
-    def __init__(self, children: Children, waiting: Callable[[], Spawned | None]) -> None:
-        """Args: waiting: gives the process of the first checkpoint, if there is one."""
+    def __init__(self, children: Children, put_up: Callable[[int, Message], Child]) -> None:
+        """Args: put_up: starts a page with a generation's failure; raises OSError if that is impossible."""
         self._children = children
-        self._waiting = waiting
+        self._start = put_up
         self._says: Message = {}
         self._moments: list[str] = []
-        self.retries = False
-        self._attempts = Attempts(*AGAIN)
+        self._retries = False  # only a request has led to the attempt that is being made
+        self._attempts = Attempts(*AGAIN, time.monotonic)
+
+    def happened(self, event: Event) -> None:
+        """Something is taken through the table: is what comes of it what came before?"""
+        news = event in (Event.CHANGED, Event.SERVING)
+        self._retries = event is Event.ASKED or (self._retries and not news)
 
     def show(self, generation: int, failure: Message) -> None:
         """Say why there is nothing to serve."""
@@ -66,7 +67,7 @@ class Page:
 
     def may_return(self, how: str) -> bool:
         """The page's process is gone; whether it may be put up again. `how` it ended is told if not."""
-        if self._attempts.allow(time.monotonic()):
+        if self._attempts():
             return True
         logger.error("the error page's process %s; requests wait", how)
         return False
@@ -75,14 +76,14 @@ class Page:
         moment = digest_of(repr(sorted(failure.items())).encode("utf-8", "backslashreplace"))
         loads = self._says.get("status") == 503  # pages that tell of a load wait for nothing but its end
         before = self._moments[:-1] if loads else self._moments
-        self._moments = [*before, moment][-KEPT:] if self.retries else [moment]
+        self._moments = [*before, moment][-KEPT:] if self._retries else [moment]
         self._put_up(generation, {"status": status, **failure, "moments": self._moments})
 
     def _put_up(self, generation: int, says: Message) -> None:
         self._says = says
         if self._children.page is None:
             try:
-                self._children.put_up(self._waiting(), generation, says)
+                self._children.page = self._start(generation, says)
             except OSError as error:
                 logger.error("no process can be started for the error page: %s; requests wait", error)
         else:

@@ -11,10 +11,15 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, cast, dataclass_transform
 
 from devserver.process.control import Message
-from devserver.reload.marks import Mark
 
 APP, PAGE = "app", "page"
 """The roles of a child."""
+
+Mark = tuple[str, int]
+"""Where a checkpoint is wanted: a module's path and the number of a statement; -1 for its first."""
+
+END: Mark = ("<end>", 0)
+"""Where everything is loaded: what was read by then an edit of what only requests read leaves as it is."""
 
 GOING_AWAY, SERVICE_RESTART = 1001, 1012
 """Close codes of WebSockets (RFC 6455 7.4.1 and its registry)."""
@@ -111,7 +116,7 @@ class Closing(Word):
     """The drain is over; the lifespan shuts down."""
 
 
-class Remains(Word):
+class Teardown(Word):
     """The process `pid` takes apart the memory of this one, which ends now."""
 
     pid: int
@@ -196,13 +201,19 @@ class ShowsPage(Word):
 OfCurrent = Read | Loaded | Serving | Failed | Changed | Handled | Asked | Barrier
 """About the application, or a page: it counts while this child is the current one, or the page."""
 
-OfAny = ReadsTerminal | Left | Prepared
+OfAny = ReadsTerminal
 """What counts whoever says it."""
 
-OfEnds = Connections | Received | Closing | Remains | Stopped | Continued
+OfCopies = Left | Prepared | Lost | Resumed | Unfit | ShowsPage
+"""About checkpoints, and copies of them."""
+
+OfLoad = OfCurrent | OfAny | OfCopies
+"""What is not about connections and ends."""
+
+OfEnds = Connections | Received | Closing | Teardown | Stopped | Continued
 """About connections, and about the end of this child."""
 
-Said = OfCurrent | OfAny | OfEnds | Lost | Resumed | Unfit | ShowsPage
+Said = OfLoad | OfEnds
 
 
 # What a child is told

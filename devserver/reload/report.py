@@ -9,12 +9,14 @@ import logging
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 
+from devserver.config import Bind
 from devserver.console import folded, is_library, ready
 from devserver.events import Events
 from devserver.process.control import Message
 from devserver.process.standing import GUARD, Standing
-from devserver.reload.chain import Checkpoint
+from devserver.reload.launcher import Place
 
 logger = logging.getLogger("devserver")
 
@@ -73,18 +75,29 @@ class Report:
         at = f" at line {line}" if line else ""
         self.because(f"{first} changed{more}", f"{first} changed{at}{more}")
 
-    def begins(self, checkpoint: Checkpoint | None, obstacle: str) -> None:
+    def begins(self, place: Place | None, obstacle: str) -> None:
         """A load begins, from a checkpoint or from nothing, for this reason if there were checkpoints."""
-        self._resumed, self._starts = checkpoint is not None, None
-        if checkpoint is not None:
-            path, line = next(reversed(checkpoint.unfinished.items()), ("", 0))
-            self._fields = {"kind": "warm", "reads": checkpoint.seq, "path": path, "line": line}
-            outside = "at the start" if checkpoint.is_first else "at the end of loading"
+        self._resumed, self._starts = place is not None, None
+        if place is not None:
+            path, line = place.path, place.line
+            self._fields = {"kind": "warm", "reads": place.seq, "path": path, "line": line}
+            outside = "at the start" if place.is_first else "at the end of loading"
             self._how = f"resumed {f'at line {line} of {_short(path)}' if path else outside}"
         else:
             self._fields = {"kind": "cold", "obstacle": obstacle}
             because = f" cold ({obstacle})" if obstacle and obstacle != self.reason else ""
             self._how = f"restarted{because}"
+
+    def reconfigured(self, before: Bind, now: Bind) -> None:
+        """Options were read anew: say which of them mean nothing to a server that runs."""
+        changed = [
+            field.name for field in fields(Bind) if getattr(before, field.name) != getattr(now, field.name)
+        ]
+        if changed:
+            logger.warning(
+                "%s: listeners stay as they are; stop devserver and start it by hand to change them",
+                ", ".join(changed),
+            )
 
     def spawned(self, generation: int) -> None:
         """It is that of a new generation."""

@@ -23,19 +23,34 @@ from devserver.process.reactor import Reactor
 from devserver.process.signals import Signals
 from devserver.reload import protocol
 from devserver.reload.by_hand import ByHand
+from devserver.reload.child import Child, describe_exit
 from devserver.reload.children import Children
-from devserver.reload.launcher import Launcher, Spawned, describe_exit
-from devserver.reload.machine import HEAL, RETRY, Action, Attempts, Event, State, step
+from devserver.reload.launcher import MakeLauncher
+from devserver.reload.machine import (
+    HEAL,
+    RETRY,
+    About,
+    Action,
+    Attempts,
+    Event,
+    State,
+    is_a_change,
+    is_judged,
+    is_late_at_loading,
+    is_over,
+    is_retried,
+    of_exit,
+    of_failure,
+    step,
+)
 from devserver.reload.page import Page
 from devserver.reload.report import Report, crash, unstarted
 from devserver.reload.timers import Timers
-from devserver.reload.warm import Warm, is_wanted
 from devserver.watching.timeline import Entry, Question
 from devserver.watching.watchset import WatchSet
 
 logger = logging.getLogger("devserver")
 
-NEWS = (Event.CHANGED, Event.SERVING)  # what comes of it is not what came before
 ENDS = (Event.CRASHED, Event.CRASHED_AGAIN, Event.STRAYED)  # the current child may be gone
 
 
@@ -47,7 +62,7 @@ class Supervisor:
         config: Config,
         sockets: list[socket.socket],
         events: Events,
-        launcher: Launcher,
+        launcher: MakeLauncher,
         terminal: Terminal,
         target: str,
     ) -> None:
@@ -56,7 +71,7 @@ class Supervisor:
             config: read again before each spawn.
             sockets: bound and listening; every child gets duplicates.
             events: where to say what happens.
-            launcher: makes the children.
+            launcher: makes what starts the children.
             terminal: from which this program was started.
             target: what is served, by name; "" if nothing was found yet.
         """
@@ -64,7 +79,12 @@ class Supervisor:
         self._report = Report(events, target)
         self._reactor = Reactor()
         self._children = Children(
-            config, sockets, launcher, self._reactor, said=self._said, ended=self._ended
+            config,
+            sockets,
+            self._reactor,
+            said=self._said,
+            ended=self._ended,
+            unheard=lambda: self._launcher.unheard(),
         )
         self._terminal = terminal
         self._by_hand = ByHand(
@@ -72,15 +92,15 @@ class Supervisor:
         )
         self._watched = WatchSet(config)
         self._served = self._watched.timeline
-        self._warm = Warm(self._children, self._watched)
+        self._launcher = launcher(self._children, self._watched)
         self._state = State.STARTING
-        self._pending: list[tuple[Event, Spawned | None]] = []
+        self._pending: list[tuple[Event, Child | None]] = []
         self._timers = Timers(self._report)
         self._generation = 0
         self._failure: Message = {}
-        self._heal = Attempts(*HEAL)
-        self._retry = Attempts(*RETRY)
-        self._page = Page(self._children, self._warm.first)
+        self._heals = Attempts(*HEAL, time.monotonic)
+        self._retries = Attempts(*RETRY, time.monotonic)
+        self._page = Page(self._children, lambda *what: self._launcher.show(self._config, *what))
         self._finished = False
         self._actions: dict[Action, Callable[[], object]] = {
             Action.SPAWN: self._spawn,
@@ -109,6 +129,7 @@ class Supervisor:
             while not self._finished:
                 self._wait()
         finally:
+            self._launcher.close()
             self._children.close()
             self._watched.close()
             self._reactor.close()
@@ -120,6 +141,8 @@ class Supervisor:
         now = time.monotonic()
         for event in self._timers.over(now):
             self._raise(event)
+        if self._timers.rested(now):
+            self._rest()
         self._children.be_punctual(now)
         self._report.be_punctual(now, self._children.stands)
         if self._watched.watcher.interval is not None:
@@ -133,7 +156,7 @@ class Supervisor:
             due.append(time.monotonic() + self._watched.watcher.interval)
         return min(due, default=None)
 
-    def _raise(self, event: Event, about: Spawned | None = None) -> None:
+    def _raise(self, event: Event, about: Child | None = None) -> None:
         """Have an event taken through the table, after those that came before it.
 
         Args:
@@ -142,18 +165,17 @@ class Supervisor:
         """
         self._pending.append((event, about))
 
-    def _happen(self, event: Event, about: Spawned | None) -> None:
+    def _happen(self, event: Event, about: Child | None) -> None:
         current = self._children.current
         if event is Event.STRAYED and about is None:  # the time for it is over
             if not self._timers.is_stuck(current, self._config.reload.load_timeout):
                 return
             self._stray("takes too long")
-        late = about is not None and about is not current
-        if late or (event is Event.GONE and not self._children.alone()):
+        if is_over(event, None if about is None else self._about(about), alone=self._children.alone()):
             return
         if current is not None and current.exited and event in ENDS:
             self._children.current = None
-        self._page.retries = event is Event.ASKED or (self._page.retries and event not in NEWS)
+        self._page.happened(event)
         before = self._state
         self._state, actions = step(before, event, overlap=self._config.reload.overlap)
         if self._state is not before:
@@ -166,166 +188,164 @@ class Supervisor:
 
     def _restart(self, reason: str, cold: bool) -> None:
         if cold:
-            self._warm.go_cold(reason)
+            self._launcher.distrust(reason)
         self._report.because(reason)
         self._raise(Event.CHANGED)
 
     def _look(self, surely: bool = False) -> None:
         """Ask whether something changed."""
         changed = self._watched.changed(surely=surely)
-        self._warm.changed(changed)  # whoever decides, and whether in time or not
+        self._launcher.changed(changed)  # whoever decides, and whether in time or not
         if changed and not self._judged(changed):
             self._changed(changed)
 
     def _judged(self, paths: list[str]) -> bool:
         """Leave to the application what a change means, if it has a say, but not for ever."""
         current = self._children.current
-        if current is None or not current.judges or self._state is not State.SERVING:
+        if current is None or not is_judged(self._state, judges=current.judges, changing=self._changing):
             return False
-        if (Event.CHANGED, None) in self._pending:
-            return False  # it is restarted anyway, for another reason
         self._report.suspects(paths)
         self._timers.judge()
         return current.ask(paths)
 
-    def _handled(self, spawned: Spawned, paths: list[str]) -> None:
+    def _handled(self, child: Child, paths: list[str]) -> None:
         self._watched.accept(paths)
-        self._warm.handled(paths)
-        if spawned.answered():
+        self._launcher.changed(paths, handled=True)
+        if child.answered():
             self._timers.stop(Event.CHANGED)
 
     def _changed(self, paths: list[str]) -> None:
         # The gate of a child and our own watcher notice the same save: one of them is enough.
         self._timers.stop(Event.CHANGED)
-        if self._state not in (State.STOPPING, State.STOPPED) and (Event.CHANGED, None) not in self._pending:
-            self._report.changed(paths, self._warm.line(paths[0]))
+        if is_a_change(self._state, changing=self._changing):
+            self._report.changed(paths, self._watched.line(paths[0]))
             self._raise(Event.CHANGED)
-        self._warm.changed(paths)
+        self._launcher.changed(paths)
 
     # stimuli: children
 
-    def _said(self, spawned: Spawned, word: protocol.OfCurrent | protocol.OfAny) -> None:
+    def _said(self, child: Child, word: protocol.OfLoad, fds: list[int]) -> None:
+        if isinstance(word, protocol.OfCopies):
+            if self._launcher.heard(child, word, fds) and isinstance(word, protocol.Prepared):
+                self._report.prepared(word.pid)
+            return
         match word:
             case protocol.ReadsTerminal():
                 self._by_hand.listen(not word.reading)
-            case protocol.Left():
-                self._warm.left(spawned, word, self._config.reload.checkpoints)
-            case protocol.Prepared():
-                self._report.prepared(word.pid)
-            case _ if spawned is self._children.page:
-                self._page_said(spawned, word)
-            case _ if spawned is self._children.current:  # from another it comes too late
-                self._current_said(spawned, word)
+            case _ if child is self._children.page:
+                self._page_said(child, word)
+            case _ if child is self._children.current:  # from another it comes too late
+                self._current_said(child, word)
 
-    def _page_said(self, page: Spawned, word: protocol.OfCurrent | protocol.OfAny) -> None:
+    def _page_said(self, page: Child, word: protocol.OfCurrent) -> None:
         match word:
             case protocol.Serving():
-                page.serving = True
+                page.serves = True
                 self._children.pass_on()
             case protocol.Asked():
                 self._asked(page)
 
-    def _current_said(self, spawned: Spawned, word: protocol.OfCurrent) -> None:
+    def _current_said(self, child: Child, word: protocol.OfCurrent) -> None:
+        self._launcher.heard(child, word, [])
         match word:
             case protocol.Read():
-                self._note_reads(spawned, word)
+                self._note_reads(child, word)
             case protocol.Barrier():
-                self._warm.barrier(word.mark)
                 self._report.barrier(word.reason, word.statement)
             case protocol.Changed():
-                if spawned.serving:
+                if child.serves:
                     self._changed(word.files)
             case protocol.Handled():
-                self._handled(spawned, word.files)
+                self._handled(child, word.files)
             case protocol.Loaded():
-                self._loaded(spawned)
+                self._loaded(child)
             case protocol.Serving():
                 self._timers.stop(Event.SLOW, Event.STRAYED)
-                spawned.serving = True
-                spawned.judges = word.judges
-                self._raise(Event.SERVING, spawned)
+                child.serves = True
+                child.judges = word.judges
+                self._raise(Event.SERVING, child)
             case protocol.Failed():
-                self._failed(spawned, {"phase": word.phase, "error": word.error, "traceback": word.traceback})
+                self._failed(child, {"phase": word.phase, "error": word.error, "traceback": word.traceback})
             case protocol.Asked():
                 raise AssertionError("only a page holds requests back")
             case _:
                 assert_never(word)
 
-    def _asked(self, page: Spawned) -> None:
+    def _asked(self, page: Child) -> None:
         """A request has come to the page, which holds it until it is told to answer, or retired."""
         self._look()
-        if (Event.CHANGED, None) in self._pending:
+        if self._changing:
             return
-        if self._state in (State.STARTING, State.DRAINING) and Event.SLOW not in self._timers:
+        if is_late_at_loading(self._state, slow=Event.SLOW not in self._timers):
             self._page.show_loading(self._generation, again=True)  # it stands elsewhere by now
         page.tell(protocol.Answer())
-        if self._state is State.WAITING and self._retry.allow(time.monotonic()):
+        if is_retried(self._state, self._retries):
             self._report.because("tried again, because a request came")
             self._raise(Event.ASKED)
 
-    def _note_reads(self, spawned: Spawned, word: protocol.Read) -> None:
+    def _note_reads(self, child: Child, word: protocol.Read) -> None:
         for data in word.entries:
             entry = Entry.from_json(data)
             self._watched.add(entry)
-            self._warm.read(entry.path, word.place)
-            spawned.at = entry.path if entry.kind is Question.FILE else spawned.at
+            child.at = entry.path if entry.kind is Question.FILE else child.at
         # Answers given before the paths were watched may be outdated by now.
         self._look()
 
-    def _loaded(self, spawned: Spawned) -> None:
+    def _loaded(self, child: Child) -> None:
         self._timers.stop(Event.SLOW, Event.STRAYED)
         self._look(surely=True)  # it watches by itself from now on, and believes that all is as it was read
-        spawned.loaded = True
-        self._warm.loaded()
-        self._report.loaded(spawned.generation, spawned.child.pid, time.monotonic() - spawned.began)
-        self._raise(Event.LOADED, spawned)
+        child.loaded = True
+        self._report.loaded(child.generation, child.process.pid, time.monotonic() - child.began)
+        self._raise(Event.LOADED, child)
 
-    def _failed(self, spawned: Spawned, failure: Message) -> None:
-        spawned.failed = True
-        self._failure = failure
-        if failure["phase"] == "check":
-            self._raise(Event.CRASHED_AGAIN, spawned)  # it would find the same when it were started again
-        elif spawned.serving:
-            self._lost(spawned, Event.FAILED, failure["error"])
-        else:
-            self._raise(Event.FAILED, spawned)
+    def _failed(self, child: Child, failure: Message) -> None:
+        event = of_failure(
+            self._about(child), check=failure["phase"] == "check", changing=self._changing, heals=self._heals
+        )
+        child.failed, self._failure = True, failure
+        self._lost(child, event, failure["error"])
 
-    def _ended(self, spawned: Spawned, code: int, trace: str) -> None:
+    def _ended(self, child: Child, code: int, trace: str) -> None:
         """A process is gone."""
         self._by_hand.tidy()
         how = describe_exit(code)
-        self._warm.gone(spawned)
-        if spawned is self._children.page:
+        self._launcher.gone(child)
+        if child is self._children.page:
             self._children.page = None
             if self._page.may_return(how):
                 self._raise(Event.PAGE_LOST)
-        elif spawned is not self._children.current:
+            return
+        about = self._about(child)
+        event = of_exit(about, changing=self._changing, heals=self._heals)
+        if event is Event.GONE:
             self._await()
-        elif not spawned.failed:
-            self._failure = crash(how, spawned.serving, spawned.at, trace)
-            if spawned.serving:
-                self._lost(spawned, Event.CRASHED, f"the application's process {how}")
-            elif spawned.resumed:
-                self._raise(self._stray(how), spawned)
-            else:
-                self._raise(Event.CRASHED, spawned)
+        elif about.current and not about.failed:
+            self._failure = crash(how, child.serves, child.at, trace)
+            if event is Event.STRAYED:
+                self._stray(how)
+            self._lost(child, event, f"the application's process {how}")
 
-    def _stray(self, how: str) -> Event:
+    def _stray(self, how: str) -> None:
         """A child that goes on from a checkpoint does not get there."""
         self._report.strayed(self._generation, how)
-        self._warm.go_cold("the last resume did not succeed")
-        return Event.STRAYED
+        self._launcher.distrust("the last resume did not succeed")
 
-    def _lost(self, spawned: Spawned, event: Event, reason: str) -> None:
-        """A child that had served does so no more: it is replaced, but not for ever."""
-        if (Event.CHANGED, None) in self._pending:
-            return  # it has said why, a moment ago
-        if self._heal.allow(time.monotonic()):
+    def _lost(self, child: Child, event: Event | None, reason: str) -> None:
+        """A child does not go on; if it had served, and is replaced, that is what the next one is for."""
+        if event is None:
+            return
+        if child.serves and event is not Event.CRASHED_AGAIN:
             self._report.healing(self._failure)
             self._report.because(reason)
-            self._raise(event, spawned)
-        else:
-            self._raise(Event.CRASHED_AGAIN, spawned)
+        self._raise(event, child)
+
+    def _about(self, child: Child) -> About:
+        return About(child is self._children.current, child.serves, child.resumed, child.failed)
+
+    @property
+    def _changing(self) -> bool:
+        """Whether a change is about to be taken through the table."""
+        return (Event.CHANGED, None) in self._pending
 
     # actions
 
@@ -335,7 +355,7 @@ class Supervisor:
             self._config = self._children.config = self._config.reread()
         except DevserverError as error:
             logger.error("%s; keeping the previous options", error)
-        self._timers.settled()
+        self._report.reconfigured(before.bind, self._config.bind)
         self._generation += 1
         self._begin(before)
         self._report.spawned(self._generation)
@@ -343,15 +363,15 @@ class Supervisor:
     def _begin(self, before: Config) -> None:  # before: the options of the last load
         """Have a child load, from a checkpoint or from nothing."""
         timeline = self._watched.timeline
-        checkpoint = self._warm.resume(self._generation, before, self._config)
-        if checkpoint is None:
-            try:
-                self._children.launch(self._generation, self._warm.boot(self._config))
-            except OSError as error:
-                self._failure = unstarted(error)
-                self._raise(Event.CRASHED)
-            self._watched.begin(self._config)  # what the child says is heard later than this
-        self._report.begins(checkpoint, self._warm.obstacle)
+        self._timers.begins()
+        try:
+            begun = self._launcher.launch(self._generation, before, self._config)
+            self._children.current = begun.child
+            self._report.begins(begun.place, begun.obstacle)
+        except OSError as error:
+            self._failure = unstarted(error)
+            self._report.begins(None, "")
+            self._raise(Event.CRASHED)
         if self._children.page is not None:
             # It goes on answering with the failure: what that one read must not change meanwhile.
             for entry in timeline:
@@ -380,24 +400,23 @@ class Supervisor:
         if self._report.failed(self._generation, self._failure):
             self._watched.recall(self._served)
         self._page.show(self._generation, self._failure)
-        self._children.later(self._warm.prepare_copy)
+        self._timers.rest()
 
     def _announce(self) -> None:
         current = self._children.current
         assert current is not None
         self._served = self._watched.timeline
-        self._warm.serves()
         self._children.pass_on()
-        self._report.serving(self._generation, current.child.pid, current.began)
-        self._children.later(self._rest)
+        self._report.serving(self._generation, current.process.pid, current.began)
+        self._timers.rest()
 
     def _rest(self) -> None:
         """What can wait until the first requests have been answered."""
-        self._warm.settle()
-        if is_wanted(self._config):
-            section = self._config.reload
-            self._report.checkpoints(*self._warm.bound(section.checkpoints, section.checkpoint_memory))
-        self._warm.prepare_copy()
+        serves = self._state is State.SERVING
+        if serves:
+            self._watched.note_lines()
+        if (checkpoints := self._launcher.rest(serves=serves)) is not None:
+            self._report.checkpoints(*checkpoints)
 
     def _finish(self) -> None:
         self._report.stopped()

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 
 from devserver.process.control import MAX_FDS, pack
 from devserver.reload import protocol
-from devserver.reload.launcher import Spawned
+from devserver.reload.child import Child
 
 
 class Transit:
@@ -26,7 +26,7 @@ class Transit:
     def __init__(self) -> None:
         self._urgent: deque[tuple[int, bytes]] = deque()
         self._idle: deque[tuple[int, bytes]] = deque()
-        self._lent: dict[Spawned, list[tuple[int, bytes]]] = {}
+        self._lent: dict[Child, list[tuple[int, bytes]]] = {}
 
     def __len__(self) -> int:
         return len(self._urgent) + len(self._idle)
@@ -36,7 +36,7 @@ class Transit:
         for fd, data in connections:
             (self._urgent if data else self._idle).append((fd, data))
 
-    def pass_on(self, receiver: Spawned) -> None:
+    def pass_on(self, receiver: Child) -> None:
         """Send some that wait to a child that serves, unless it has not said yet that it has those before."""
         if receiver in self._lent or not len(self):
             return
@@ -47,12 +47,12 @@ class Transit:
             # If it is gone, `lost` will bring them back.
             receiver.tell(protocol.Connections(sizes, data), fds)
 
-    def received(self, receiver: Spawned) -> None:
+    def received(self, receiver: Child) -> None:
         """The receiver has what was sent to it."""
         for fd, _ in self._lent.pop(receiver, ()):
             os.close(fd)
 
-    def lost(self, receiver: Spawned) -> None:
+    def lost(self, receiver: Child) -> None:
         """The receiver is gone; what it did not receive waits again, before what came later."""
         for fd, data in reversed(self._lent.pop(receiver, [])):
             (self._urgent if data else self._idle).appendleft((fd, data))

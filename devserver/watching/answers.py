@@ -133,10 +133,10 @@ def folder_at(path: str) -> tuple[int, int] | None:
     return identity_at(path) if stat.S_ISDIR(mode_of(path)) else None
 
 
-def is_young(fingerprint: Fingerprint, now: int) -> bool:
+def is_racy(fingerprint: Fingerprint, now: int) -> bool:
     """Whether another change might leave the same fingerprint; `now` in nanoseconds since the epoch.
 
-    By ctime, too: an older mtime can be restored. A stamp in the future counts as young.
+    By ctime, too: an older mtime can be restored. A stamp in the future counts as racy.
     """
     return now - max(fingerprint[0], fingerprint[1]) < YOUNG
 
@@ -182,7 +182,7 @@ def file_entry(path: str, now: int) -> Entry:
         now: nanoseconds since the epoch.
     """
     fingerprint = fingerprint_at(path)
-    if fingerprint is None or is_young(fingerprint, now):
+    if fingerprint is None or is_racy(fingerprint, now):
         return read_entry(path)
     return Entry(Question.FILE, path, None, fingerprint)
 

@@ -28,6 +28,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+from devserver import procfs
 from devserver.watching.kernel import (
     IN_CLOSE_WRITE,
     IN_CREATE,
@@ -47,7 +48,8 @@ from devserver.watching.kernel import (
 )
 from devserver.watching.mounts import find_silent_mount, read_mounts
 from devserver.watching.places import Places, Trail, ancestors, beneath
-from devserver.watching.watch import EVERYTHING, Hints, Polling
+from devserver.watching.polling import Polling
+from devserver.watching.watcher import EVERYTHING, Hints
 
 if sys.platform != "linux":
     raise ImportError("inotify is a part of Linux")
@@ -176,7 +178,7 @@ class Inotify:
         self,
         kernel: Kernel | None = None,
         clock: Callable[[], float] = time.monotonic,
-        mountinfo: str = "/proc/self/mountinfo",
+        mountinfo: str = procfs.MOUNTS,
         quiet: bool = False,
     ) -> None:
         self._kernel = kernel or Kernel()
@@ -273,7 +275,7 @@ class Inotify:
     def _cover(self, trail: Trail) -> bool:
         """Watch the folders of `trail`; False if it has to be polled."""
         if self._mounts is None:
-            self._mounts = read_mounts(_read(self._mountinfo))
+            self._mounts = read_mounts(procfs.text(self._mountinfo))
         for folder in trail.folders:
             mount = find_silent_mount(folder, self._mounts)
             if mount is not None:
@@ -345,16 +347,8 @@ def _is_new_file(path: str) -> bool:
     return stat.S_ISREG(found.st_mode) and found.st_nlink == 1
 
 
-def _read(path: str) -> str:
-    try:
-        with _open(path, encoding="utf-8", errors="surrogateescape") as file:
-            return file.read()
-    except OSError:
-        return ""  # no /proc: nothing is known, which is no reason to fail
-
-
 def _exhaustion() -> str:
-    limit = _read("/proc/sys/fs/inotify/max_user_watches").strip()
+    limit = procfs.text(procfs.MOST_WATCHES).strip()
     return (
         f"inotify watches are exhausted (fs.inotify.max_user_watches = {limit or 'unknown'}): polling the "
         f"rest; raise it with: sudo sysctl fs.inotify.max_user_watches={max(524288, 2 * int(limit or 0))}"

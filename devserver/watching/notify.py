@@ -6,6 +6,7 @@ module refuses to know what a hint leads to.
 
 import importlib.machinery
 import importlib.util
+import logging
 import os
 import socket
 import threading
@@ -13,7 +14,10 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from devserver.watching.places import Places
-from devserver.watching.watch import EVERYTHING, Hints, Polling, log
+from devserver.watching.polling import Polling
+from devserver.watching.watcher import EVERYTHING, Hints
+
+log = logging.getLogger("devserver")
 
 
 class Notify(Protocol):

@@ -6,8 +6,8 @@ late to know when it was asked counts as asked before everything else.
 
 Watchers give hints; this module decides, by content. A file is known by (mtime_ns, ctime_ns,
 size, inode), and if one of these differs by a digest of its bytes, so that a `touch` or a save
-without a change is nothing. Equal fingerprints prove nothing about a file that is *young*: two
-saves within one grain of the file system's clock leave the same stamps. So a young file is always
+without a change is nothing. Equal fingerprints prove nothing about a file that is *racy*: two
+saves within one grain of the file system's clock leave the same stamps. So a racy file is always
 read, and so is one that a hint names.
 
 What the application itself writes is its *own*: it changes no answer, neither about the path nor
@@ -35,7 +35,7 @@ from devserver.watching.answers import (
     file_entry,
     fingerprint_at,
     identity_at,
-    is_young,
+    is_racy,
     list_entry,
     lists_otherwise,
     mode_of,
@@ -358,7 +358,7 @@ class Timeline:
     def _is_as_listed(self, entry: Entry) -> bool:
         """Whether a folder's stamps alone say that its names are the same."""
         now = fingerprint_at(entry.path)
-        return now == entry.fingerprint and (now is None or not is_young(now, self._clock()))
+        return now == entry.fingerprint and (now is None or not is_racy(now, self._clock()))
 
     def _list_change(self, entry: Entry) -> str:
         if self._is_as_listed(entry):
@@ -383,7 +383,7 @@ class Timeline:
         now = fingerprint_at(entry.path)
         if now is None:
             return entry.answer != ""
-        trusted = not named and not is_young(now, self._clock())
+        trusted = not named and not is_racy(now, self._clock())
         if trusted and now == entry.fingerprint and (entry.answer is not None or self._lazy):
             return False
         then = self._digests.get(entry.path)
@@ -400,7 +400,7 @@ class Timeline:
     def _read(self, path: str) -> Entry:
         """A file's digest, remembered for later generations if its fingerprint can be trusted then."""
         fresh = read_entry(path)
-        if fresh.fingerprint is not None and not is_young(fresh.fingerprint, self._clock()):
+        if fresh.fingerprint is not None and not is_racy(fresh.fingerprint, self._clock()):
             self._digests[path] = fresh
         else:
             self._digests.pop(path, None)

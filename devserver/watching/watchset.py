@@ -20,9 +20,11 @@ from devserver.config import App, Config
 from devserver.process.turns import Turns
 from devserver.watching import watch
 from devserver.watching.answers import file_entry, folder_at
+from devserver.watching.lines import Lines
 from devserver.watching.project import library_folders, linked_top
 from devserver.watching.rules import Rules
 from devserver.watching.timeline import ASK, Entry, Question, Timeline, read_entry
+from devserver.watching.watcher import EVERYTHING, Watcher
 
 logger = logging.getLogger("devserver")
 
@@ -97,7 +99,7 @@ class WatchSet:
 
     timeline: Timeline
 
-    watcher: watch.Watcher
+    watcher: Watcher
 
     def __init__(self, config: Config, *, second: bool = False) -> None:
         """
@@ -108,6 +110,7 @@ class WatchSet:
         self._warned = self._lazy = second
         self._noted: dict[str, None] | None = {} if second else None  # paths to be watched, in order
         self._linked: set[str] = set()
+        self._lines = Lines()
         if not second:
             self.watcher = watch.make(config.reload.poll)
         self._begin(config, None)
@@ -173,6 +176,14 @@ class WatchSet:
         for path in paths:
             self.timeline.expect(path)
 
+    def note_lines(self) -> None:
+        """When there is time: keep the texts of files, to tell later at which line one has changed."""
+        self._lines.note(entry.path for entry in self.timeline if entry.kind is Question.FILE)
+
+    def line(self, path: str) -> int:
+        """At which line a file has changed since then; 0 if that is not known."""
+        return self._lines.changed(path)
+
     def accept(self, paths: Iterable[str]) -> None:
         """See `Timeline.accept`."""
         for path in paths:
@@ -207,7 +218,7 @@ class WatchSet:
             surely: look at all where the watcher may still come to tell of what has happened.
         """
         hints = self.watcher.hints()
-        if hints is watch.EVERYTHING or (surely and not self._is_immediate()):
+        if hints is EVERYTHING or (surely and not self._is_immediate()):
             return self.timeline.changes(None, self._walk())
         if not hints and not self.timeline.suspicious:
             return []

@@ -23,18 +23,18 @@ TARGET = "main:app"
 
 def state() -> dict[str, Any]:
     """Load the application; what it says of itself, or how it failed."""
-    from devserver import console, launch
+    from devserver import target
+    from devserver.child.process import ChildProcess
     from devserver.config import Config
     from devserver.process.control import Channel
-    from devserver.reload.child import Child
 
     ours, theirs = socket.socketpair()
-    child = Child(Channel(ours), 1.0)
+    child = ChildProcess(Channel(ours), Config(TARGET))
     try:
-        application = launch._load(Config(TARGET))
+        application = target.load(Config(TARGET))
     except BaseException as error:  # user code
         trace = error.__traceback__
-        child.failed(error.with_traceback(trace and trace.tb_next), console.format_failure)
+        child.failed(error.with_traceback(trace and trace.tb_next))
         message, _ = Channel(theirs).receive_one()
         return {"failed": [message["error"], message["traceback"]]}
     found: dict[str, Any] = sys.modules[application.callable.__module__].state()
@@ -63,11 +63,11 @@ def copy() -> bytes:
     return data
 
 
-def main() -> None:
+def answer() -> None:
     """Answer until the end of the file."""
-    from devserver import launch
+    from devserver.child import main
 
-    launch._prepare()
+    main.prepare()
     sys.pycache_prefix = str(Path("__nothing__").absolute())
     sys.dont_write_bytecode = True
     time.sleep = lambda seconds: None
@@ -77,4 +77,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     del sys.path[0]
-    main()
+    answer()

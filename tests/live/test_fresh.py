@@ -259,7 +259,7 @@ def ask_until(over: threading.Event, server: DevServer) -> None:
 def test_bytecode_of_a_text_with_the_same_stamps_never_runs(tmp_path: Path) -> None:
     """A .pyc knows its source by size and second. It must not come back when the save is long ago, either.
 
-    Another module is saved, and so restarts the application, until the source is not young any more.
+    Another module is saved, and so restarts the application, until the source is not racy any more.
     What is waited for is the clock itself: it is what the stamps are made of.
     """
     number, other = tmp_path / "number.py", tmp_path / "other.py"

@@ -48,7 +48,7 @@ class Page:
 
     Attributes:
         server: for it.
-        guardian: see `devserver.process.kin`.
+        guardian: see `devserver.process.orphans`.
     """
 
     def __init__(self, folder: Path, server: DevServer) -> None:

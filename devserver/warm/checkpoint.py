@@ -27,24 +27,24 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from time import perf_counter
-from typing import NoReturn
+from typing import Any, NoReturn, Protocol
 
 from devserver.loading import frozen, prefault
-from devserver.loading.loader import Recorder
 from devserver.loading.modules import Stepping
-from devserver.loading.seeds import Seeds
+from devserver.loading.recorder import Recorder
+from devserver.loading.rng import RandomStates
 from devserver.loading.ticks import Execution, Text, Ticker, can_go_on
 from devserver.process.control import Channel, Closed
 from devserver.process.ending import fileno, flush
 from devserver.process.forks import fork
+from devserver.process.turns import Turns
 from devserver.reload import protocol
-from devserver.reload.child import Child
-from devserver.reload.marks import END, Mark
-from devserver.reload.policy import Policy
+from devserver.reload.protocol import END, Mark
+from devserver.warm.policy import Policy
 from devserver.watching.answers import Entry, Fingerprint, fingerprint_of, identity_at
 
 _open = open  # an application may replace them
@@ -56,12 +56,32 @@ PLACES = "_DEVSERVER_CHECKPOINTS"
 `Policy`. It is not an option: it costs more than it saves."""
 
 
+class Process(Protocol):
+    """This process as a child, as far as a checkpoint must know it.
+
+    Attributes:
+        channel: to the supervisor; replaced in each new half.
+        pid: of this process, replaced likewise.
+    """
+
+    channel: Channel
+    pid: int
+
+    @property
+    def sayings(self) -> Turns[Any]:
+        """What it says, one after the other."""
+        ...
+
+    def say(self, word: protocol.Said, fds: Sequence[int] = ()) -> None:
+        """Tell the supervisor something."""
+
+
 class Checkpoints:
     """Makes this process leave checkpoints while it loads. See the module."""
 
     def __init__(
         self,
-        this: Child,
+        this: Process,
         recorder: Recorder,
         marks: Iterable[Mark],
         turn: Callable[[protocol.ShowPage], NoReturn],
@@ -85,7 +105,7 @@ class Checkpoints:
         self._turn = turn
         self._ahead = ahead
         self._barriers = Barriers([this.channel.fileno()])
-        self._seeds = Seeds()
+        self._random = RandomStates()
         self._reread: list[tuple[str, Fingerprint, bytes]] = []
         self._touched: list[Entry] = []
         self._policy = Policy(perf_counter(), os.environ.get(PLACES, ""))
@@ -99,7 +119,7 @@ class Checkpoints:
     def start(self) -> None:
         """Make a checkpoint where nothing of the user's has been executed, and others on the way."""
         self._barriers.start()
-        self._seeds.start()
+        self._random.start()
         self.ticker.install()
         self._stepping.start()
         self._on = self._pristine = True
@@ -115,7 +135,7 @@ class Checkpoints:
             self._tell()
         self._on = False
         self._barriers.stop()
-        self._seeds.stop()
+        self._random.stop()
         self._stepping.stop()
         self.ticker.uninstall()
 
@@ -182,16 +202,16 @@ class Checkpoints:
         stack = [(e.path, e.line) for e in self.ticker.stack]
         at = [(e.path, e.index) for e in self.ticker.stack[-1:]]
         self._left = (self.ticker.stack[-1], self.ticker.stack[-1].index) if self.ticker.stack else None
-        self._seeds.keep()
+        self._random.keep()
         frozen.freeze()
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         copied = self._fork(lambda pid: protocol.Left(pid, stack, at, self._policy.seconds, marked))
         if copied:
-            self._seeds.restore()
+            self._random.restore()
             self._policy.made(perf_counter())
         elif copied is not None:
             self._wait()
-            self._seeds.renew()
+            self._random.renew()
             self._recorder.resumed()
         self._recorder.forked()
         for module in self._reread:

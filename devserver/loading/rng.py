@@ -11,7 +11,7 @@ import sys
 from typing import Any
 
 
-class Seeds:
+class RandomStates:
     """The states of `random`, which CPython seeds anew in a copy, and of `numpy.random`, which is not."""
 
     def __init__(self) -> None:

@@ -22,7 +22,7 @@ pytestmark = [
 PROGRAM = """
 import ctypes, os, select, signal, socket, sys, threading
 from devserver.process.ending import at_last, leave
-from devserver.process.remains import bequeath
+from devserver.process.teardown import hand_over_memory
 
 DEADLINE = 600
 ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
@@ -35,7 +35,7 @@ if not child:
     above = os.dup(listener.fileno())
     memory = [bytes(1000) for _ in range(50_000)]
     {before}
-    at_last(lambda: bequeath(write, lambda pid: os.write(write, str(pid).encode())))
+    at_last(lambda: hand_over_memory(write, lambda pid: os.write(write, str(pid).encode())))
     leave(3)
 listener.close()
 os.close(write)

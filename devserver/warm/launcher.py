@@ -9,22 +9,26 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
-from devserver.config import Bind, Config
-from devserver.cpython import CAN_COPY
+from devserver import procfs
+from devserver.cold import Cold
+from devserver.config import Config
 from devserver.discovery import discover, may_change
 from devserver.errors import TargetError
+from devserver.process.control import Message
 from devserver.reload import protocol
-from devserver.reload.chain import Chain, Checkpoint
+from devserver.reload.child import Child
 from devserver.reload.children import Children
-from devserver.reload.launcher import Spawned
-from devserver.reload.marks import END, Mark
-from devserver.reload.prompt import debugged
-from devserver.watching.lines import Lines
-from devserver.watching.timeline import Entry, Question, Timeline
+from devserver.reload.launcher import Begun, Place
+from devserver.reload.protocol import END, Mark
+from devserver.reload.spawner import Spawner
+from devserver.warm.chain import Chain, Checkpoint
+from devserver.warm.copies import Copies
+from devserver.watching.timeline import Entry, Timeline
 from devserver.watching.watchset import WatchSet, here
 
 logger = logging.getLogger("devserver")
@@ -39,8 +43,7 @@ everything goes on that comes later."""
 
 def is_wanted(config: Config) -> bool:
     """Whether restarts may be warm."""
-    wanted = config.reload.restart
-    return wanted != "cold" and CAN_COPY and hasattr(os, "pidfd_open") and not debugged()
+    return config.reload.restart != "cold"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +65,16 @@ class Warm:
     A restart may fail, and the save that mends it may put back much of what was loaded before, or all. So
     the checkpoints that a restart goes back behind are kept until its code serves.
 
-    Attributes:
-        obstacle: why the newest generation goes on from no checkpoint; "" if it does, or if there is none.
     """
 
-    def __init__(self, children: Children, watched: WatchSet) -> None:
+    def __init__(self, spawner: Spawner, children: Children, watched: WatchSet) -> None:
         self.chain = Chain()
+        self._spawner = spawner
+        self._nothing = Cold(spawner, children, watched)
         self._children = children
+        self._copies = Copies(children)
         self._watched = watched
-        self._lines = Lines()
+        self._config: Config | None = None  # of the last load
         self._changed: list[str] = []
         self._edited: list[Mark] = []
         self._barred: list[Mark] = []
@@ -80,71 +84,97 @@ class Warm:
         self._good: _Given | None = None
         self._serves = False
         self._room = 0  # bytes that are left of what checkpoints may have
-        self._cold = self.obstacle = ""
+        self._cold = self._obstacle = ""
         self._target = ""  # what was found where none was named, by the last load from nothing
 
     # what the next restart must know
 
-    def changed(self, paths: Iterable[str]) -> None:
-        """Files have changed that matter."""
-        self._changed += (path for path in paths if path not in self._changed)
-
-    def handled(self, paths: Iterable[str]) -> None:
-        """The application has dealt with changes; its checkpoints have what they had read before."""
+    def changed(self, paths: Iterable[str], *, handled: bool = False) -> None:
+        """See `Launcher.changed`. Checkpoints have what those had read that have dealt with a change."""
         known = self._watched.timeline.knows
-        self._changed = [path for path in self._changed if path not in paths or known(path)]
+        if handled:
+            self._changed = [path for path in self._changed if path not in paths or known(path)]
+        else:
+            self._changed += (path for path in paths if path not in self._changed)
 
-    def read(self, path: str, place: Sequence[Any] | None) -> None:
-        """What is no module was read by this statement, a module's path and a number; None: by none known."""
-        if place is not None and not path.endswith(".py"):
+    def heard(self, child: Child, word: protocol.Said, fds: list[int]) -> bool:
+        """See `Launcher.heard`."""
+        match word:
+            case protocol.Read() if word.place is not None:
+                for entry in word.entries:
+                    self._read(Entry.from_json(entry).path, word.place)
+            case protocol.Barrier():
+                self._barred = [(word.mark[0], word.mark[1])]
+            case protocol.Loaded():
+                self._loaded = self._watched.timeline.seq
+            case protocol.Serving():
+                self._serves = True
+            case protocol.Left():
+                self._leaves(child, word, fds[0])
+            case protocol.Prepared():
+                return self._copies.prepared(child, word.pid, fds[0])
+            case protocol.Lost():
+                self._copies.lost(child)
+            case _:
+                pass  # an answer that came too late: whoever asked has killed it
+        return True
+
+    def _read(self, path: str, place: Sequence[Any]) -> None:
+        """What is not a module was read by this statement: a module's path and a number."""
+        if not path.endswith(".py"):
             self._readers[path] = (place[0], place[1])
 
-    def loaded(self) -> None:
-        """A child has loaded the application: what it reads from now on, it reads while it serves."""
-        self._loaded = self._watched.timeline.seq
-
-    def serves(self) -> None:
-        """The newest load has led to an answer."""
-        self._serves = True
-
-    def settle(self) -> None:
+    def _settle(self) -> None:
         """When there is time: forget the checkpoints that were kept in case that the restart fails."""
         if self._serves and self._good is not None:
             good, self._good = self._good, None
             for checkpoint in good.chain:
                 if checkpoint not in self.chain:
-                    self._children.dismiss(checkpoint.spawned)
+                    self._copies.dismiss(checkpoint.child)
 
-    def line(self, path: str) -> int:
-        """At which line a file was changed; 0 if that is not known."""
-        return self._lines.changed(path)
-
-    def go_cold(self, why: str) -> None:
-        """The next restart executes everything."""
+    def distrust(self, why: str) -> None:
+        """See `Launcher.distrust`."""
         self._cold = why
 
-    def boot(self, config: Config) -> protocol.Boot:
-        """What a child is told that begins from nothing."""
+    def launch(self, generation: int, before: Config, config: Config) -> Begun:
+        """See `Launcher.launch`."""
+        self._config = config
+        checkpoint, child = self._resume(generation, before, config)
+        if checkpoint is not None and child is not None:
+            path, line = next(reversed(checkpoint.unfinished.items()), ("", 0))
+            return Begun(child, Place(checkpoint.seq, path, line, checkpoint.is_first))
         self.clear()
         self._changed, self._cold, self._loaded, self._target = [], "", None, _found(config)
         # A script that calls `run` may have read whatever, before anybody noted it.
-        clean = self._children.is_clean or config.reload.restart == "warm"
-        return protocol.Boot(config.to_json(), warm=is_wanted(config) and clean, marks=self._marks())
+        clean = self._spawner.is_clean or config.reload.restart == "warm"
+        word = protocol.Boot(config.to_json(), warm=is_wanted(config) and clean, marks=self._marks())
+        return Begun(self._nothing.boot(generation, config, word), obstacle=self._obstacle)
+
+    def show(self, config: Config, generation: int, failure: Message) -> Child:
+        """See `Launcher.show`. The first checkpoint holds no user code, and so its copy may be the page."""
+        first = next((checkpoint.child for checkpoint in self.chain), None)
+        if first is not None and self._spawner.is_clean:
+            copy = self._copies.make(first, protocol.ShowPage(config.to_json(), failure))
+            if copy is not None:
+                copy.role, copy.generation, copy.began = protocol.PAGE, generation, time.monotonic()
+                return copy
+        return self._nothing.show(config, generation, failure)
 
     def _marks(self) -> Sequence[Mark]:
         return [*self._edited, *self._barred]
 
     # going on
 
-    def resume(self, generation: int, before: Config, config: Config) -> Checkpoint | None:
-        """Have a child go on from the latest checkpoint that nothing has changed before. None: from none."""
-        self.settle()
+    def _resume(
+        self, generation: int, before: Config, config: Config
+    ) -> tuple[Checkpoint | None, Child | None]:
+        """Have a child go on from the latest checkpoint that nothing has changed before, if there is one."""
+        self._settle()
         self._serves = False
         changed = self._changed
-        _tell_of_listeners(before, config)
-        self.obstacle = self._cold or self._obstacle(before, config)
-        if self.obstacle:
-            return None
+        self._obstacle = self._cold or self._find_obstacle(before, config)
+        if self._obstacle:
+            return None, None
         outdated = self._watched.timeline.outdated(changed)
         self._edited = [*self._edited, *self._places(changed, outdated)][-MARKS:]
         marks = self._marks()
@@ -152,19 +182,21 @@ class Warm:
             # It does not know digests, so that a file that was only touched would be a change to it.
             touched = timeline.touched(checkpoint.seq, checkpoint.unfinished)
             word = protocol.Resume(marks, [entry.to_json() for entry in touched])
-            if self._children.resume(checkpoint.spawned, generation, word):
+            child = self._copies.resume(checkpoint.child, word)
+            if child is not None:
                 break
         else:
-            self.obstacle = (
+            self._obstacle = (
                 "it was read before the first checkpoint" if self.chain and is_wanted(config) else ""
             )
-            return None
+            return None, None
+        child.generation, child.began, child.resumed = generation, time.monotonic(), True
         self._changed, self._resumed, self._loaded = [], checkpoint, None
         self._go_back(checkpoint)
         self._expect()
         # Of the unfinished modules it says what it reads now.
         self._watched.resume(checkpoint.seq, checkpoint.unfinished, timeline)
-        return checkpoint
+        return checkpoint, child
 
     def _candidates(self, outdated: Sequence[Entry]) -> list[tuple[Checkpoint, Timeline]]:
         """The checkpoints from which to go on, each with what it had read; the one that spares most first.
@@ -191,7 +223,7 @@ class Warm:
         elif good is not None:
             for each in given_up:
                 if each not in good.chain:
-                    self._children.dismiss(each.spawned)
+                    self._copies.dismiss(each.child)
 
     def _places(self, changed: Iterable[str], outdated: Sequence[Entry]) -> list[Mark]:
         """Before which statements a checkpoint would have been of most use to a restart."""
@@ -200,12 +232,12 @@ class Warm:
         places = (self._readers.get(path, (path, -1)) for path in changed)
         return [each for each in places if each[0].endswith(".py")]
 
-    def _obstacle(self, before: Config, config: Config) -> str:
+    def _find_obstacle(self, before: Config, config: Config) -> str:
         if before != config:
             return "options changed"
         if not here():
             return "the working folder was deleted"  # checkpoints stay in it, whatever stands in its place
-        if self._children.outdated():
+        if self._spawner.outdated():
             return "packages were installed or removed"
         files = {config.file, config.app.env_file and os.path.abspath(config.app.env_file)}
         for path in self._changed:
@@ -219,23 +251,31 @@ class Warm:
 
     # checkpoints come and go
 
-    def left(self, spawned: Spawned, said: protocol.Left, most: int) -> None:
-        """A child has left a checkpoint.
+    def _leaves(self, child: Child, said: protocol.Left, fd: int) -> None:
+        """A child has left a checkpoint: it waits, and its copy goes on.
 
         Args:
             said: by the child about it.
-            most: of them that are kept.
+            fd: the other end of the copy's channel.
         """
+        copy = self._copies.adopt(child, said.pid, fd)
+        if copy is None:
+            child.process.kill()  # nobody goes on; its exit will be reported
+            return
+        if not self._children.goes_on(child, copy):
+            return
+        assert self._config is not None
+        most = self._config.reload.checkpoints
         seq = self._watched.timeline.seq
         stack = dict(said.stack)
         first = not self.chain
-        checkpoint = Checkpoint(spawned, seq, said.seconds, stack, said.marked, is_first=first)
+        checkpoint = Checkpoint(child, seq, said.seconds, stack, said.marked, is_first=first)
         barred = any((path, number) in self._barred for path, number in said.at)
         checkpoint.likely = BARRED if barred else self._likely(checkpoint)
         # What will be read behind the newest is not known yet, so one of the others is forgotten for it.
         while len(self.chain) >= max(2, most) and (least := self.chain.dispensable(seq)) is not None:
             if least.likely > checkpoint.likely:
-                self._children.dismiss(spawned)
+                self._copies.dismiss(child)
                 return
             self._forget(least)
         self.chain.add(checkpoint)
@@ -250,8 +290,18 @@ class Warm:
         """How many of the latest edits were made behind it; one at least if the last restart began there."""
         return max(checkpoint is self._resumed, sum(path == checkpoint.marked for path, _ in self._edited))
 
-    def prepare_copy(self) -> None:
-        """When there is time: have a copy made from which an edit would go on that is like the last one.
+    def rest(self, *, serves: bool) -> tuple[int, int] | None:
+        """See `Launcher.rest`."""
+        config, found = self._config, None
+        if serves and config is not None:
+            self._settle()
+            if is_wanted(config):
+                found = self._bound(config.reload.checkpoints, config.reload.checkpoint_memory)
+        self._prepare()
+        return found
+
+    def _prepare(self) -> None:
+        """Have a copy made ahead from which an edit would go on that is like the last one.
 
         Where there is no checkpoint, an interpreter is started that could begin from nothing.
         """
@@ -259,24 +309,19 @@ class Warm:
         marked = [each for each in checkpoints if self._edited and each.marked == self._edited[-1][0]]
         if checkpoints:
             best = self._resumed if not marked and self._resumed in checkpoints else None
-            self._children.prepare_copy((best or [*checkpoints, *marked][-1]).spawned, self._room)
+            current = self._children.current
+            like = current.process.pid if current is not None else 0
+            self._copies.prepare((best or [*checkpoints, *marked][-1]).child, like, self._room)
         else:
-            self._children.prepare()
+            self._nothing.rest(serves=False)
 
-    def barrier(self, mark: Mark) -> None:
-        """A child can make no checkpoint where it wanted to; at this mark it could, last."""
-        self._barred = [(mark[0], mark[1])]
-
-    def gone(self, spawned: Spawned) -> None:
-        """A process that waited is gone."""
+    def gone(self, child: Child) -> None:
+        """See `Launcher.gone`."""
+        self._copies.gone(child)
         for chain in self._chains():
             for checkpoint in chain:
-                if checkpoint.spawned is spawned:
+                if checkpoint.child is child:
                     chain.remove(checkpoint)
-
-    def first(self) -> Spawned | None:
-        """The process of the first checkpoint, if there is one."""
-        return next((checkpoint.spawned for checkpoint in self.chain), None)
 
     def clear(self) -> None:
         """Forget all checkpoints."""
@@ -289,13 +334,21 @@ class Warm:
         for chain in self._chains():
             if checkpoint in chain:
                 chain.remove(checkpoint)
-        self._children.dismiss(checkpoint.spawned)
+        self._copies.dismiss(checkpoint.child)
+
+    def unheard(self) -> set[int]:
+        """See `Launcher.unheard`."""
+        return self._nothing.unheard()
+
+    def close(self) -> None:
+        """See `Launcher.close`."""
+        self._nothing.close()
 
     def _chains(self) -> list[Chain]:
         return [self.chain, *([self._good.chain] if self._good is not None else [])]
 
-    def bound(self, most: int, factor: float) -> tuple[int, int]:
-        """When there is time: forget checkpoints until the memory of all is bounded.
+    def _bound(self, most: int, factor: float) -> tuple[int, int]:
+        """Forget checkpoints until the memory of all is bounded.
 
         Returns how many are left, and their bytes.
 
@@ -303,15 +356,14 @@ class Warm:
             most: of them that are kept.
             factor: of what a serving process and a spare need without checkpoints.
         """
-        self._lines.note(entry.path for entry in self._watched.timeline if entry.kind is Question.FILE)
         current, used = self._children.current, dict[Checkpoint, int]()
         if current is None or not self.chain:
             return len(self.chain), 0
         common = _sizes("self")["Shared_Clean"]  # any Python has it, and so it is nobody's
-        size = _sizes(current.child.pid)
+        size = _sizes(current.process.pid)
         own, limit = size["Pss"], size["Rss"] - common
         for checkpoint in self.chain:
-            sizes = [_sizes(pid) for pid in self._children.waiting(checkpoint.spawned)]
+            sizes = [_sizes(pid) for pid in self._copies.pids(checkpoint.child)]
             used[checkpoint] = sum(size["Pss"] for size in sizes)
             if len(used) == 1:
                 limit += sizes[0]["Rss"] - common  # it has no more than a spare has
@@ -326,16 +378,6 @@ class Warm:
         return len(self.chain), sum(used.values())
 
 
-def _tell_of_listeners(before: Config, config: Config) -> None:
-    """Say which options mean nothing to a server that runs."""
-    names = [field.name for field in fields(Bind) if _other(before.bind, config.bind, field.name)]
-    if names:
-        logger.warning(
-            "%s: listeners stay as they are; stop devserver and start it by hand to change them",
-            ", ".join(names),
-        )
-
-
 def _found(config: Config) -> str:
     """The application that is served where none was named; "" if none is found."""
     if config.app.target is not None:
@@ -346,19 +388,6 @@ def _found(config: Config) -> str:
         return ""
 
 
-def _other(before: Bind, now: Bind, name: str) -> bool:
-    return bool(getattr(before, name) != getattr(now, name))
-
-
 def _sizes(process: int | str) -> dict[str, int]:
     """The memory of a process in bytes, by the names of the kernel; 0 when it is gone."""
-    sizes = {"Pss": 0, "Rss": 0, "Shared_Clean": 0}
-    try:
-        with open(f"/proc/{process}/smaps_rollup") as file:
-            for line in file:
-                name, _, rest = line.partition(":")
-                if name in sizes:
-                    sizes[name] = int(rest.split()[0]) * 1024
-    except (OSError, ValueError):
-        pass
-    return sizes
+    return {"Pss": 0, "Rss": 0, "Shared_Clean": 0, **procfs.memory(process)}

@@ -4,7 +4,7 @@ Two cases. When a generation ends and the supervisor lives, the supervisor, as a
 (prctl(2)), has become the parent of whatever the generation had started, and ends it. When the
 supervisor itself is killed, nobody of its own could do that; so at its start it makes a *guardian*,
 which does nothing but wait for the end of a pipe, and then ends everything that carries the
-supervisor's mark in its environment. It is forked, which costs nothing; but a process that has threads,
+supervisor's tag in its environment. It is forked, which costs nothing; but a process that has threads,
 as under a debugger, cannot safely fork, and starts an interpreter for it.
 
 Only processes of our own session are ended. One that made a session of its own wanted to be
@@ -17,20 +17,19 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import NoReturn
 
+from devserver import procfs
 from devserver.cpython import CAN_SPAWN
-from devserver.origin import words_of
 from devserver.process.reactor import Reactor
 
 assert sys.platform != "win32"  # see the package; a type checker reads no further there
 
-MARK = "DEVSERVER_TREE"
+TAG = "DEVSERVER_TREE"
 """Environment variable that everything below a supervisor inherits."""
 
 _PR_SET_CHILD_SUBREAPER = 36
@@ -48,13 +47,13 @@ _PROGRAM = """
 import sys
 sys.path.append(sys.argv[1])
 from devserver.process import Terminal
-from devserver.process.kin import stand_guard
+from devserver.process.orphans import stand_guard
 terminal = Terminal()
 stand_guard(int(sys.argv[2]), sys.argv[3], terminal.restore)
 """
 
 
-class Kin:
+class Orphans:
     """The orphans of a supervisor's children. Linux; elsewhere it finds none."""
 
     def __init__(self) -> None:
@@ -92,7 +91,7 @@ class Kin:
         seen = _before | {guardian.pid for guardian in _guardians}
         trackers = set[int]()
         # The children of those that are killed are ours next.
-        while orphans := (found := _children() - seen) and found - ours():
+        while orphans := (found := procfs.children() - seen) and found - ours():
             for pid in orphans:
                 try:
                     near = self._is_near(pid)
@@ -110,7 +109,7 @@ class Kin:
         """Whether a generation has started it. Where others were here before us, by what it inherited."""
         if os.getsid(pid) != self._session:
             return False
-        return not _before or f"{MARK}={os.environ.get(MARK)}" in words_of(f"{pid}", "environ")
+        return not _before or f"{TAG}={os.environ.get(TAG)}" in procfs.words(pid, "environ")
 
 
 def await_end(pids: Set[int], seconds: float = _GRACE) -> None:
@@ -122,17 +121,8 @@ def await_end(pids: Set[int], seconds: float = _GRACE) -> None:
                 time.sleep(_POLL / 10)
 
 
-def _children() -> set[int]:
-    """The process ids of this thread's children."""
-    try:
-        with open(f"/proc/self/task/{threading.get_native_id()}/children", encoding="ascii") as file:
-            return {int(pid) for pid in file.read().split()}
-    except OSError:
-        return set()
-
-
 def _is_tracker(pid: int) -> bool:
-    return any(_TRACKER in word for word in words_of(f"{pid}", "cmdline"))
+    return any(_TRACKER in word for word in procfs.words(pid, "cmdline"))
 
 
 _before: set[int] = set()
@@ -155,16 +145,16 @@ def guard(restore: Callable[[], None]) -> Iterator[None]:
     if sys.platform != "linux" or not (_is_single() or CAN_SPAWN):
         yield
         return
-    _before.update(_children())
+    _before.update(procfs.children())
     guardian = _Guardian(restore)
     _guardians.append(guardian)
-    os.environ[MARK] = guardian.mark
+    os.environ[TAG] = guardian.tag
     try:
         yield
     finally:
         _guardians.remove(guardian)
         guardian.end()
-        del os.environ[MARK]
+        del os.environ[TAG]
 
 
 class _Guardian:
@@ -172,11 +162,11 @@ class _Guardian:
 
     Attributes:
         pid: its process id.
-        mark: what it will end has it in its environment.
+        tag: what it will end has it in its environment.
     """
 
     def __init__(self, restore: Callable[[], None]) -> None:
-        self.mark = f"{os.getpid()}-{os.urandom(8).hex()}"
+        self.tag = f"{os.getpid()}-{os.urandom(8).hex()}"
         self._restore = restore
         self._write = -1
         self.pid = self._begin()
@@ -184,8 +174,8 @@ class _Guardian:
     def _begin(self) -> int:
         read, write = os.pipe()
         try:
-            mark = self.mark
-            pid = _fork(read, write, mark, self._restore) if _is_single() else _start(read, mark)
+            tag = self.tag
+            pid = _fork(read, write, tag, self._restore) if _is_single() else _start(read, tag)
         except OSError:
             os.close(write)
             raise
@@ -222,30 +212,30 @@ def _is_single() -> bool:
     return len(sys._current_frames()) == 1
 
 
-def _fork(read: int, write: int, mark: str, restore: Callable[[], None]) -> int:
+def _fork(read: int, write: int, tag: str, restore: Callable[[], None]) -> int:
     pid = os.fork()
     if pid == 0:
         os.close(write)
-        stand_guard(read, mark, restore)
+        stand_guard(read, tag, restore)
     return pid
 
 
-def _start(read: int, mark: str) -> int:
+def _start(read: int, tag: str) -> int:
     # Not that of `os`: debuggers replace it by one that has the new process debugged.
     from posix import posix_spawn
 
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     os.set_inheritable(read, True)
-    argv = [sys.executable, "-P", "-S", "-c", _PROGRAM, root, str(read), mark]
+    argv = [sys.executable, "-P", "-S", "-c", _PROGRAM, root, str(read), tag]
     return posix_spawn(sys.executable, argv, os.environ, setsigmask=_UNHEARD)
 
 
-def stand_guard(read: int, mark: str, restore: Callable[[], None]) -> NoReturn:
+def stand_guard(read: int, tag: str, restore: Callable[[], None]) -> NoReturn:
     """A guardian's whole life. It never returns into the frames that it was forked from.
 
     Args:
         read: the end of a pipe whose other end is nobody's but the supervisor's.
-        mark: what is to be ended has it in its environment.
+        tag: what is to be ended has it in its environment.
         restore: see `guard`.
     """
     try:
@@ -257,10 +247,10 @@ def stand_guard(read: int, mark: str, restore: Callable[[], None]) -> NoReturn:
         os.closerange(read + 1, os.sysconf("SC_OPEN_MAX"))
         os.read(read, 1)
         deadline = time.monotonic() + _GRACE
-        while marked(mark) and time.monotonic() < deadline:
+        while tagged(tag) and time.monotonic() < deadline:
             time.sleep(_POLL)
         deadline += _GRACE  # more than one look: what is killed may have been forking
-        while (left := marked(mark)) and time.monotonic() < deadline:
+        while (left := tagged(tag)) and time.monotonic() < deadline:
             # Trackers last: they remove what the others leave.
             for pid in [each for each in left if not _is_tracker(each)]:
                 with suppress(ProcessLookupError):
@@ -283,14 +273,14 @@ def _kill(pid: int) -> bool:
     return True
 
 
-def marked(mark: str) -> list[int]:
-    """Processes of our session that have a mark in their environment, apart from this one."""
-    wanted = f"{MARK}={mark}"
+def tagged(tag: str) -> list[int]:
+    """Processes of our session that have a tag in their environment, apart from this one."""
+    wanted = f"{TAG}={tag}"
     session = os.getsid(0)
     found = []
-    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+    for pid in procfs.pids():
         try:
-            if pid != os.getpid() and os.getsid(pid) == session and wanted in words_of(f"{pid}", "environ"):
+            if pid != os.getpid() and os.getsid(pid) == session and wanted in procfs.words(pid, "environ"):
                 found.append(pid)
         except OSError:
             continue  # ended meanwhile

@@ -23,6 +23,7 @@ import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
+from devserver import procfs
 from devserver.cpython import CAN_COPY
 from devserver.process.reactor import Reactor
 
@@ -47,7 +48,7 @@ _STACK = 64 * 1024
 _stacks: list[object] = []  # memory that must stay although nobody here needs it
 
 
-def bequeath(keep: int, tell: Callable[[int], None]) -> None:
+def hand_over_memory(keep: int, tell: Callable[[int], None]) -> None:
     """Leave the memory of this process to another one. What follows must be the end, by `os._exit`.
 
     Args:
@@ -56,7 +57,7 @@ def bequeath(keep: int, tell: Callable[[int], None]) -> None:
     """
     if sys.platform != "linux" or not CAN_COPY or not hasattr(os, "pidfd_open"):
         return
-    fds = {int(name) for name in _listdir("/proc/self/fd")} - {0, 1, 2, keep}
+    fds = procfs.descriptors() - {0, 1, 2, keep}
     if _others_run() or _may_hold_by_memory(fds):
         return
     import ctypes
@@ -79,11 +80,7 @@ def bequeath(keep: int, tell: Callable[[int], None]) -> None:
 def _others_run() -> bool:
     ours = {thread.native_id for thread in threading.enumerate() if thread.name in OURS}
     main = os.getpid()  # the number of its thread; Python does not know it in a copy
-    return not {int(name) for name in _listdir("/proc/self/task")} <= {
-        *ours,
-        main,
-        threading.get_native_id(),
-    }
+    return not procfs.thread_ids() <= {*ours, main, threading.get_native_id()}
 
 
 def _may_hold_by_memory(fds: Iterable[int]) -> bool:
@@ -95,15 +92,13 @@ def _may_hold_by_memory(fds: Iterable[int]) -> bool:
             status = os.fstat(fd)
             if stat.S_ISCHR(status.st_mode) and os.major(status.st_rdev) not in _HARMLESS:
                 return True
-            if stat.S_ISREG(status.st_mode):
-                # Not by /proc/locks, for which the kernel waits tens of milliseconds.
-                with _open(f"/proc/self/fdinfo/{fd}", "rb") as file:
-                    if _LOCK.search(file.read()):
-                        return True
+            # Not by the table of all locks, for which the kernel waits tens of milliseconds.
+            if stat.S_ISREG(status.st_mode) and _LOCK.search(procfs.details(fd)):
+                return True
     return False
 
 
-class Remains:
+class Teardowns:
     """What takes apart the memory of children that have ended.
 
     Attributes:
@@ -115,7 +110,7 @@ class Remains:
         self._reactor = reactor
 
     def add(self, pid: int) -> None:
-        """Have its end noticed, after which nothing is left of it. Where that cannot be, `Kin` ends it."""
+        """Have its end noticed, after which nothing is left of it. Else `Orphans` ends it."""
         if sys.platform == "linux":
             with suppress(OSError):
                 fd = os.pidfd_open(pid)
@@ -127,5 +122,5 @@ class Remains:
         os.close(fd)
         self.pids.discard(pid)
         if sys.platform != "win32":
-            with suppress(ChildProcessError):  # its maker has not ended, and `Kin` will find it
+            with suppress(ChildProcessError):  # its maker has not ended, and `Orphans` will find it
                 os.waitpid(pid, os.WNOHANG)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from devserver.reload.launcher import Spawned
+from devserver.reload.child import Child
 from devserver.watching.timeline import Entry, Question
 
 AGAIN = 3
@@ -25,7 +25,7 @@ class Checkpoint:
     """A process that waits to be gone on from.
 
     Attributes:
-        spawned: the process.
+        child: the process.
         seq: of what it would read next.
         seconds: of loading, that it stands after.
         unfinished: the modules that it had begun to execute, the innermost last: for each its path, and
@@ -36,7 +36,7 @@ class Checkpoint:
         is_first: it holds nothing of the user's.
     """
 
-    spawned: Spawned
+    child: Child
     seq: int
     seconds: float
     unfinished: dict[str, int]

@@ -34,7 +34,7 @@ from devserver.watching.answers import (
     digest_of,
     file_entry,
     fingerprint_at,
-    is_young,
+    is_racy,
     links_in,
     list_entry,
     mode_of,
@@ -75,11 +75,11 @@ class Recorder:
         self._repeated: set[str] = set()
         self._as_data: set[str] = set()
         self._loaded: frozenset[tuple[Question, str]] = frozenset()
-        self._young: list[tuple[str, Fingerprint, str]] = []
+        self._racy: list[tuple[str, Fingerprint, str]] = []
         self._found: dict[str, Entry] = {}
         self._finder = Finder(self)
         self._newest = "", 0
-        self._serving = False
+        self._late = False
         self._pid = os.getpid()
         self._originals: dict[str, Any] = {}
 
@@ -95,9 +95,9 @@ class Recorder:
         self.note_loaded()
         self._reads.start()
 
-    def serving(self) -> None:
+    def loaded(self) -> None:
         """The application is loaded: from now on only record modules and files that are opened."""
-        self._serving = True
+        self._late = True
         self._loaded = frozenset(self._seen)
         self.tell_found()
         self._reads.quieten()
@@ -118,10 +118,10 @@ class Recorder:
         Waits until what was younger than `HALF_WRITTEN` when it was read is so no more. If its bytes
         are others then, the failure says nothing, and a change will follow.
         """
-        young = [each for each in self._young if each[0] not in self._written]
-        for _, fingerprint, _ in young:
+        racy = [each for each in self._racy if each[0] not in self._written]
+        for _, fingerprint, _ in racy:
             _wait_until_written(fingerprint)
-        return any(read_entry(path).answer != answer for path, _, answer in young)
+        return any(read_entry(path).answer != answer for path, _, answer in racy)
 
     # what
 
@@ -132,7 +132,7 @@ class Recorder:
         if key not in self._seen:
             self._seen.add(key)
             if entry.fingerprint and entry.answer and entry.kind is Question.FILE:
-                self._young.append((entry.path, entry.fingerprint, entry.answer))
+                self._racy.append((entry.path, entry.fingerprint, entry.answer))
             if os.getpid() == self._pid:
                 self._report(entry)
 
@@ -177,7 +177,7 @@ class Recorder:
         elif fingerprint is None:
             self.asked(path)
         elif stat.S_ISREG(mode):
-            # Who watches takes the digest. Of a young file at once: its stamps prove nothing.
+            # Who watches takes the digest. Of a racy file at once: its stamps prove nothing.
             self.record(file_entry(path, time_ns()))
 
     def module(
@@ -206,12 +206,12 @@ class Recorder:
         self._as_data.add(path)
         if path in self._written:
             self._read_back(path)
-        elif not (self._serving and path.endswith(STATIC)):
+        elif not (self._late and path.endswith(STATIC)):
             self.file(path)
 
     def _read_back(self, path: str) -> None:
         """A file that was written before is about to be read; what comes to be in it matters at a restart."""
-        if not self._serving and path not in self._back:
+        if not self._late and path not in self._back:
             self._back.add(path)
             fingerprint = fingerprint_at(path)
             if fingerprint is not None:
@@ -265,7 +265,7 @@ class Recorder:
 
     def resumed(self) -> None:
         """It goes on from a checkpoint: what was read before has been judged."""
-        self._young.clear()
+        self._racy.clear()
 
     def again(self, path: str, fingerprint: Fingerprint, data: bytes) -> None:
         """A module goes on with a newer text."""
@@ -321,7 +321,7 @@ def _get_code_for(recorder: Recorder, original: Callable[[Any, str], Any]) -> Fu
             if fingerprint is None and recorder.project.place(path) is not None:
                 recorder.asked(path)  # the import will fail, and may be expected to
             return cast("CodeType | None", original(self, fullname))
-        if not is_young(fingerprint, time_ns()) and is_believable(path, fingerprint):
+        if not is_racy(fingerprint, time_ns()) and is_believable(path, fingerprint):
             recorder.module(path, fingerprint)
             return cast("CodeType | None", original(self, fullname))
         data, fingerprint = read_source(path)
@@ -338,7 +338,7 @@ def _get_code_for(recorder: Recorder, original: Callable[[Any, str], Any]) -> Fu
                     recorder.module(path, fingerprint, data)
                     raise
         recorder.module(path, fingerprint, data)
-        if type(self) is SourceFileLoader and not is_young(fingerprint, time_ns()):
+        if type(self) is SourceFileLoader and not is_racy(fingerprint, time_ns()):
             keep(self, path, fingerprint, code)
         return code
 
