@@ -54,6 +54,10 @@ class Arguments(TypedDict, total=False):
     server_header: bool | None
     date_header: bool | None
 
+    proxy_headers: bool | None
+    forwarded_allow_ips: str | Sequence[str] | None
+    proxy_protocol: bool | None
+
     ws: Literal["auto", "wsproto", "none"] | None
     ws_max_size: int | None
     ws_ping_interval: float | None

@@ -27,6 +27,7 @@ TITLES = {
     "bind": "Address",
     "reload": "Reloading",
     "http": "HTTP",
+    "proxy": "Proxies",
     "websocket": "WebSocket",
     "log": "Logging",
     "": "Other",
@@ -47,7 +48,6 @@ A variable separates folders as PATH does, patterns by commas, headers by line e
 """
 
 _TLS = "devserver speaks no TLS; put a proxy that does in front of it, such as caddy"
-_PROXY = "wrap the application in middleware that reads X-Forwarded-*, such as werkzeug's ProxyFix"
 _LIFETIME = "devserver's process lives until you end it; --reload restarts it on save"
 
 _ADDRESS = "write --host ADDRESS --port NUMBER"
@@ -67,9 +67,6 @@ REFUSED = {
     "--workers": "devserver restarts one process; for several use uvicorn or gunicorn",
     "--http2": "devserver speaks HTTP/1.1; put a proxy that speaks HTTP/2 in front of it, such as caddy",
     "--ws-max-queue": "leave it out; devserver reads no faster than the application receives",
-    "--proxy-headers": _PROXY,
-    "--no-proxy-headers": "leave it out; devserver never believes a proxy's headers",
-    "--forwarded-allow-ips": _PROXY,
     "--limit-max-requests": _LIFETIME,
     "--limit-max-requests-jitter": _LIFETIME,
     "--timeout-worker-healthcheck": "devserver has no workers; --load-timeout bounds the wait for a start",

@@ -29,6 +29,7 @@ from devserver.option_types import (
     PATH,
     PATTERN,
     PORT,
+    PROXIES,
     ROOT_PATH,
     SWITCH,
     TARGET,
@@ -199,6 +200,31 @@ class Http:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Proxy:
+    """Which proxies are believed, and about what."""
+
+    headers: bool = option(
+        True,
+        "Believe what trusted proxies say of the client, in X-Forwarded-* and Forwarded.",
+        kind=SWITCH,
+        flag="proxy-headers",
+    )
+    allow: tuple[str, ...] = option(
+        ("127.0.0.1", "::1", "unix"),
+        "Trust proxies at this address or network; unix is a Unix socket, * everybody.",
+        kind=PROXIES,
+        flag="forwarded-allow-ips",
+        variable="FORWARDED_ALLOW_IPS",
+    )
+    protocol: bool = option(
+        False,
+        "Take the client from the PROXY protocol, which trusted proxies then have to speak.",
+        kind=SWITCH,
+        flag="proxy-protocol",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WebSocket:
     """WebSocket. Times are in seconds, sizes in bytes."""
 
@@ -241,7 +267,15 @@ class Log:
 
 
 SECTIONS: Mapping[str, type[Any]] = MappingProxyType(
-    {"app": App, "bind": Bind, "reload": Reload, "http": Http, "websocket": WebSocket, "log": Log}
+    {
+        "app": App,
+        "bind": Bind,
+        "reload": Reload,
+        "http": Http,
+        "proxy": Proxy,
+        "websocket": WebSocket,
+        "log": Log,
+    }
 )
 
 OPTIONS: Mapping[str, Option] = MappingProxyType(declared(SECTIONS))
@@ -267,7 +301,7 @@ class Config:
     """All options of one server.
 
     Attributes:
-        app, bind, reload, http, websocket, log: the sections.
+        app, bind, reload, http, proxy, websocket, log: the sections.
         sources: for each option who set it: "default", the path of a pyproject.toml,
             "DEVSERVER_PORT", "--port", or "run()".
         file: the pyproject.toml that was looked at, whether it has something for us or not.
@@ -278,6 +312,7 @@ class Config:
     bind: Bind
     reload: Reload
     http: Http
+    proxy: Proxy
     websocket: WebSocket
     log: Log
     sources: Mapping[str, str]
@@ -369,7 +404,8 @@ def resolve(
     Raises:
         UsageError: a value, a key or the file cannot be used.
     """
-    own = {each.variable: environ[each.variable] for each in OPTIONS.values() if each.variable in environ}
+    names = [name for each in OPTIONS.values() for name in each.variables]
+    own = {name: environ[name] for name in names if name in environ}
     # Frozen as after a journey through JSON, so that both compare equal.
     return _resolve(Origin(_frozen(given), typed, _frozen(own), os.path.abspath(folder)))
 

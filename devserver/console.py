@@ -285,6 +285,8 @@ def _client(client: "Address | None") -> str:
     host, port = client
     if port is None:
         return _shown(host) or "unix"
+    if not port:
+        return host  # a proxy does not tell its client's port
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 

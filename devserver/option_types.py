@@ -177,6 +177,23 @@ def _root_path(value: object, base: str) -> str:
     raise ValueError("must begin with a slash, as in /api")
 
 
+def _proxies(value: object, base: str) -> str:
+    from ipaddress import ip_network  # needed by whoever gives the option, and by nobody else
+
+    words = [word.strip() for word in value.split(",")] if isinstance(value, str) else [""]
+    for word in words:
+        if word in ("*", "unix"):
+            continue
+        try:
+            ip_network(word)
+        except ValueError as error:
+            remedy = f" ({error})" if "host bits" in str(error) else ""
+            raise ValueError(
+                f"must be an address, a network as in 10.0.0.0/8, unix or *{remedy}; commas separate several"
+            ) from None
+    return ",".join(words)
+
+
 def _header(value: object, base: str) -> tuple[str, str]:
     name, colon, content = value.partition(":") if isinstance(value, str) else ("", "", "")
     content = content.strip(" \t")
@@ -214,6 +231,7 @@ EXISTING_FILE = OptionType("FILE", _file)
 EVENTS = OptionType("FILE|fd:N", _events)
 HOST = OptionType("HOST", _host)
 PORT = OptionType("PORT", _port, (int, str))
+PROXIES = OptionType("ADDRESS", _proxies)
 ROOT_PATH = OptionType("PATH", _root_path)
 HEADER = OptionType('"NAME: VALUE"', _header, separator="\n")
 TARGET = OptionType("TARGET", _target)

@@ -39,6 +39,7 @@ class Option:
         kind: what the value may be.
         flag: its name on the command line, without the dashes in front.
         none: how the value None is shown.
+        variable_elsewhere: a variable of the environment that other servers read for the same.
         default: the value when no source gives one; text is read by the kind.
         section: attribute of `Config` that holds it.
         field: attribute of the section that holds it.
@@ -48,6 +49,7 @@ class Option:
     kind: OptionType
     flag: str
     none: str
+    variable_elsewhere: str = ""
     default: object = None
     section: str = ""
     field: str = ""
@@ -66,6 +68,11 @@ class Option:
     def variable(self) -> str:
         """The name in the environment: `DEVSERVER_TIMEOUT_KEEP_ALIVE`."""
         return PREFIX + self.name.upper()
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """Its names in the environment, the one that counts most first."""
+        return (self.variable, self.variable_elsewhere) if self.variable_elsewhere else (self.variable,)
 
     @property
     def label(self) -> str:
@@ -87,14 +94,16 @@ class Option:
         return str(value) or "-"
 
 
-def option(default: T, help: str, *, kind: OptionType, flag: str = "", none: str = "-") -> T:
+def option(
+    default: T, help: str, *, kind: OptionType, flag: str = "", none: str = "-", variable: str = ""
+) -> T:
     """Declare an option as a field of a section; see `Option` for the arguments.
 
-    `flag` defaults to the name of the field; a default that is a tuple makes it repeatable. The
-    result is a dataclass field. It is typed as its default, so that a type checker compares
-    that with the field's annotation.
+    `flag` defaults to the name of the field, `variable` is `variable_elsewhere`; a default that is a tuple
+    makes it repeatable. The result is a dataclass field. It is typed as its default, so that a type checker
+    compares that with the field's annotation.
     """
-    declared = Option(help=help, kind=kind, flag=flag, none=none)
+    declared = Option(help=help, kind=kind, flag=flag, none=none, variable_elsewhere=variable)
     return field(default=default, metadata={"option": declared})
 
 
@@ -190,11 +199,12 @@ def from_environ(options: Mapping[str, Option], environ: Mapping[str, str], base
     """The options' own variables; others, whatever their names, are none of our business."""
     found: dict[str, Given] = {}
     for name, each in options.items():
-        text = environ.get(each.variable, "")
+        variable = next((name for name in each.variables if environ.get(name)), each.variable)
+        text = environ.get(variable, "")
         items = [part.strip() for part in text.split(each.kind.separator)]
         value = [part for part in items if part] if each.repeatable else text
         if text:
-            found[name] = Given(value, each.variable, f"{each.variable}=", base)
+            found[name] = Given(value, variable, f"{variable}=", base)
     return found
 
 

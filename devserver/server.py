@@ -21,6 +21,7 @@ from devserver import __version__
 from devserver.app import Application
 from devserver.config import Config
 from devserver.errors import UsageError
+from devserver.front.proxies import Proxies
 from devserver.gateway.asgi import AsgiGateway, asgi2
 from devserver.gateway.asgi_words import OnError
 from devserver.gateway.lifespan import Lifespan
@@ -236,6 +237,7 @@ class Serving:
             gate=self._gate,
             hand_over=self._hand_over,
             own=self._own,
+            front=Proxies(self._config.proxy),
         )
 
     # accepting

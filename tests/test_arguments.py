@@ -27,6 +27,7 @@ EXAMPLES: dict[Any, list[object]] = {
 
 SPECIAL: dict[str, dict[object, object]] = {
     "host": {"/x": "localhost"},
+    "forwarded_allow_ips": {"/x": "10.0.0.0/8,unix", ("/x", "/y"): ["::1", "*"]},
     "header": {"/x": "A: b", ("/x", "/y"): ["A: b", "C: d"]},
 }
 

@@ -30,7 +30,7 @@ _OF_PROXIES = re.compile(
 
 def trusted(request: Request) -> bool:
     """Whether the client may see source: who it is, and which name it asked for, without anybody between."""
-    if any(_OF_PROXIES.fullmatch(name) for name, _ in request.headers):
+    if request.peer.is_proxied or any(_OF_PROXIES.fullmatch(name) for name, _ in request.headers):
         return False
     client = request.peer.client
     host = next((value.decode("latin-1") for name, value in request.headers if name == b"host"), "")

@@ -91,11 +91,12 @@ class AsgiGateway:
         handler.start(self.context.copy())
         return handler
 
-    def path(self, raw: bytes) -> str:
-        """The path of a scope: where the application is mounted, and the path as sent, decoded."""
+    def place(self, request: Request) -> tuple[str, str]:
+        """`root_path` and `path` of a scope: where the application is mounted; that and the path, decoded."""
+        raw, root_path = request.path, request.prefix or self.root_path
         if b"%" in raw:
             raw = unquote_to_bytes(raw)
-        return self.root_path + raw.decode("utf-8", "replace")
+        return root_path, root_path + raw.decode("utf-8", "replace")
 
     def close(self) -> None:
         """There is nothing to let go of: tasks belong to the loop."""
@@ -140,16 +141,17 @@ class HttpCall:
         """The connection scope (ASGI HTTP spec, "HTTP Connection Scope")."""
         gateway, request = self.gateway, self.exchange.request
         peer = request.peer
+        root_path, path = gateway.place(request)
         return {
             "type": "http",
             "asgi": gateway.version.copy(),
             "http_version": request.version,
             "method": request.method.upper(),
             "scheme": peer.scheme,
-            "path": gateway.path(request.path),
+            "path": path,
             "raw_path": request.path,
             "query_string": request.query,
-            "root_path": gateway.root_path,
+            "root_path": root_path,
             "headers": request.headers,
             "client": peer.client,
             "server": peer.server,

@@ -105,8 +105,7 @@ def input_stream(receive: Callable[[], bytes]) -> io.BufferedReader:
 def constant_environ(root_path: str) -> Environ:
     """Return what is the same for every request; it is copied for each."""
     return {
-        # A prefix is text of the user's; PEP 3333 wants its UTF-8 bytes in disguise.
-        "SCRIPT_NAME": root_path.rstrip("/").encode().decode("latin-1"),
+        "SCRIPT_NAME": _script_name(root_path),
         "SERVER_SOFTWARE": "devserver",
         "wsgi.version": (1, 0),
         # Middleware may read to the end whatever CONTENT_LENGTH says or does not say.
@@ -116,6 +115,11 @@ def constant_environ(root_path: str) -> Environ:
         "wsgi.run_once": False,
         "wsgi.file_wrapper": FileWrapper,
     }
+
+
+def _script_name(root_path: str) -> str:
+    # A prefix is text of the user's; PEP 3333 wants its UTF-8 bytes in disguise.
+    return root_path.rstrip("/").encode().decode("latin-1")
 
 
 def request_environ(constant: Environ, request: Request) -> Environ:
@@ -128,6 +132,8 @@ def request_environ(constant: Environ, request: Request) -> Environ:
     environ = constant.copy()
     target = request.target.decode("latin-1")
     environ["REQUEST_METHOD"] = request.method
+    if request.prefix:
+        environ["SCRIPT_NAME"] = _script_name(request.prefix)
     environ["PATH_INFO"] = _path_info(request.path)
     environ["QUERY_STRING"] = request.query.decode("latin-1")
     environ["REQUEST_URI"] = environ["RAW_URI"] = target
@@ -174,7 +180,7 @@ def _add_headers(environ: Environ, request: Request) -> None:
 def _add_peer(environ: Environ, request: Request) -> None:
     client, server = request.peer.client, request.peer.server
     environ["REMOTE_ADDR"] = client[0] if client is not None else ""
-    if client is not None and client[1] is not None:
+    if client is not None and client[1]:
         environ["REMOTE_PORT"] = str(client[1])
     if server is not None and server[1] is not None:
         name, port = server[0], str(server[1])

@@ -102,15 +102,16 @@ class AsgiSession:
         """The connection scope (ASGI WebSocket spec, "Websocket Connection Scope")."""
         gateway, request = self.gateway, self.session.request
         peer = request.peer
+        root_path, path = gateway.place(request)
         return {
             "type": "websocket",
             "asgi": gateway.version.copy(),
             "http_version": request.version,
             "scheme": "wss" if peer.scheme == "https" else "ws",
-            "path": gateway.path(request.path),
+            "path": path,
             "raw_path": request.path,
             "query_string": request.query,
-            "root_path": gateway.root_path,
+            "root_path": root_path,
             "headers": request.headers,
             "client": peer.client,
             "server": peer.server,

@@ -59,6 +59,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._line = Line(cast(asyncio.Transport, transport), self.service, self._missed)
         self.peer = peer(transport)
+        self._opened = not self.service.announces(self.peer)  # else a PROXY header is awaited
         self.service.connections.add(self)
         self._line.deadline.set(self.service.settings.header_timeout)
         if self._buffer:
@@ -122,11 +123,17 @@ class Connection(asyncio.Protocol):
     def _next(self, passed: bool = False) -> None:
         """Begin the next request if its head is there. Args: passed: the gate has been asked."""
         service = self.service
-        if self._buffer[:2] == b"\r\n":
-            self._buffer = self._buffer[framing.blank_lines(self._buffer) :]
-            self._searched = 0
-        buffer = self._buffer
         try:
+            if not self._opened:
+                self.peer, size = service.announced(self._buffer, self.peer)
+                if not size:
+                    self._await_head()
+                    return
+                self._opened, self._buffer, self._searched = True, self._buffer[size:], 0
+            if self._buffer[:2] == b"\r\n":
+                self._buffer = self._buffer[framing.blank_lines(self._buffer) :]
+                self._searched = 0
+            buffer = self._buffer
             end = framing.end_of_head(buffer, self._searched, service.settings.max_head)
             if end < 0:
                 self._await_head()
@@ -143,13 +150,10 @@ class Connection(asyncio.Protocol):
                 self._line.pause()
                 return
             self._buffer, self._searched = buffer[end:], 0
-            headers = service.parse(head)
+            request = service.request(head, frame, self.peer)
         except Refused as refused:
             self._refuse(refused)
         else:
-            request = Request(
-                frame.method, frame.target, frame.path, frame.query, frame.version, headers, self.peer
-            )
             self._begin(request, frame)
 
     def _await_head(self) -> None:
@@ -288,8 +292,7 @@ class Connection(asyncio.Protocol):
 
     def _finish(self) -> None:
         """Close; a client that has not ended its side may be sending."""
-        end = self._line.close if self._eof else self._line.linger
-        end()
+        (self._line.close if self._eof else self._line.linger)()
 
     def _missed(self) -> None:
         """The deadline has passed."""
@@ -353,11 +356,10 @@ class Connection(asyncio.Protocol):
             self._line.transport.set_write_buffer_limits(0)  # `resume_writing` comes when all is written
             return
         self._line.closing = True
-        self.service.leave(self._fileno(), self._buffer, self._line.transport.abort)
+        self.service.leave(self._fileno(), self.peer.letter + self._buffer, self._line.transport.abort)
 
     def _fileno(self) -> int:
-        fd: int = self._line.transport.get_extra_info("socket").fileno()
-        return fd
+        return cast(int, self._line.transport.get_extra_info("socket").fileno())
 
     def abandoned(self) -> tuple[int, bytes] | None:
         """What is given away while the loop does not turn; None if a request has begun. Any thread."""
@@ -366,7 +368,7 @@ class Connection(asyncio.Protocol):
         if busy or ended or line.closing or line.transport.is_closing():
             return None
         line.closing = True
-        return self._fileno(), self._buffer
+        return self._fileno(), self.peer.letter + self._buffer
 
     def disconnect(self, why: str = "cut off") -> None:
         """The grace is over: the application sees a disconnect, and the client is told why."""
@@ -381,10 +383,9 @@ class Connection(asyncio.Protocol):
 
     def _upgrade(self, request: Request) -> bool:
         service = self.service
-        if not service.gateway.websockets or service.websocket.implementation == "none":
-            return False
-        if service.refuses(request.path):
-            return False  # refused like any other request
+        is_off = not service.gateway.websockets or service.websocket.implementation == "none"
+        if is_off or service.refuses(request.path):
+            return False  # answered, or refused, like any other request
         from devserver.http.upgrade import Upgrade  # wsproto is only loaded when a WebSocket comes
 
         self._line.unpause()

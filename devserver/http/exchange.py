@@ -24,17 +24,22 @@ Address = tuple[str, int | None]
 
 @dataclass(slots=True)
 class Peer:
-    """The two ends of a connection, the same for all of its exchanges.
+    """The two ends of a connection: the same for all of its exchanges, unless a proxy says more of one.
 
     Attributes:
-        client: address of the other side; None on a Unix socket.
+        client: address of the other side; None on a Unix socket, and if a proxy does not tell it. The port is
+            0 if a proxy does not tell it.
         server: address that was connected to; None when the socket has none.
         scheme: "http" or "https".
+        is_proxied: a proxy stands between, and the others are what it has said.
+        letter: goes with the connection to whoever serves next, before what was read of it.
     """
 
     client: Address | None = None
     server: Address | None = None
     scheme: str = "http"
+    is_proxied: bool = False
+    letter: bytes = b""
 
 
 @dataclass(slots=True)
@@ -49,6 +54,7 @@ class Request:
         version: "1.0" or "1.1".
         headers: all header lines.
         peer: the two ends of the connection.
+        prefix: the path under which a proxy serves the application, decoded; "" if it does not say one.
     """
 
     method: str
@@ -58,6 +64,7 @@ class Request:
     version: str
     headers: Headers
     peer: Peer = field(default_factory=Peer)
+    prefix: str = ""
 
 
 class Exchange(Protocol):

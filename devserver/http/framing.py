@@ -115,6 +115,7 @@ class Framing:
         keep_alive: the connection may carry another request.
         expects: the client waits for `100 Continue` before it sends the body.
         upgrade: the protocol that the client wants to change to, lower case, or b"".
+        forwarded: a proxy may have said for whom it asks (`front`).
     """
 
     method: str = "GET"
@@ -126,6 +127,7 @@ class Framing:
     keep_alive: bool = True
     expects: bool = False
     upgrade: bytes = b""
+    forwarded: bool = False
 
 
 def read(head: bytes) -> Framing:
@@ -145,7 +147,8 @@ def read(head: bytes) -> Framing:
     if method == b"CONNECT":
         raise Refused(501, "CONNECT is for proxies")
     old = version == b"1.0"
-    fields = _fields(head)
+    lower = head.lower()
+    fields = _fields(lower)
     host = fields.pop(b"host", None)
     if host is None:
         if not old:
@@ -157,13 +160,14 @@ def read(head: bytes) -> Framing:
     if fields:
         result.length = _length(fields, old)
         _connection(fields, old, result)
+    result.forwarded = b"forwarded" in lower
     return result
 
 
-def _fields(head: bytes) -> dict[bytes, bytes]:
-    """The header lines that framing depends on, in lower case; a repeated one's values by commas."""
+def _fields(lower: bytes) -> dict[bytes, bytes]:
+    """The lines of a head in lower case that framing depends on; a repeated one's values by commas."""
     fields: dict[bytes, bytes] = {}
-    for name, value in _FRAMING_LINES.findall(head.lower()):
+    for name, value in _FRAMING_LINES.findall(lower):
         value = value.rstrip(b" \t")
         if name in fields:
             # RFC 9110 section 8.6 allows to take equal lengths for one; nobody sends them in good faith.

@@ -28,6 +28,6 @@ def show(address: Address | None) -> str:
     if address is None:
         return "a Unix socket"
     host, port = address
-    if port is None:
+    if not port:
         return host
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

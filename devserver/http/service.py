@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from devserver.config import Http, WebSocket
 from devserver.http import framing
-from devserver.http.exchange import Address, Gateway, Headers, Request
+from devserver.http.exchange import Address, Gateway, Headers, Peer, Request
 from devserver.http.response import Defaults
 
 if TYPE_CHECKING:
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 AT_ONCE = 64
 """Connections that leave together at most: who waits for the end of a drain sees that it goes on."""
+
+UNTOLD: Address = ("unknown", 0)
+"""What the access line has for a client of whom a proxy does not tell the address (RFC 7239 section 6.2)."""
 
 HandOver = Callable[[list[tuple[int, bytes]]], None]
 """Gives connections away: descriptors, which are closed afterwards, and the bytes read of each."""
@@ -55,6 +58,30 @@ class Gate(Protocol):
         ...
 
 
+class Front(Protocol):
+    """The proxies in front of this server."""
+
+    def believe(self, request: Request) -> Request:
+        """A request as it was made to the first proxy, as far as the proxies are believed."""
+        ...
+
+    def announces(self, peer: Peer) -> bool:
+        """Whether a connection begins with a PROXY header."""
+        ...
+
+    def announced(self, data: bytes, peer: Peer) -> tuple[Peer, int]:
+        """The peer that a PROXY header names, and the header's size in bytes; 0 while it is not all there.
+
+        Args:
+            data: what has arrived.
+            peer: the proxy's.
+
+        Raises:
+            framing.Refused: there is no such header, or it is malformed.
+        """
+        ...
+
+
 @dataclass(slots=True)
 class Service:
     """See the module.
@@ -71,6 +98,7 @@ class Service:
         gate: asked before each request is begun; None lets all in.
         hand_over: gives connections to whoever serves next. None: they are closed.
         own: pages of the server's own; None for none.
+        front: the proxies in front; None if no proxy is believed.
         defaults: `headers`, encoded.
     """
 
@@ -86,11 +114,31 @@ class Service:
     gate: Gate | None = None
     hand_over: HandOver | None = None
     own: Own | None = None
+    front: Front | None = None
     defaults: Defaults = field(init=False)
     _leaving: list[tuple[int, bytes, Callable[[], None]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.defaults = Defaults(self.headers, date=self.settings.date_header)
+
+    def announces(self, peer: Peer) -> bool:
+        """Whether a connection begins with a PROXY header."""
+        return self.front is not None and self.front.announces(peer)
+
+    def announced(self, data: bytes, peer: Peer) -> tuple[Peer, int]:
+        """See `Front`; for a connection that begins so."""
+        assert self.front is not None
+        return self.front.announced(data, peer)
+
+    def request(self, head: bytes, frame: framing.Framing, peer: Peer) -> Request:
+        """The request that a checked head makes; where a proxy has sent it, as the client made it.
+
+        Raises:
+            framing.Refused: the parser finds fault with it.
+        """
+        headers = self.parse(head)
+        request = Request(frame.method, frame.target, frame.path, frame.query, frame.version, headers, peer)
+        return self.front.believe(request) if frame.forwarded and self.front is not None else request
 
     def log(self, request: Request, status: int, began: float) -> None:
         """Write the access line, unless the request is for a page of the server's own.
@@ -101,7 +149,8 @@ class Service:
         # A refused head is not kept as a request; it has a line of its own.
         if self.access is not None and request.target and not self.is_own(request.path):
             peer, seconds = request.peer, perf_counter() - began
-            self.access(peer.client, request.method, request.target, request.version, status, seconds)
+            client = peer.client or (UNTOLD if peer.is_proxied else None)
+            self.access(client, request.method, request.target, request.version, status, seconds)
 
     def leave(self, fd: int, data: bytes, then: Callable[[], None]) -> None:
         """Give a connection to whoever serves next, together with others that leave in this turn of the loop.

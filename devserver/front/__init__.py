@@ -1,0 +1,4 @@
+"""What stands between the socket and HTTP: whom a connection or a request really comes from.
+
+Knows no gateway, and nothing of reloading.
+"""

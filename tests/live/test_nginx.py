@@ -1,0 +1,220 @@
+"""devserver behind a real nginx, with the configuration of docs/proxies.md."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.client
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from websockets.sync.client import connect
+
+from tests.live.nginx import CLIENT, NAME, Nginx, needs_nginx
+from tests.live.process import Answer, DevServer
+from tests.patience import DEADLINE
+
+pytestmark = [pytest.mark.live, needs_nginx]
+
+ASGI = """
+import hashlib
+
+async def app(scope, receive, send):
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.send", "text": f"{scope['scheme']} {scope['client'][0]}"})
+        while (message := await receive())["type"] == "websocket.receive":
+            await send({"type": "websocket.send", "text": message["text"]})
+        return
+    assert scope["type"] == "http"
+    host, root = dict(scope["headers"])[b"host"].decode(), scope["root_path"]
+    path, status, more, text = scope["path"].removeprefix(root), 200, [], ""
+    if path == "/old":
+        status, more = 302, [(b"location", f"{scope['scheme']}://{host}{root}/new".encode())]
+    elif path == "/file":
+        more = [(b"x-accel-redirect", b"/files/report.txt")]
+    elif path == "/upload":
+        text = await upload(scope["query_string"].decode(), receive)
+    elif path == "/events":
+        await send({"type": "http.response.start", "status": 200,
+                    "headers": [(b"content-type", b"text/event-stream")]})
+        await send({"type": "http.response.body", "body": b"data: first\\n\\n", "more_body": True})
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        print("nobody listens", flush=True)
+        return
+    else:
+        text = f"{scope['client'][0]} {root} {path}"
+    await send({"type": "http.response.start", "status": status, "headers": more})
+    await send({"type": "http.response.body", "body": text.encode()})
+
+async def upload(name, receive):
+    whole, size, more = hashlib.sha256(), 0, True
+    while more:
+        message = await receive()
+        if not size:
+            print(f"upload {name} has begun", flush=True)
+        whole.update(message["body"])
+        size, more = size + len(message["body"]), message["more_body"]
+    return f"{size} {whole.hexdigest()}"
+"""
+
+WSGI = """
+import hashlib
+from wsgiref.util import application_uri
+
+def app(environ, start_response):
+    path, status, more, text = environ["PATH_INFO"], "200 OK", [], ""
+    if path == "/old":
+        status, more = "302 Found", [("Location", application_uri(environ).rstrip("/") + "/new")]
+    elif path == "/file":
+        more = [("X-Accel-Redirect", "/files/report.txt")]
+    elif path == "/upload":
+        whole, size = hashlib.sha256(), 0
+        while block := environ["wsgi.input"].read(65536):
+            if not size:
+                print(f"upload {environ['QUERY_STRING']} has begun", flush=True)
+            whole.update(block)
+            size += len(block)
+        text = f"{size} {whole.hexdigest()}"
+    else:
+        text = f"{environ['REMOTE_ADDR']} {environ['SCRIPT_NAME']} {path}"
+    start_response(status, more)
+    return [text.encode()]
+"""
+
+HAS_ALL = ("asgi-tcp", "asgi-unix")
+
+
+@dataclass
+class Site:
+    """A server, and nginx in front of it."""
+
+    kind: str
+    server: DevServer
+    nginx: Nginx
+    folder: Path
+
+    @property
+    def upstream(self) -> str:
+        """What nginx calls the server."""
+        server = self.server
+        return f"unix:{server.path}" if server.path else f"{server.host}:{server.port}"
+
+    def ask(self, method: str, path: str, **headers: str) -> Answer:
+        """One request through nginx."""
+        with through(self.nginx) as connection:
+            connection.request(method, path, headers=headers)
+            return Answer(connection.getresponse())
+
+
+@contextlib.contextmanager
+def through(nginx: Nginx) -> Iterator[http.client.HTTPConnection]:
+    """A connection to nginx."""
+    with contextlib.closing(http.client.HTTPConnection(NAME, timeout=DEADLINE)) as connection:
+        connection.sock = nginx.connect()
+        yield connection
+
+
+@pytest.fixture(scope="module", params=[*HAS_ALL, "wsgi-unix"])
+def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp(request.param)
+    interface, _, place = request.param.partition("-")
+    (folder / "app.py").write_text(ASGI if interface == "asgi" else WSGI)
+    arguments = ["--uds", str(folder / "s")] if place == "unix" else []
+    with DevServer("app:app", "--reload", *arguments, cwd=folder) as server:
+        server.serving()
+        upstream = f"unix:{server.path}" if server.path else f"{server.host}:{server.port}"
+        with Nginx(folder, upstream) as nginx:
+            yield Site(request.param, server, nginx, folder)
+
+
+CLAIMED = {
+    "X-Forwarded-For": "8.8.8.8",
+    "X-Forwarded-Proto": "http",
+    "X-Forwarded-Host": "evil.example",
+    "X-Forwarded-Port": "1",
+    "X-Forwarded-Prefix": "//evil.example",
+    "Forwarded": "for=8.8.8.8;host=evil.example",
+}
+"""What a client may say. nginx replaces it, and appends the client's address to the first."""
+
+
+@pytest.mark.parametrize("headers", [{}, CLAIMED], ids=["plain", "claimed"])
+def test_the_client_and_the_path(site: Site, headers: dict[str, str]) -> None:
+    assert site.ask("GET", "/a", **headers).text == f"{CLIENT}  /a"
+    assert site.ask("GET", "/beta/a", **headers).text == f"{CLIENT} /beta /a"
+    site.server.wait_log(f'{CLIENT} "GET /a HTTP/1.1" 200')
+
+
+@pytest.mark.parametrize("headers", [{}, CLAIMED], ids=["plain", "claimed"])
+def test_redirects_are_to_https(site: Site, headers: dict[str, str]) -> None:
+    for path, target in (("/old", "/new"), ("/beta/old", "/beta/new")):
+        answer = site.ask("GET", path, **headers, Host=f"{NAME}:8443")
+        assert (answer.status, answer.headers["location"]) == (302, f"https://{NAME}:8443{target}")
+        assert site.ask("GET", path, **headers).headers["location"] == f"https://{NAME}{target}"
+
+
+def test_a_file_that_nginx_sends(site: Site) -> None:
+    (site.nginx.files / "report.txt").write_text("the report")
+    answer = site.ask("GET", "/file")
+    assert (answer.status, answer.text) == (200, "the report")
+    assert "x-accel-redirect" not in answer.headers
+    assert site.ask("GET", "/files/report.txt").status == 404  # for nobody but the application
+
+
+def test_a_websocket(site: Site) -> None:
+    if site.kind not in HAS_ALL:
+        return
+    with connect(f"wss://{NAME}/live", sock=site.nginx.dial(), ssl=site.nginx.context) as opened:
+        assert opened.recv(DEADLINE) == f"wss {CLIENT}"
+        for text in ("one", "x" * 100_000):
+            opened.send(text)
+            assert opened.recv(DEADLINE) == text
+
+
+def test_server_sent_events(site: Site) -> None:
+    if site.kind not in HAS_ALL:
+        return
+    with site.nginx.connect() as sock:
+        sock.sendall(f"GET /events HTTP/1.1\r\nHost: {NAME}\r\n\r\n".encode())
+        text = b""
+        while b"data: first\n\n" not in text:
+            data = sock.recv(65536)
+            assert data, text
+            text += data
+    site.server.wait_log("nobody listens")
+
+
+BLOCK = bytes(range(250)) * 4000
+COUNT = 200
+"""Blocks of 1 MB in an upload."""
+
+
+def digest(blocks: Iterable[bytes]) -> str:
+    whole = hashlib.sha256()
+    for block in blocks:
+        whole.update(block)
+    return whole.hexdigest()
+
+
+UPLOADED = f"{COUNT * len(BLOCK)} {digest(BLOCK for _ in range(COUNT))}"
+
+
+@pytest.mark.parametrize("buffered", [True, False])
+def test_an_upload(site: Site, buffered: bool, tmp_path: Path) -> None:
+    """200 MB. Without buffering the application has begun when half of it has been sent."""
+    off = {} if buffered else {"proxy_request_buffering on;": "proxy_request_buffering off;"}
+    with Nginx(tmp_path, site.upstream, off) as nginx, through(nginx) as connection:
+        connection.putrequest("POST", f"/upload?{buffered}")
+        connection.putheader("Content-Length", str(COUNT * len(BLOCK)))
+        connection.endheaders()
+        for number in range(COUNT):
+            if number == COUNT // 2 and not buffered:
+                site.server.wait_log("upload False has begun")
+            connection.send(BLOCK)
+        assert Answer(connection.getresponse()).text == UPLOADED
+        assert not nginx.faults
