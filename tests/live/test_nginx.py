@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import http.client
+import threading
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from websockets.sync.client import connect
 
 from tests.live.nginx import CLIENT, NAME, Nginx, needs_nginx
-from tests.live.process import Answer, DevServer
+from tests.live.process import Answer, DevServer, save, tell
 from tests.patience import DEADLINE
 
 pytestmark = [pytest.mark.live, needs_nginx]
@@ -218,3 +220,102 @@ def test_an_upload(site: Site, buffered: bool, tmp_path: Path) -> None:
             connection.send(BLOCK)
         assert Answer(connection.getresponse()).text == UPLOADED
         assert not nginx.faults
+
+
+SAVED = """
+VERSION = {}
+
+async def app(scope, receive, send):
+    assert scope["type"] == "http"
+    while (await receive())["more_body"]:
+        pass
+    text = f"{{VERSION}} {{(scope['client'] or [0, 0])[1]}}"
+    await send({{"type": "http.response.start", "status": 200, "headers": []}})
+    await send({{"type": "http.response.body", "body": text.encode()}})
+"""
+
+CLIENTS, SAVES = 8, 20
+
+
+@dataclass
+class Asking:
+    """Clients of nginx that never pause, each on a connection of its own that is kept.
+
+    Attributes:
+        version: the newest that was saved.
+        answers: the number of those that came.
+        ports: of nginx's connections to the server.
+        mistakes: what must not happen, by name.
+    """
+
+    nginx: Nginx
+    version: int = 0
+    answers: int = 0
+    is_over: bool = False
+    ports: set[str] = field(default_factory=set)
+    mistakes: Counter[str] = field(default_factory=Counter)
+    changed: threading.Condition = field(default_factory=threading.Condition)
+
+    def client(self, number: int) -> None:
+        """Ask until it is over; odd ones send something, which nobody sends a second time."""
+        method, body = ("POST", b"x" * 5000) if number % 2 else ("GET", None)
+        try:
+            with through(self.nginx) as connection:
+                while not self.is_over:
+                    before = self.version
+                    connection.request(method, "/", body)
+                    self.note(Answer(connection.getresponse()), before)
+        except (OSError, http.client.HTTPException) as error:
+            self.note(None, 0, repr(error))
+
+    def note(self, answer: Answer | None, before: int, mistake: str = "") -> None:
+        """Count an answer to what was asked when a version had been saved."""
+        with self.changed:
+            if answer is not None and answer.status == 200:
+                version, port = answer.text.split()
+                self.ports.add(port)
+                mistake = "" if int(version) >= before else "an answer of the old code"
+            elif answer is not None:
+                mistake = f"status {answer.status}"
+            self.mistakes.update([mistake] if mistake else [])
+            self.answers += 1
+            self.changed.notify_all()
+
+    def wait(self, count: int) -> None:
+        """Wait until so many more answers have come."""
+        with self.changed:
+            goal = self.answers + count
+            assert self.changed.wait_for(lambda: self.answers >= goal or self.mistakes, DEADLINE)
+
+
+@pytest.mark.parametrize("place", ["tcp", "unix"])
+def test_saves_cost_no_request(place: str, tmp_path: Path) -> None:
+    """nginx's own connections to the server live on, from one generation to the next."""
+    app = tmp_path / "app.py"
+    save(app, SAVED.format(0))
+    arguments = ["--uds", str(tmp_path / "s")] if place == "unix" else []
+    quiet = ["--reload", "--no-access-log", "--no-proxy-headers", *arguments]
+    with DevServer("app:app", *quiet, cwd=tmp_path) as server:
+        server.serving()
+        upstream = f"unix:{server.path}" if server.path else f"{server.host}:{server.port}"
+        with Nginx(tmp_path, upstream) as nginx:
+            asking = Asking(nginx)
+            clients = [threading.Thread(target=asking.client, args=(number,)) for number in range(CLIENTS)]
+            for client in clients:
+                client.start()
+            try:
+                for version in range(1, SAVES + 1):
+                    asking.wait(CLIENTS)
+                    save(app, SAVED.format(version))
+                    asking.version = version
+                    server.restarted()
+                asking.wait(5 * CLIENTS)
+            finally:
+                asking.is_over = True
+                for client in clients:
+                    client.join(DEADLINE)
+            kept = f"; {len(asking.ports)} connections of nginx" if place == "tcp" else ""
+            tell(f"{place}: {asking.answers} answers over {SAVES} saves{kept}")
+            assert not asking.mistakes
+            assert not nginx.faults
+            assert len(asking.ports) <= CLIENTS
