@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
+
 import pytest
 
 from devserver.devtools import trust
+from devserver.devtools.neighbour import Neighbour, asks_for_others, judged, look
 from devserver.devtools.trust import own, trusted
 from devserver.http.exchange import Address
 from tests.strangers import LOCAL, request
@@ -37,11 +43,83 @@ def test_another_machine_is_not_trusted(address: str) -> None:
 
 
 @pytest.mark.parametrize("client", [("/run/app.sock", None), None])
-def test_a_unix_socket_has_permissions_of_its_own(client: Address | None) -> None:
-    assert trusted(request(client, host="evil.example"))
+def test_whoever_connects_to_a_unix_socket_is_a_proxy(client: Address | None) -> None:
+    assert not trusted(request(client))
 
 
-@pytest.mark.parametrize("client", [LOCAL, ("/run/app.sock", None), None])
+def test_a_proxy_that_speaks_an_old_version_is_not_trusted() -> None:
+    asked = request()
+    asked.version = "1.0"
+    assert not trusted(asked)
+
+
+def test_a_client_that_a_proxy_has_told_is_not_trusted() -> None:
+    """Believed or not, and by whatever way it was told."""
+    asked = request()
+    asked.peer.is_proxied = True
+    assert not trusted(asked)
+
+
+DAEMON, PERSON, OTHER = 33, 1000, 1001
+
+
+@pytest.mark.parametrize(
+    ("neighbour", "own", "asks"),
+    [
+        (Neighbour(PERSON, "firefox"), PERSON, False),
+        (Neighbour(PERSON, "sshd"), PERSON, False),
+        (Neighbour(PERSON), 0, False),  # a browser, and devserver with sudo
+        (Neighbour(0), PERSON, False),
+        (Neighbour(OTHER), PERSON, False),
+        (Neighbour(DAEMON), PERSON, True),
+        (Neighbour(DAEMON), 0, True),
+        (Neighbour(65534), PERSON, True),
+        (Neighbour(DAEMON, "curl"), DAEMON, False),
+        (Neighbour(PERSON, "nginx", True), PERSON, True),
+        (Neighbour(PERSON, "ssh"), PERSON, True),
+        (Neighbour(PERSON, "socat"), PERSON, True),
+    ],
+)
+def test_who_asks_for_others(neighbour: Neighbour, own: int, asks: bool) -> None:
+    assert judged(neighbour, own) is asks
+
+
+CONNECTS = """
+import socket, sys
+listener = socket.create_server((sys.argv[2], 0)) if sys.argv[2] else None
+sock = socket.create_connection((sys.argv[1], int(sys.argv[3])))
+print(*sock.getsockname()[:2], flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "dual"])
+@pytest.mark.parametrize("listens", ["", "127.0.0.1", "0.0.0.0"])
+def test_a_neighbour_is_found(host: str, listens: str) -> None:
+    family = socket.AF_INET if host == "127.0.0.1" else socket.AF_INET6
+    address = "::" if host == "dual" else host
+    with socket.create_server((address, 0), family=family, dualstack_ipv6=host == "dual") as listener:
+        to = "127.0.0.1" if host == "dual" else host
+        program = [sys.executable, "-c", CONNECTS, to, listens, str(listener.getsockname()[1])]
+        with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            accepted, client = listener.accept()
+            with accepted:
+                found = look(client[:2], accepted.getsockname()[:2])
+            assert found is not None
+            assert found.uid == os.getuid()
+            assert found.is_reachable is (listens == "0.0.0.0")
+            assert "python" in found.name
+            process.communicate()
+
+
+def test_a_neighbour_that_is_not_here_is_not_found() -> None:
+    assert look(("203.0.113.7", 1), ("127.0.0.1", 2)) is None
+    assert look(("nonsense", 1), ("127.0.0.1", 2)) is None
+    assert not asks_for_others(("203.0.113.7", 1), None)
+
+
+@pytest.mark.parametrize("client", [LOCAL, ("::1", 5)])
 @pytest.mark.parametrize(
     "header",
     [

@@ -2,9 +2,16 @@
 
 The developer has a loopback address (or, inside a container, its default gateway's, which is how the
 host's browser comes in) and asks for `localhost` or an address. Another name could be one that a foreign
-page has pointed here (DNS rebinding). A proxy or a tunnel on this machine has a loopback address as well,
-and may rewrite the name. Almost all of them add a header that says for whom they ask: a request with one
-of these is a stranger's.
+page has pointed here (DNS rebinding).
+
+A proxy or a tunnel on this machine has a loopback address as well, and may rewrite the name. Whether it is
+believed about its client makes no difference (`front`): who comes through it is a stranger. It shows itself
+
+    by a header that says for whom it asks, which almost all of them add,
+    by HTTP/1.0, which nginx speaks unless it is told otherwise, and no browser does,
+    by the PROXY protocol,
+    by a Unix socket, to which no browser connects,
+    or by what the system knows of its process (`neighbour`).
 
 A page of another site, open in the developer's own browser, asks from the developer's address. A browser
 says so, in `Origin` or `Sec-Fetch-Site` (`own`).
@@ -17,6 +24,7 @@ import os
 import re
 
 from devserver import procfs
+from devserver.devtools.neighbour import asks_for_others
 from devserver.http.exchange import Request
 
 _open, _exists = open, os.path.exists  # an application may replace them
@@ -30,19 +38,19 @@ _OF_PROXIES = re.compile(
 
 def trusted(request: Request) -> bool:
     """Whether the client may see source: who it is, and which name it asked for, without anybody between."""
-    if request.peer.is_proxied or any(_OF_PROXIES.fullmatch(name) for name, _ in request.headers):
+    if any(_OF_PROXIES.fullmatch(name) for name, _ in request.headers):
         return False
     client = request.peer.client
+    if request.peer.is_proxied or request.version == "1.0" or client is None or client[1] is None:
+        return False
     host = next((value.decode("latin-1") for name, value in request.headers if name == b"host"), "")
-    if client is None or client[1] is None:
-        return True  # a Unix socket, which has its own permissions
     try:
         address = ipaddress.ip_address(client[0].partition("%")[0])
     except ValueError:
         return False
     mapped = getattr(address, "ipv4_mapped", None)
     near = (mapped or address).is_loopback or str(address) == _container_gateway()
-    return near and _is_plain_host(host)
+    return near and _is_plain_host(host) and not asks_for_others(client, request.peer.server)
 
 
 def _is_plain_host(host: str) -> bool:

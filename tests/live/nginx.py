@@ -64,7 +64,7 @@ class Nginx:
     """nginx in front of the server at an address.
 
     Attributes:
-        port: on 127.0.0.1.
+        port: on every address of this machine.
         files: the folder for X-Accel-Redirect.
         context: what a client needs for TLS; None if nginx speaks plain HTTP.
     """
@@ -82,12 +82,13 @@ class Nginx:
             folder: for all that nginx writes.
             upstream: as after `server` in an `upstream`.
             changes: what else differs from the documented configuration.
-            text: a whole `server` instead of the documented configuration, with plain HTTP.
+            text: instead of the documented configuration, what stands beside `proxy_pass` in the only
+                location of a server, which speaks plain HTTP.
         """
         assert NGINX is not None
         self._folder = folder / "nginx"
         self.files = folder / "files"
-        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._socket = socket.create_server(("0.0.0.0", 0))  # as `listen 443` does
         self.port: int = self._socket.getsockname()[1]
         self.context: ssl.SSLContext | None = None
         self._folder.mkdir()
@@ -95,7 +96,7 @@ class Nginx:
         if text is None:
             text = self._documented(upstream, changes or {})
         else:
-            text = text.format(listen=f"127.0.0.1:{self.port}", upstream=upstream)
+            text = f"server {{ listen {self.port}; location / {{ proxy_pass http://{upstream}; {text} }} }}"
         (self._folder / "nginx.conf").write_text(_AROUND % text)
 
     def _documented(self, upstream: str, changes: Mapping[str, str]) -> str:
@@ -105,7 +106,7 @@ class Nginx:
         text = documented()
         own = {
             "server 127.0.0.1:8000;": f"server {upstream};",
-            "listen 443 ssl;": f"listen 127.0.0.1:{self.port} ssl;",
+            "listen 443 ssl;": f"listen {self.port} ssl;",
             "/etc/ssl/shop.example.pem": str(certificate),
             "/etc/ssl/shop.example.key": str(key),
             "/srv/shop/": f"{self.files}/",
