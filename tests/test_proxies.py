@@ -105,6 +105,7 @@ def test_trusted_unix_sockets(items: list[str], peer: Peer, is_trusted: bool) ->
         (["X-Forwarded-For: , 203.0.113.7 ,, 10.0.0.5 ,"], ("203.0.113.7", 0)),
         (["X-Forwarded-For: 10.0.0.9, 10.0.0.5"], ("10.0.0.9", 0)),
         (["X-Real-IP: 203.0.113.7"], None),
+        (["X_Forwarded_For: 203.0.113.7"], None),
         (["X-Forwarded-For: "], None),
         (["Forwarded: for=203.0.113.7"], ("203.0.113.7", 0)),
         (["Forwarded: For=203.0.113.7;Proto=https;by=10.0.0.1"], ("203.0.113.7", 0)),

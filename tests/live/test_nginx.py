@@ -15,6 +15,7 @@ import pytest
 from websockets.sync.client import connect
 
 from tests.live.nginx import CLIENT, NAME, Nginx, needs_nginx
+from tests.live.polls import make, replace, runserver
 from tests.live.process import Answer, DevServer, save, tell
 from tests.patience import DEADLINE
 
@@ -319,3 +320,33 @@ def test_saves_cost_no_request(place: str, tmp_path: Path) -> None:
             assert not asking.mistakes
             assert not nginx.faults
             assert len(asking.ports) <= CLIENTS
+
+
+WHERE = """
+def where(request):
+    secure, uri, link = request.is_secure(), request.build_absolute_uri(), reverse("polls:word")
+    return HttpResponse(f"{secure} {uri} {request.META['REMOTE_ADDR']} {link}")
+"""
+
+
+@pytest.mark.django
+@pytest.mark.parametrize("interface", [[], ["--asgi"]], ids=["wsgi", "asgi"])
+def test_django(interface: list[str], tmp_path: Path) -> None:
+    """Nothing but ALLOWED_HOSTS is set for it."""
+    folder = make(tmp_path)
+    views, settings = folder / "polls/views.py", folder / "mysite/settings.py"
+    views.write_text(views.read_text() + WHERE)
+    replace(folder / "polls/urls.py", "urlpatterns = [", "urlpatterns = [path('where/', views.where), ")
+    settings.write_text(f"{settings.read_text()}\nALLOWED_HOSTS = [{NAME!r}]\n")
+    if interface:
+        settings.write_text(f"{settings.read_text()}\nASGI_APPLICATION = 'mysite.asgi.application'\n")
+    with runserver(folder, *interface) as server:
+        server.serving()
+        with Nginx(tmp_path, f"{server.host}:{server.port}") as nginx:
+            for prefix in ("", "/beta"):
+                with through(nginx) as connection:
+                    connection.request("GET", f"{prefix}/polls/where/?a=1")
+                    secure, uri, client, link = Answer(connection.getresponse()).text.split()
+                assert (secure, client) == ("True", CLIENT)
+                assert uri == f"https://{NAME}{prefix}/polls/where/?a=1"
+                assert link.startswith(f"{prefix}/polls/")
