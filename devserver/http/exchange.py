@@ -31,15 +31,15 @@ class Peer:
             0 if a proxy does not tell it.
         server: address that was connected to; None when the socket has none.
         scheme: "http" or "https".
-        is_proxied: a proxy stands between, and the others are what it has said.
         letter: goes with the connection to whoever serves next, before what was read of it.
+        is_proxied: a proxy stands between, and the others are what it has said.
     """
 
     client: Address | None = None
     server: Address | None = None
     scheme: str = "http"
-    is_proxied: bool = False
     letter: bytes = b""
+    is_proxied: bool = False
 
 
 @dataclass(slots=True)
