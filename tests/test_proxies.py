@@ -561,6 +561,14 @@ def test_websocket() -> None:
             )
 
 
+def test_an_untrusted_proxy_is_ignored_with_a_line(caplog: pytest.LogCaptureFixture) -> None:
+    with serving(wsgi, forwarded_allow_ips="10.0.0.1") as server, Raw(server) as raw:
+        for _ in range(2):
+            raw.get("/", *NGINX)
+            assert raw.answer().body.startswith(b"['http', '127.0.0.1', ")
+    assert caplog.text.count("use --forwarded-allow-ips 127.0.0.1") == 1
+
+
 def test_off_is_off() -> None:
     with serving(wsgi, proxy_headers=False) as server, Raw(server) as raw:
         raw.get("/", *NGINX)
@@ -618,6 +626,15 @@ def test_who_is_not_trusted_cannot_announce_itself() -> None:
         raw.send(next(iter(HEADERS)))
         raw.get()
         assert raw.answer().status == 400
+
+
+def test_a_check_that_resets_its_connection_is_read_and_not_believed() -> None:
+    """As those of HAProxy do: who has sent the header is not known any more."""
+    gone = Peer(None, ("127.0.0.1", 8000))
+    proxies = Proxies(Proxy(protocol=True, allow=("*",)))
+    assert proxies.announces(gone)
+    peer, size = proxies.announced(next(iter(HEADERS)), gone)
+    assert (peer.client, peer.is_proxied, size) == (None, True, len(next(iter(HEADERS))))
 
 
 def test_half_a_header_is_not_waited_for_for_ever() -> None:

@@ -190,7 +190,7 @@ class Endpoints:
         logger.warning(
             "refused one of devserver's own pages to %s (%s): they are for this machine alone;"
             " open them as http://localhost%s",
-            client[0] if client else "a Unix socket",
+            client[0] if client else "a proxy's client" if request.peer.is_proxied else "a Unix socket",
             shown,
             more,
         )

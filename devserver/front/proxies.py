@@ -15,7 +15,7 @@ from dataclasses import replace
 from devserver.config import Proxy
 from devserver.front import claims, proxy_protocol
 from devserver.front.claims import Claim
-from devserver.front.trusted import Trusted
+from devserver.front.trusted import Trusted, is_gone
 from devserver.http.exchange import Address, Headers, Peer, Request
 from devserver.http.framing import Refused
 from devserver.http.peer import show
@@ -54,7 +54,8 @@ class Proxies:
 
     def announces(self, peer: Peer) -> bool:
         """Whether a connection begins with a PROXY header."""
-        return self._settings.protocol and self._trusted.connects(peer)
+        # HAProxy's checks reset their connection after the header. They are no reason for a line.
+        return self._settings.protocol and (self._trusted.connects(peer) or is_gone(peer))
 
     def announced(self, data: bytes, peer: Peer) -> tuple[Peer, int]:
         """The peer of a connection that begins with a PROXY header, and the header's size in bytes.
@@ -72,6 +73,8 @@ class Proxies:
             raise Refused(400, str(error)) from None
         if ends is None:
             return peer, 0
+        if is_gone(peer):
+            return replace(peer, is_proxied=True), ends.size
         scheme = peer.scheme if ends.tls is None else "https" if ends.tls else "http"
         client, server = ends.client or peer.client, ends.server or peer.server
         # To whoever serves next the connection begins as it did here.

@@ -48,9 +48,7 @@ class Trusted:
         """Whether the other side of a connection is one of them."""
         if peer.client is not None and peer.client[1] is not None:
             return self.has(peer.client)
-        # A TCP connection that was reset before it was looked at has no address of a client either.
-        is_unix = peer.server is None or peer.server[1] is None
-        return self._unix and is_unix
+        return self._unix and not is_gone(peer)
 
     def has(self, client: Address) -> bool:
         """Whether an address with a port is one of theirs."""
@@ -61,6 +59,11 @@ class Trusted:
         except ValueError:
             return False
         return any(found in network for network in self._networks)
+
+
+def is_gone(peer: Peer) -> bool:
+    """Whether a connection of TCP was reset before anybody looked who its client is. It can still be read."""
+    return peer.client is None and peer.server is not None and peer.server[1] is not None
 
 
 def _network(word: str) -> IPv4Network | IPv6Network:
