@@ -210,6 +210,8 @@ UPLOADED = f"{COUNT * len(BLOCK)} {digest(BLOCK for _ in range(COUNT))}"
 @pytest.mark.parametrize("buffered", [True, False])
 def test_an_upload(site: Site, buffered: bool, tmp_path: Path) -> None:
     """200 MB. Without buffering the application has begun when half of it has been sent."""
+    if site.kind == "asgi-unix":
+        return  # each interface and each kind of socket once
     off = {} if buffered else {"proxy_request_buffering on;": "proxy_request_buffering off;"}
     with Nginx(tmp_path, site.upstream, off) as nginx, through(nginx) as connection:
         connection.putrequest("POST", f"/upload?{buffered}")
