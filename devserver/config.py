@@ -29,7 +29,6 @@ from devserver.option_types import (
     PATH,
     PATTERN,
     PORT,
-    PROXIES,
     ROOT_PATH,
     SWITCH,
     TARGET,
@@ -49,6 +48,7 @@ from devserver.options import (
     nearest_file,
     option,
 )
+from devserver.proxy import Proxy
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -197,31 +197,6 @@ class Http:
     )
     server_header: bool = option(True, "Send the Server header.", kind=SWITCH)
     date_header: bool = option(True, "Send the Date header.", kind=SWITCH)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Proxy:
-    """Which proxies are believed, and about what."""
-
-    headers: bool = option(
-        True,
-        "Believe what trusted proxies say of the client, in X-Forwarded-* and Forwarded.",
-        kind=SWITCH,
-        flag="proxy-headers",
-    )
-    allow: tuple[str, ...] = option(
-        ("127.0.0.1", "::1", "unix"),
-        "Trust proxies at this address or network; unix is a Unix socket, * everybody.",
-        kind=PROXIES,
-        flag="forwarded-allow-ips",
-        variable="FORWARDED_ALLOW_IPS",
-    )
-    protocol: bool = option(
-        False,
-        "Take the client from the PROXY protocol, which trusted proxies then have to speak.",
-        kind=SWITCH,
-        flag="proxy-protocol",
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

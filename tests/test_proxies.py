@@ -14,7 +14,7 @@ import pytest
 from websockets.sync.client import connect
 
 import devserver
-from devserver.config import Proxy, resolve
+from devserver.config import resolve
 from devserver.errors import UsageError
 from devserver.front import claims, proxy_protocol
 from devserver.front.claims import Claim
@@ -22,6 +22,7 @@ from devserver.front.proxies import Proxies, applied
 from devserver.front.proxy_protocol import SIGNATURE, BadHeader, Ends
 from devserver.front.trusted import Trusted
 from devserver.http.exchange import Headers, Peer, Request
+from devserver.proxy import Proxy
 from tests.patience import DEADLINE
 from tests.raw import Raw, serving
 

@@ -12,13 +12,13 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
-from devserver.config import Proxy
 from devserver.front import claims, proxy_protocol
 from devserver.front.claims import Claim
 from devserver.front.trusted import Trusted, is_gone
 from devserver.http.exchange import Address, Headers, Peer, Request
 from devserver.http.framing import Refused
 from devserver.http.peer import show
+from devserver.proxy import Proxy
 
 logger = logging.getLogger("devserver")
 

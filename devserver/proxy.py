@@ -1,0 +1,31 @@
+"""The section of the configuration that is about proxies. What it brings about is known in `front`."""
+
+from dataclasses import dataclass
+
+from devserver.option_types import PROXIES, SWITCH
+from devserver.options import option
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proxy:
+    """Which proxies are believed, and about what."""
+
+    headers: bool = option(
+        True,
+        "Believe what trusted proxies say of the client, in X-Forwarded-* and Forwarded.",
+        kind=SWITCH,
+        flag="proxy-headers",
+    )
+    allow: tuple[str, ...] = option(
+        ("127.0.0.1", "::1", "unix"),
+        "Trust proxies at this address or network; unix is a Unix socket, * everybody.",
+        kind=PROXIES,
+        flag="forwarded-allow-ips",
+        variable="FORWARDED_ALLOW_IPS",
+    )
+    protocol: bool = option(
+        False,
+        "Take the client from the PROXY protocol, which trusted proxies then have to speak.",
+        kind=SWITCH,
+        flag="proxy-protocol",
+    )
