@@ -68,6 +68,11 @@ def words(process: int | str, name: str) -> list[str]:
     return [os.fsdecode(word) for word in data.removesuffix(b"\0").split(b"\0")]
 
 
+def name(pid: int) -> str:
+    """The name of a process's program, up to 15 bytes of it; "" where that is not told."""
+    return text(f"/proc/{pid}/comm").strip()
+
+
 def children() -> set[int]:
     """The process ids of this thread's children."""
     return {int(pid) for pid in text(f"/proc/self/task/{threading.get_native_id()}/children").split()}

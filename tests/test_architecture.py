@@ -33,7 +33,7 @@ FLOORS = [
     {"front"},
     {"watching"},
     {"loading"},
-    {"gateway", "reload", "front"},
+    {"gateway", "reload"},
     {"cold", "warm"},
     {"devtools"},
     {"server"},

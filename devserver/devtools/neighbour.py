@@ -10,8 +10,8 @@ more. A process is taken for a proxy or a tunnel
 A proxy that only this machine can reach asks for this machine. What the system does not tell, because another
 user's processes are not to be looked into or because it is not Linux, is no reason to refuse.
 
-The kernel is asked for the one socket (sock_diag(7)): /proc/net/tcp would have to be read in whole. Refuses
-to know requests.
+The kernel is asked for the one socket (sock_diag(7)): its table of sockets would have to be read in whole.
+Refuses to know requests.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from devserver import procfs
 from devserver.http.exchange import Address
 
 # An application may replace these.
-_open, _readlink, _listdir, _getuid = open, os.readlink, os.listdir, getattr(os, "getuid", lambda: 0)
+_getuid = getattr(os, "getuid", lambda: 0)
 _socket = socket.socket
 
 # linux/netlink.h, linux/sock_diag.h, linux/inet_diag.h
@@ -148,22 +149,14 @@ def _sockets(family: int, ends: bytes | None) -> Iterator[_Told]:
                 return
 
 
-_recent: list[str] = []
+_recent: list[int] = []
 """The process that was found last: a browser asks again."""
 
 
 def _holder(inode: int) -> tuple[str, set[int]]:
     """A program other than this one that holds a socket: its name, and the inodes of all of its sockets."""
-    for pid in [*_recent, *_listdir("/proc")]:
-        if not pid.isdecimal() or int(pid) == os.getpid():
-            continue
-        try:
-            links = [_readlink(f"/proc/{pid}/fd/{fd}") for fd in _listdir(f"/proc/{pid}/fd")]
-            inodes = {int(link[8:-1]) for link in links if link.startswith("socket:[")}
-            if inode in inodes:
-                _recent[:] = [pid]
-                with _open(f"/proc/{pid}/comm") as file:
-                    return file.read().strip(), inodes
-        except OSError:
-            continue  # it has ended, or is another user's
+    for pid in [*_recent, *procfs.pids()]:
+        if pid != os.getpid() and inode in (inodes := procfs.sockets(pid)):
+            _recent[:] = [pid]
+            return procfs.name(pid), inodes
     return "", set()

@@ -26,7 +26,7 @@ from devserver.gateway.asgi_words import (
     Scope,
     Send,
 )
-from devserver.http.exchange import Exchange, Handler, Session
+from devserver.http.exchange import Exchange, Handler, Request, Session
 
 logger = logging.getLogger("devserver")
 

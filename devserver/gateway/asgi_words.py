@@ -32,6 +32,6 @@ class Gateway(Protocol):
     version: dict[str, str]
     running: set[Handler]
 
-    def path(self, raw: bytes) -> str:
-        """The path of a scope."""
+    def place(self, request: Request) -> tuple[str, str]:
+        """`root_path` and `path` of a scope."""
         ...
