@@ -1,6 +1,7 @@
 """What is recorded while an application loads, and that the application does not notice.
 
-Each program runs in an interpreter of its own: recording replaces parts of the standard library.
+Each program runs in an interpreter of its own, since recording replaces parts of the standard library: in a
+copy of one that has imported what all of them import (`tests.forked`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import Any
@@ -21,24 +24,27 @@ import devserver
 from devserver.loading.bytecode import cached, keep, read_source
 from devserver.loading.recorder import Recorder
 from devserver.watching.answers import OWN, digest_of
+from tests.forked import Forked
 from tests.patience import DEADLINE
 
 pytestmark = pytest.mark.interpreter
 
 SOURCE = os.path.dirname(os.path.dirname(os.path.abspath(devserver.__file__)))
 
+PLAIN = "import json, os, sys"
+RECORDED = (
+    "import json, os, sys; sys.path.insert(0, {source!r}); from devserver.watching import answers; "
+    "from devserver.loading import recorder as loader; from devserver.loading.recorder import Recorder; "
+    "sys.path.remove({source!r})"
+)
+"""What is imported before a program: one line, so that lines have the same numbers behind both."""
+
 PROGRAM = """
-import json, os, sys
-root, recorded = {root!r}, {recorded!r}
+root = {root!r}
 sys.path[:0] = {path!r}
 sys.dont_write_bytecode = {dont_write!r}
 entries = []
-if recorded:
-    sys.path.insert(0, {source!r})
-    from devserver.watching import answers
-    from devserver.loading import recorder as loader
-    from devserver.loading.recorder import Recorder
-    sys.path.remove({source!r})
+if {recorded!r}:
     recorder = Recorder(lambda entry: entries.append(entry.to_json()), [root])
     recorder.start()
     serving = recorder.loaded
@@ -50,11 +56,54 @@ sys.stdout.write(json.dumps([result, entries], default=repr))
 """
 
 
+class Interpreters:
+    """The interpreters of which there are copies: each is started when it is needed first."""
+
+    def __init__(self) -> None:
+        self._forked: dict[tuple[bool, str], Forked] = {}
+        self._stack = ExitStack()
+
+    def run(self, program: str, recorded: bool, cwd: Path) -> subprocess.CompletedProcess[str]:
+        if not hasattr(os, "fork"):
+            return self.start(program, recorded, cwd)
+        measured = "COVERAGE_PROCESS_CONFIG"
+        key = recorded, os.environ.get(measured, "")
+        if key not in self._forked:
+            forked = Forked(prelude(recorded), environ())
+            self._forked[key] = self._stack.enter_context(forked)
+        return self._forked[key].run(program, cwd)
+
+    def start(self, program: str, recorded: bool, cwd: Path) -> subprocess.CompletedProcess[str]:
+        """Run it in an interpreter that is started for it."""
+        command = [sys.executable, "-c", prelude(recorded) + program]
+        return subprocess.run(
+            command, cwd=cwd, env=environ(), capture_output=True, text=True, timeout=DEADLINE, check=False
+        )
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+def prelude(recorded: bool) -> str:
+    return RECORDED.format(source=SOURCE) if recorded else PLAIN
+
+
+def environ() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+
+
+@pytest.fixture(scope="module")
+def interpreters() -> Iterator[Interpreters]:
+    with closing(Interpreters()) as made:
+        yield made
+
+
 class Project:
     """A folder with files, and the programs that run in it."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, interpreters: Interpreters) -> None:
         self.root = root
+        self.interpreters = interpreters
         self.path: list[str] = [str(root)]
         self.dont_write = False
 
@@ -64,27 +113,26 @@ class Project:
         path.write_text(textwrap.dedent(text))
         return path
 
-    def start(self, code: str, recorded: bool = True, *flags: str) -> subprocess.CompletedProcess[str]:
-        program = PROGRAM.format(
+    def program(self, code: str, recorded: bool) -> str:
+        return PROGRAM.format(
             root=str(self.root),
             recorded=recorded,
             path=self.path,
-            source=SOURCE,
             code=textwrap.dedent(code),
             dont_write=self.dont_write,
-        )
-        command = [sys.executable, *flags, "-c", program]
-        environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-        return subprocess.run(
-            command, cwd=self.root, env=environ, capture_output=True, text=True, timeout=DEADLINE, check=False
         )
 
     def run(self, code: str, recorded: bool = True) -> tuple[Any, list[list[Any]]]:
         """What the program left in `result`, and the entries."""
-        done = self.start(code, recorded)
+        done = self.interpreters.run(self.program(code, recorded), recorded, self.root)
         assert done.returncode == 0, done.stderr
         result, entries = json.loads(done.stdout)
         return result, entries
+
+    def stderr(self, code: str, recorded: bool) -> list[str]:
+        """What an interpreter prints that runs nothing but the program."""
+        done = self.interpreters.start(self.program(code, recorded), recorded, self.root)
+        return done.stderr.splitlines()
 
     def entries(self, code: str) -> set[tuple[str, str]]:
         """What was recorded, as kinds and names below the project."""
@@ -97,10 +145,10 @@ class Project:
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Project:
+def project(tmp_path: Path, interpreters: Interpreters) -> Project:
     root = tmp_path / "my project"
     root.mkdir()
-    return Project(root)
+    return Project(root, interpreters)
 
 
 # invisible: the same program with and without
@@ -528,10 +576,10 @@ print("\\n".join(found))
     assert [path for path in found if path.startswith(("lib", "Lib")) and path != "library"] == []
 
 
-def test_a_project_below_a_folder_called_site_packages(tmp_path: Path) -> None:
+def test_a_project_below_a_folder_called_site_packages(tmp_path: Path, interpreters: Interpreters) -> None:
     root = tmp_path / "site-packages" / "mine"
     root.mkdir(parents=True)
-    project = Project(root)
+    project = Project(root, interpreters)
     project.write("main.py", "open('data.txt')")
     project.write("data.txt")
     assert {("file", "main.py"), ("file", "data.txt")} <= project.entries("import main")
@@ -993,8 +1041,7 @@ def test_the_traceback_of_a_broken_module_is_that_of_python(project: Project) ->
     project.write("main.py", "import broken\n")
     project.write("broken.py", "x = (\n")
     project.dont_write = True
-    plain = project.start("import main", False).stderr.splitlines()
-    noted = project.start("import main", True).stderr.splitlines()
+    plain, noted = (project.stderr("import main", recorded) for recorded in (False, True))
     assert [line for line in noted if "devserver" in line or "frozen" in line] == []
     assert noted == plain
 

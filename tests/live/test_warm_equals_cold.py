@@ -11,7 +11,6 @@ import os
 import random
 import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ import pytest
 
 from tests.live.generated_projects import Project, break_something, write
 from tests.live.process import ALL, EACH, DevServer, tell
+from tests.once import once
 
 pytestmark = [
     pytest.mark.live,
@@ -30,15 +30,15 @@ pytestmark = [
 ]
 
 COLD = Path(__file__).with_name("cold_start.py")
-BYTECODE = tempfile.TemporaryDirectory()
-"""Not beside the sources: a listing of a folder does not count when only `__pycache__` is new."""
+ENVIRON = {"PYTHONHASHSEED": "0", "PYTHONWARNINGS": "", "PYTHONDONTWRITEBYTECODE": ""}
 
-ENVIRON = {
-    "PYTHONHASHSEED": "0",
-    "PYTHONWARNINGS": "",
-    "PYTHONDONTWRITEBYTECODE": "",
-    "PYTHONPYCACHEPREFIX": BYTECODE.name,
-}
+
+def environ() -> dict[str, str]:
+    """Bytecode is not beside the sources: a listing does not count when only `__pycache__` is new.
+
+    It is in one place for all workers, or each would compile the standard library.
+    """
+    return {**ENVIRON, "PYTHONPYCACHEPREFIX": str(once("bytecode", lambda folder: None))}
 
 
 class Cold:
@@ -49,7 +49,7 @@ class Cold:
 
     def __enter__(self) -> Cold:
         self._process = subprocess.Popen(
-            [sys.executable, COLD], cwd=self._folder, env={**os.environ, **ENVIRON},
+            [sys.executable, COLD], cwd=self._folder, env={**os.environ, **environ()},
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )  # fmt: skip
         return self
@@ -95,7 +95,7 @@ class Comparison:
         """Edit so many times and compare each time."""
         self.write()
         with (
-            DevServer("main:app", "--reload", cwd=self.folder, env=ENVIRON) as server,
+            DevServer("main:app", "--reload", cwd=self.folder, env=environ()) as server,
             Cold(self.folder) as cold,
         ):
             server.listening()
@@ -215,7 +215,7 @@ def same_after(folder: Path, files: dict[str, str], *edits: Edit) -> list[list[s
     write_all(folder, {"log.py": "SAID = []\nsay = SAID.append\n", **files})
     restarts = []
     with (
-        DevServer("main:app", "--reload", *ALL, cwd=folder, env={**ENVIRON, **EACH}) as server,
+        DevServer("main:app", "--reload", *ALL, cwd=folder, env={**environ(), **EACH}) as server,
         Cold(folder) as cold,
     ):
         server.listening()
@@ -245,21 +245,25 @@ EXECUTED_AGAIN = (
 )
 
 
-def test_module_that_is_executed_again_does_not_go_on_within(tmp_path: Path) -> None:
+# A checkpoint costs the more, the more there are before it: so each project is small.
+@pytest.mark.parametrize("first", [0, 2])
+def test_module_that_is_executed_again_does_not_go_on_within(first: int, tmp_path: Path) -> None:
     """The first time it has done already what was edited."""
     ones = {
-        f"one{number}.py": f"import log\nlog.say('one')\nlog.say('old {number}')\n" for number in range(4)
+        f"one{number}.py": f"import log\nlog.say('one')\nlog.say('old {number}')\n"
+        for number in range(first, first + 2)
     }
     main = "\n".join(
         [
-            "import importlib, log, one0, one1, one2, one3, runpy, sys",
+            f"import importlib, log, runpy, sys, one{first}, one{first + 1}",
             "from importlib.util import find_spec, module_from_spec",
-            *EXECUTED_AGAIN,
+            *EXECUTED_AGAIN[first : first + 2],
             f"log.say('main')\n{APP}",
         ]
     )
     edits = [{name: text.replace("old", "new")} for name, text in ones.items()]
-    same_after(tmp_path, {"main.py": main, **ones}, *edits, {"one3.py": ones["one3.py"]})
+    last = f"one{first + 1}.py"
+    same_after(tmp_path, {"main.py": main, **ones}, *edits, {last: ones[last]})
 
 
 def test_module_within_which_it_was_gone_on_is_known_to_earlier_checkpoints(tmp_path: Path) -> None:
@@ -285,19 +289,20 @@ LOOKS = (
 )
 
 
-def test_module_that_has_looked_at_its_own_text_does_not_go_on_within(tmp_path: Path) -> None:
+@pytest.mark.parametrize("first", [0, 4])
+def test_module_that_has_looked_at_its_own_text_does_not_go_on_within(first: int, tmp_path: Path) -> None:
     """It has seen what stands behind, too."""
     modules = {
-        f"look{number}.py": f"""
+        f"look{number}": f"""
 import inspect, linecache, log, os, pkgutil, sys, tokenize
 log.say({look})
 log.say('a')
 """
-        for number, look in enumerate(LOOKS)
+        for number, look in enumerate(LOOKS[first : first + 4])
     }
-    main = "".join(f"import {name.removesuffix('.py')}\n" for name in modules) + f"import log\n{APP}"
-    edits = [{name: text.replace("'a'", "'ab'")} for name, text in modules.items()]
-    same_after(tmp_path, {"main.py": main, **modules}, *edits)
+    main = f"import log, {', '.join(modules)}\n{APP}"
+    edits = [{f"{name}.py": text.replace("'a'", "'ab'")} for name, text in modules.items()]
+    same_after(tmp_path, {"main.py": main, **{f"{name}.py": text for name, text in modules.items()}}, *edits)
 
 
 def test_archive_that_comes_and_goes_counts(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -25,9 +26,11 @@ COLD = "import json, {imports}, probe; print(json.dumps(probe.state()))"
 
 
 def cold(framework: Framework, folder: Path) -> Any:
-    """The state of a fresh process, which believes no bytecode: saves come within a second."""
+    """The state of a fresh process, which finds no bytecode of the project: saves come within a second."""
+    for cache in folder.rglob("__pycache__"):
+        shutil.rmtree(cache)
     done = subprocess.run(
-        [sys.executable, "-X", "pycache_prefix=nothing", "-Bc", COLD.format(imports=framework.imports)],
+        [sys.executable, "-Bc", COLD.format(imports=framework.imports)],
         cwd=folder, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert not done.returncode, done.stderr
