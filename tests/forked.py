@@ -26,7 +26,12 @@ def _copied():
         wanted = json.loads(line)
         pid = os.fork()
         if pid:
-            os.write(told, b"%d\\n" % os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+            status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            try:
+                os.killpg(pid, signal.SIGKILL)  # what it has started and left behind
+            except ProcessLookupError:
+                pass
+            os.write(told, b"%d\\n" % status)
             continue
         asked.close()
         os.close(told)

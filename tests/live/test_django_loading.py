@@ -12,7 +12,7 @@ import pytest
 from tests.live.polls import make, make_stock, runserver
 from tests.live.process import MARKED, DevServer
 
-pytestmark = [pytest.mark.live, pytest.mark.interpreter, pytest.mark.django]
+pytestmark = [pytest.mark.live, pytest.mark.django]
 
 SETTINGS = "mysite/settings.py"
 ORDER = [

@@ -25,7 +25,6 @@ from tests.once import once
 
 pytestmark = [
     pytest.mark.live,
-    pytest.mark.interpreter,
     pytest.mark.skipif(sys.platform != "linux", reason="there are no warm restarts"),
 ]
 
@@ -188,6 +187,7 @@ def compare(seeds: Iterable[int], edits: int, folder: Path) -> None:
     assert within
 
 
+@pytest.mark.interpreter
 def test_state_after_a_warm_restart_is_that_of_a_fresh_process(tmp_path: Path) -> None:
     compare(range(1, 4), 6, tmp_path)
 
@@ -246,6 +246,7 @@ EXECUTED_AGAIN = (
 
 
 # A checkpoint costs the more, the more there are before it: so each project is small.
+@pytest.mark.interpreter
 @pytest.mark.parametrize("first", [0, 2])
 def test_module_that_is_executed_again_does_not_go_on_within(first: int, tmp_path: Path) -> None:
     """The first time it has done already what was edited."""
@@ -289,6 +290,7 @@ LOOKS = (
 )
 
 
+@pytest.mark.interpreter
 @pytest.mark.parametrize("first", [0, 4])
 def test_module_that_has_looked_at_its_own_text_does_not_go_on_within(first: int, tmp_path: Path) -> None:
     """It has seen what stands behind, too."""
@@ -305,6 +307,7 @@ log.say('a')
     same_after(tmp_path, {"main.py": main, **{f"{name}.py": text for name, text in modules.items()}}, *edits)
 
 
+@pytest.mark.interpreter
 def test_archive_that_comes_and_goes_counts(tmp_path: Path) -> None:
     main = f"""
 import log, sys
@@ -423,6 +426,7 @@ log.say('a')
     assert [len(each) for each in restarts] == [1, 1]
 
 
+@pytest.mark.interpreter
 def test_collections_find_what_was_made_before_a_checkpoint(tmp_path: Path) -> None:
     """It is frozen when a process is forked."""
     main = f"""

@@ -18,7 +18,6 @@ from tests.live.warm_frameworks import FRAMEWORKS, Framework, apply
 
 pytestmark = [
     pytest.mark.live,
-    pytest.mark.interpreter,
     pytest.mark.skipif(sys.platform != "linux", reason="there are no warm restarts"),
 ]
 
@@ -37,7 +36,14 @@ def cold(framework: Framework, folder: Path) -> Any:
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("name", FRAMEWORKS)
+EACH_PYTHON = {"fastapi", "django"}
+"""Those that run under each Python: they look at annotations, signatures and modules most."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.interpreter if name in EACH_PYTHON else []) for name in FRAMEWORKS],
+)
 def test_a_project_restarts_warm_and_is_what_a_fresh_process_is(name: str, tmp_path: Path) -> None:
     framework = FRAMEWORKS[name]
     if importlib.util.find_spec(framework.needs) is None:

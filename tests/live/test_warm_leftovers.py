@@ -20,7 +20,6 @@ from tests.patience import DEADLINE
 
 pytestmark = [
     pytest.mark.live,
-    pytest.mark.interpreter,
     pytest.mark.skipif(sys.platform != "linux", reason="there are no warm restarts"),
 ]
 
@@ -172,6 +171,7 @@ def test_killed_process_is_not_missed(victim: str, tmp_path: Path) -> None:
         assert server.stop() == 0
 
 
+@pytest.mark.interpreter
 def test_a_copy_made_ahead_is_what_goes_on(tmp_path: Path) -> None:
     with served(tmp_path) as page:
         for text in ("six", "seven", "eight"):
