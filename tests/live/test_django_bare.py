@@ -12,8 +12,7 @@ from tests.live.process import DevServer
 pytestmark = pytest.mark.live
 
 
-@pytest.mark.parametrize("named", [True, False])
-@pytest.mark.parametrize("reload", [True, False])
+@pytest.mark.parametrize(("named", "reload"), [(True, False), (False, True)])
 def test_the_project_is_served(tmp_path: Path, named: bool, reload: bool) -> None:
     make(tmp_path) if named else make_stock(tmp_path)
     with DevServer(*(["--reload"] if reload else []), cwd=tmp_path) as server:

@@ -105,9 +105,14 @@ def test_a_variable_of_an_env_file_is_read_anew(tmp_path: Path) -> None:
         assert server.get("/polls/word/").text == "second"
 
 
-def test_the_flags(tmp_path: Path) -> None:
-    """`RUN_MAIN` is true in the child, and in nothing that it starts, nor in the supervisor."""
+def test_what_the_first_process_has_and_does_not_have(tmp_path: Path) -> None:
+    """It becomes the supervisor before applications are loaded.
+
+    `RUN_MAIN` is true in the child, and in nothing that it starts, nor in the supervisor.
+    """
     make(tmp_path)
+    models = tmp_path / "polls/models.py"
+    models.write_text("import os\nprint('MODELS', os.getpid(), flush=True)\n" + models.read_text())
     replace(
         tmp_path / "polls/views.py",
         "HttpResponse(WORD)",
@@ -118,6 +123,8 @@ def test_the_flags(tmp_path: Path) -> None:
         assert server.get("/polls/word/").text == "true ."
         environ = Path(f"/proc/{server.process.pid}/environ").read_bytes().split(b"\0")
         assert b"RUN_MAIN=true" not in environ
+        assert server.log.count("MODELS") == 1
+        assert f"MODELS {server.process.pid}\n" not in server.log
 
 
 def test_manage_py_may_change_folders(tmp_path: Path) -> None:
@@ -128,17 +135,6 @@ def test_manage_py_may_change_folders(tmp_path: Path) -> None:
         server.serving()
         replace(tmp_path / "site/polls/views.py", "one", "two")
         assert server.get("/polls/word/").text == "two"
-
-
-def test_the_first_process_loads_no_models(tmp_path: Path) -> None:
-    """The parent becomes the supervisor before applications are loaded."""
-    make(tmp_path)
-    models = tmp_path / "polls/models.py"
-    models.write_text("import os\nprint('MODELS', os.getpid(), flush=True)\n" + models.read_text())
-    with runserver(tmp_path) as server:
-        server.serving()
-        assert server.log.count("MODELS") == 1
-        assert f"MODELS {server.process.pid}\n" not in server.log
 
 
 def test_stock_goes_on_being_stock(tmp_path: Path) -> None:

@@ -12,20 +12,10 @@ from tests.live import polls
 from tests.live.polls import make, replace, runserver
 from tests.live.process import save
 
-pytestmark = [pytest.mark.live, pytest.mark.django]
+pytestmark = pytest.mark.live
 
 SETTINGS, VIEWS = "mysite/settings.py", "polls/views.py"
 INDEX = "polls/templates/polls/index.html"
-
-
-def test_an_edited_view_is_served_by_another_process(tmp_path: Path) -> None:
-    with runserver(make(tmp_path)) as server:
-        server.serving()
-        first = server.get("/polls/process/").text
-        for word in ("two", "three"):
-            replace(tmp_path / VIEWS, 'WORD = "', f'WORD = "{word} ')
-            assert server.get("/polls/word/").text.startswith(word)
-        assert server.get("/polls/process/").text != first
 
 
 def test_what_settings_have_read_restarts_although_it_lies_beside_templates(tmp_path: Path) -> None:
@@ -44,7 +34,8 @@ def test_what_settings_have_read_restarts_although_it_lies_beside_templates(tmp_
         assert server.get("/polls/word/").text == "two"
 
 
-def test_an_edited_template_is_served_by_the_same_process(tmp_path: Path) -> None:
+@pytest.mark.django
+def test_an_edited_template_is_served_by_the_same_process_and_a_view_by_another(tmp_path: Path) -> None:
     with runserver(make(tmp_path)) as server:
         server.serving()
         first = server.get("/polls/process/").text
@@ -53,15 +44,13 @@ def test_an_edited_template_is_served_by_the_same_process(tmp_path: Path) -> Non
             (tmp_path / INDEX).write_text(f"number {number}")
             assert server.get("/polls/").text == f"number {number}"
         assert server.get("/polls/process/").text == first
-        replace(tmp_path / VIEWS, "one", "two")  # only this may restart
+        replace(tmp_path / VIEWS, 'WORD = "', 'WORD = "two ')  # only this may restart
+        assert server.get("/polls/word/").text.startswith("two")
         assert server.restarted()["reason"] == f"{VIEWS} changed"
         assert len(server.events("restart")) == 1
-
-
-def test_what_restarts_is_told_although_a_template_changes_with_it(tmp_path: Path) -> None:
-    with runserver(make(tmp_path)) as server:
-        server.serving()
-        for number in range(4):
+        assert server.get("/polls/process/").text != first
+        # What restarts is told although a template changes with it.
+        for number in range(3):
             replace(tmp_path / VIEWS, 'WORD = "', f'WORD = "{number}')
             save(tmp_path / INDEX, f"number {number}")
             while not server.wait("restart")["reason"].startswith(f"{VIEWS} changed"):
@@ -69,6 +58,7 @@ def test_what_restarts_is_told_although_a_template_changes_with_it(tmp_path: Pat
             assert server.get("/polls/").text == f"number {number}"
 
 
+@pytest.mark.django
 def test_a_new_template_is_served_by_the_same_process(tmp_path: Path) -> None:
     make(tmp_path)
     (tmp_path / INDEX).rename(tmp_path / "index.html")

@@ -12,7 +12,7 @@ from tests.live.polls import make, manage, replace, runserver
 from tests.live.process import DevServer
 from tests.patience import DEADLINE
 
-pytestmark = [pytest.mark.live, pytest.mark.django]
+pytestmark = pytest.mark.live
 
 RECEIVERS = """
 
@@ -58,6 +58,7 @@ def said(server: DevServer, text: str, times: int = 1) -> None:
         assert server.process.poll() is None, server.log
 
 
+@pytest.mark.django
 def test_started_is_sent_once_with_a_reloader(site: Path) -> None:
     with runserver(site) as server:
         server.serving()
@@ -66,6 +67,7 @@ def test_started_is_sent_once_with_a_reloader(site: Path) -> None:
         assert "STARTED True set() True" in server.log
 
 
+@pytest.mark.django
 def test_what_is_handled_does_not_restart(site: Path) -> None:
     """Nobody asks meanwhile: it is sent without a request, and once for each change."""
     paths = [site / name for name in ("data/deep/a.txt", "single.cfg", "polls/handled.py")]
@@ -99,6 +101,7 @@ def test_a_new_file_of_a_watched_folder(site: Path) -> None:
         assert len(server.events("restart")) == 1
 
 
+@pytest.mark.django
 def test_what_is_not_handled_restarts(site: Path) -> None:
     """Modules are sent, too, before the restart; in the first request as well as without one."""
     with runserver(site) as server:
@@ -129,6 +132,7 @@ def test_a_receiver_that_hangs_delays_a_restart_and_no_more(site: Path) -> None:
         assert server.get("/polls/word/").text == "two"
 
 
+@pytest.mark.django
 def test_translations_are_fresh(tmp_path: Path) -> None:
     make(tmp_path)
     catalogue = tmp_path / "polls/locale/de/LC_MESSAGES/django.po"
@@ -157,7 +161,7 @@ def test_translations_are_fresh(tmp_path: Path) -> None:
         assert server.get("/polls/process/").text == process
 
 
-@pytest.mark.parametrize("watchman", ["", "5"])
+@pytest.mark.parametrize("watchman", [pytest.param("", marks=pytest.mark.django), "5"])
 def test_trigger_reload_and_other_functions(tmp_path: Path, watchman: str) -> None:
     make(tmp_path)
     view = (
@@ -177,6 +181,7 @@ def test_trigger_reload_and_other_functions(tmp_path: Path, watchman: str) -> No
         assert server.child != first
 
 
+@pytest.mark.django
 def test_live_server_test_case_is_unaffected(tmp_path: Path) -> None:
     make(tmp_path)
     (tmp_path / "polls/tests.py").write_text(
