@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from devserver import config
+from devserver.cpython import invalidate_caches
 from devserver.discovery import (
     ATTRIBUTES,
     MODULES,
@@ -150,7 +151,7 @@ def load(section: config.App) -> Application:
 
 
 def _import(target: Target) -> types.ModuleType:
-    importlib.invalidate_caches()  # the file may be younger than the last look into its folder
+    invalidate_caches()  # the file may be younger than the last look into its folder
     try:
         module = importlib.import_module(target.module)
     except ModuleNotFoundError as error:

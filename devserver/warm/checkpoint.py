@@ -20,7 +20,6 @@ Linux. Knows neither the machine nor which files have changed.
 from __future__ import annotations
 
 import ctypes
-import importlib
 import linecache
 import logging
 import os
@@ -33,6 +32,7 @@ from functools import partial
 from time import perf_counter
 from typing import Any, NoReturn, Protocol
 
+from devserver.cpython import invalidate_caches
 from devserver.loading import frozen, prefault
 from devserver.loading.modules import Stepping
 from devserver.loading.recorder import Recorder
@@ -350,7 +350,7 @@ class Checkpoints:
         for execution, _, data in reread:
             execution.keep(data)
         self._reread = [(execution.path, fingerprint, data) for execution, fingerprint, data in reread]
-        importlib.invalidate_caches()
+        invalidate_caches()
         _forget_lines()
         return True
 
