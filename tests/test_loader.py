@@ -681,6 +681,15 @@ WRITES = {
         {"data.txt"},
     ),
     "os.open": ("os.open(root + '/new.txt', os.O_WRONLY | os.O_CREAT)", {"new.txt"}),
+    "made sure of, then read": ("open('new.txt', 'a').close(); open('new.txt').read()", {"new.txt"}),
+    "touched, then read": (
+        "import pathlib; pathlib.Path('new.txt').touch(); open('new.txt').read()",
+        {"new.txt"},
+    ),
+    "os.open, then read": (
+        "os.close(os.open('new.txt', os.O_CREAT | os.O_RDWR)); open('new.txt').read()",
+        {"new.txt"},
+    ),
     "pathlib": (
         "import pathlib; pathlib.Path('a/b').mkdir(parents=True); pathlib.Path('a/b/c').touch()",
         {"a", "a/b", "a/b/c"},

@@ -291,8 +291,7 @@ def test_saves_cost_no_request(transport: str, interface: str, tmp_path: Path) -
     check(20, 6, interface, where(transport, tmp_path), tmp_path)
 
 
-@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
-@pytest.mark.parametrize("parser", ["h11", "httptools"])
+@pytest.mark.parametrize(("loop", "parser"), [("asyncio", "h11"), ("uvloop", "httptools")])
 def test_saves_cost_no_request_with_any_loop_and_parser(loop: str, parser: str, tmp_path: Path) -> None:
     check(8, 5, "asgi", ["--loop", loop, "--http", parser], tmp_path)
 

@@ -94,14 +94,12 @@ def test_unix_socket_in_use_and_one_that_was_left_behind(tmp_path: Path) -> None
         (["--port", "eighty"], "eighty"),
         (["--workers", "4"], "--workers is not supported"),
         (["--fd", "999"], "999"),
+        (["--reload", "--fd", "999"], "999"),
     ],
 )
-@RELOAD
-def test_usage_errors_end_it_with_2(
-    arguments: list[str], said: str, reload: list[str], tmp_path: Path
-) -> None:
+def test_usage_errors_end_it_with_2(arguments: list[str], said: str, tmp_path: Path) -> None:
     PROJECTS["asgi"].make(tmp_path)
-    ended = run(tmp_path, "app:app", *reload, *arguments)
+    ended = run(tmp_path, "app:app", *arguments)
     assert ended.returncode == 2
     assert said in ended.stderr
     assert "Traceback" not in ended.stderr
@@ -120,11 +118,7 @@ def test_unreadable_key_in_the_file_ends_it_with_2(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("target", "said"),
     [
-        ("ap:app", "did you mean 'app'"),
-        ("app:ap", "did you mean 'app'"),
         ("app.py:ap", "did you mean 'app'"),
-        ("ap.py", "did you mean 'app.py'"),
-        ("answer:TEXT", "answer:TEXT"),
         ("nothing.like.it:app", "there is no module"),
     ],
 )

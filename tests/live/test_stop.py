@@ -130,6 +130,8 @@ def terminate(server: DevServer) -> None:
 
 
 SIGNALS = pytest.mark.parametrize("end", [control_c, terminate])
+BOTH = pytest.mark.parametrize(("end", "reload"), [(control_c, ["--reload"]), (terminate, [])])
+"""Each way to end it, and each way to run it, once."""
 
 
 @RELOAD
@@ -161,8 +163,7 @@ def refused(server: DevServer) -> None:
         sock.listen()
 
 
-@RELOAD
-@SIGNALS
+@BOTH
 def test_idle_server_ends_at_once(end: Callable[[DevServer], None], reload: list[str], folder: Path) -> None:
     arguments = ("app:app", *reload, "--timeout-graceful-shutdown", "3600")
     with DevServer(*arguments, cwd=folder, new_session=True) as server:
@@ -197,9 +198,15 @@ TAKES = {
 }
 
 
-@pytest.mark.parametrize("started", [True, False], ids=["started", "starting"])
-@pytest.mark.parametrize("how", TAKES)
-@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize(
+    ("loop", "how", "started"),
+    [
+        ("asyncio", "signal", True),
+        ("asyncio", "loop", False),
+        ("uvloop", "signal", False),
+        ("uvloop", "loop", True),
+    ],
+)
 def test_a_lifespan_that_takes_the_signals_does_not_keep_it_up(
     loop: str, how: str, started: bool, tmp_path: Path
 ) -> None:
@@ -247,8 +254,7 @@ def test_a_blocked_loop_is_ended_after_the_graceful_timeout(tmp_path: Path) -> N
         assert "still running at the end of --timeout-graceful-shutdown" in server.log
 
 
-@RELOAD
-@SIGNALS
+@BOTH
 def test_second_signal_ends_at_once(
     end: Callable[[DevServer], None], reload: list[str], folder: Path
 ) -> None:

@@ -136,10 +136,8 @@ def served(folder: Path, *options: str, mark: str = "") -> Iterator[Page]:
 
 VICTIMS: dict[str, Callable[[Page], list[int]]] = {
     "first checkpoint": lambda page: page.checkpoints()[:1],
-    "middle checkpoint": lambda page: page.checkpoints()[1:2],
     "last checkpoint": lambda page: page.checkpoints()[-1:],
     "all checkpoints": lambda page: page.checkpoints(),
-    "serving process": lambda page: [page.server.child],
     "serving process and last checkpoint": lambda page: [page.server.child, *page.checkpoints()[-1:]],
     "all but the supervisor": lambda page: [page.server.child, *page.checkpoints()],
 }
