@@ -1,24 +1,33 @@
-"""Which locks forbid a fork while they are held. Each program runs by itself: hooks cannot be taken back."""
+"""Which locks forbid a fork while they are held.
+
+Each program runs in an interpreter of its own: hooks cannot be taken back.
+"""
 
 from __future__ import annotations
 
-import subprocess
+import os
 import sys
 import textwrap
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.patience import DEADLINE
+from tests.forked import Forked
 
 pytestmark = [
     pytest.mark.interpreter,
     pytest.mark.skipif(sys.platform != "linux", reason="there are no checkpoints"),
 ]
 
-PROGRAM = """
+PRELUDE = """
 import logging, os, threading, weakref
+from collections.abc import Mapping
 from functools import partial
 from devserver.loading.locks import Locks
+"""
+
+PROGRAM = """
 locks = Locks()
 locks.start()
 lock = threading.{kind}()
@@ -79,38 +88,40 @@ os.register_at_fork(after_in_child=pool.renew)
 }
 
 
-def held(register: str, kind: str) -> bool:
-    """What is said while a lock is held, in a process of its own."""
+@pytest.fixture(scope="module")
+def interpreter() -> Iterator[Forked]:
+    with Forked(PRELUDE, dict(os.environ)) as forked:
+        yield forked
+
+
+def held(register: str, kind: str, interpreter: Forked) -> bool:
+    """What is said while a lock is held."""
     program = PROGRAM.format(register=textwrap.dedent(register), kind=kind)
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=DEADLINE, check=False
-    )
+    done = interpreter.run(program, Path.cwd())
     assert not done.returncode, done.stderr
     return done.stdout == "True\n"
 
 
 @pytest.mark.parametrize("kind", ["Lock", "RLock", "Condition"])
 @pytest.mark.parametrize("name", HOOKS)
-def test_a_lock_that_a_hook_can_reach_counts_while_it_is_held(name: str, kind: str) -> None:
-    assert held(HOOKS[name], kind)
+def test_a_lock_that_a_hook_can_reach_counts_while_it_is_held(
+    name: str, kind: str, interpreter: Forked
+) -> None:
+    assert held(HOOKS[name], kind, interpreter)
 
 
-def test_a_lock_that_no_hook_can_reach_does_not_count() -> None:
-    assert not held("os.register_at_fork(after_in_child=lambda: None)", "Lock")
+def test_a_lock_that_no_hook_can_reach_does_not_count(interpreter: Forked) -> None:
+    assert not held("os.register_at_fork(after_in_child=lambda: None)", "Lock", interpreter)
 
 
 @pytest.mark.parametrize(
     "lock", ["logging._lock", "logging.getLogger().handlers[0].lock"], ids=["the module's", "a handler's"]
 )
-def test_locks_of_logging_count(lock: str) -> None:
-    assert held(f"logging.basicConfig()\nlock = {lock}", "Lock")
+def test_locks_of_logging_count(lock: str, interpreter: Forked) -> None:
+    assert held(f"logging.basicConfig()\nlock = {lock}", "Lock", interpreter)
 
 
 UNTOUCHED = """
-import os, threading
-from collections.abc import Mapping
-from devserver.loading.locks import Locks
-
 def refuse(*args):
     raise NotImplementedError("nobody may run this")
 
@@ -143,8 +154,6 @@ with things[-1]:
 """
 
 
-def test_no_code_of_the_application_runs_while_it_is_looked_at() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", UNTOUCHED], capture_output=True, text=True, timeout=DEADLINE, check=False
-    )
+def test_no_code_of_the_application_runs_while_it_is_looked_at(interpreter: Forked) -> None:
+    done = interpreter.run(UNTOUCHED, Path.cwd())
     assert (done.stdout.strip(), done.stderr) == ("True", "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -19,11 +20,17 @@ def test_a_slow_machine_is_waited_for_longer(seconds: float, factor: float) -> N
     assert slowness(seconds) == pytest.approx(factor)
 
 
+@cache
+def nodes(path: Path) -> list[ast.AST]:
+    """What a file is made of; several tests look at all of it."""
+    return [*ast.walk(ast.parse(path.read_text()))]
+
+
 def test_one_module_says_how_long_to_wait() -> None:
     found = [
         path.name
         for path in TESTS
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in nodes(path)
         if isinstance(node, ast.Name) and node.id == "DEADLINE" and isinstance(node.ctx, ast.Store)
     ]
     assert found == ["patience.py"]
@@ -33,7 +40,7 @@ def test_no_module_of_tests_imports_another() -> None:
     found = [
         f"{path.name}: {name}"
         for path in TESTS
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in nodes(path)
         for name in imported(node)
         if name.startswith("tests.") and any(part.startswith("test_") for part in name.split("."))
     ]
@@ -54,7 +61,7 @@ def test_no_sleep_stands_for_an_event() -> None:
     found = [
         f"{path.name}:{node.lineno}"
         for path in TESTS
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in nodes(path)
         if isinstance(node, ast.Call)
         and ast.unparse(node.func) in ("time.sleep", "asyncio.sleep")
         and ast.unparse(node.args[0]) != "0"
@@ -70,7 +77,7 @@ def test_only_tests_that_run_alone_hold_a_time_against_a_bound() -> None:
     found = [
         f"{path.name}:{check.lineno}"
         for path in TESTS
-        for function in ast.walk(ast.parse(path.read_text()))
+        for function in nodes(path)
         if isinstance(function, ast.FunctionDef) and "alone" not in map(mark, function.decorator_list)
         for check in ast.walk(function)
         if isinstance(check, ast.Assert) and bounds(check.test, elapsed(function))
