@@ -32,6 +32,9 @@ MINORS = (11, 12, 13, 14)
 OLDEST_DJANGO = "3.12", "django~=4.2.0"
 """The Python whose sessions have the oldest Django that is supported, which newer Pythons cannot run."""
 
+UNITS = "tests", "--ignore", "tests/live"
+"""Where the tests are that need no server process. Each worker imports all the modules that it collects."""
+
 WORKERS = "4"
 """Tests side by side on two cores: most of them wait more than they work."""
 
@@ -80,11 +83,11 @@ def tests(session: nox.Session) -> None:
     """What needs no server process: under a minute."""
     _install(session)
     if session.python != NEWEST:
-        _pytest(session, "not live and interpreter", "tests")
+        _pytest(session, "not live and interpreter", *UNITS)
         return
     env = {"COVERAGE_FILE": str(Path(session.virtualenv.location, "coverage"))}
     session.run("coverage", "erase", env=env)
-    _pytest(session, "not live", "tests", under=["coverage", "run", "-m"], env=env)
+    _pytest(session, "not live", *UNITS, under=["coverage", "run", "-m"], env=env)
     session.run("coverage", "combine", "--quiet", env=env)
     session.run("coverage", "report", "--skip-covered", env=env)  # it fails below the floor
 
@@ -155,8 +158,7 @@ def _install(session: nox.Session) -> None:
 def _pytest(
     session: nox.Session,
     marks: str,
-    path: str,
-    *,
+    *paths: str,
     workers: str | None = None,
     under: list[str] | None = None,
     env: dict[str, str] | None = None,
@@ -164,12 +166,14 @@ def _pytest(
     """Run the tests that a mark expression selects; arguments of the session follow.
 
     Args:
+        paths: where they are, if the arguments name no file.
         workers: how many tests run side by side, over what the environment says.
         under: what runs pytest; the interpreter if it is not given.
     """
     spread = ["-n", workers or os.environ.get("WORKERS", WORKERS), "--dist", "worksteal"]
     again = ["--again", os.environ["UNSTEADY"]] if "UNSTEADY" in os.environ else []
     given = session.posargs
-    paths = [] if any(Path(each.partition("::")[0]).exists() for each in given) else [path]
+    if any(Path(each.partition("::")[0]).exists() for each in given):
+        paths = ()
     command = [*(under or ["python", "-m"]), "pytest", "-q", *spread, *again, "-m", marks]
     session.run(*command, *paths, *given, env=env)

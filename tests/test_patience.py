@@ -1,4 +1,4 @@
-"""The tests themselves: how long they wait, and that each module of tests stands alone."""
+"""The tests themselves: how long they wait, how they are marked, and that each module stands alone."""
 
 from __future__ import annotations
 
@@ -54,6 +54,18 @@ def imported(node: ast.AST) -> list[str]:
     if isinstance(node, ast.ImportFrom):
         return [f"{node.module}.{alias.name}" for alias in node.names]
     return []
+
+
+def test_each_module_of_live_tests_is_marked_so() -> None:
+    """The others are not looked for there."""
+    for path in TESTS:
+        if path.parent.name == "live" and path.name.startswith("test_"):
+            (marks,) = (
+                ast.unparse(node.value)
+                for node in ast.parse(path.read_text()).body
+                if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "pytestmark"
+            )
+            assert "pytest.mark.live" in marks, path.name
 
 
 def test_no_sleep_stands_for_an_event() -> None:
