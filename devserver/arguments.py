@@ -27,7 +27,17 @@ class Arguments(TypedDict, total=False):
     port: int | Literal["auto"] | None
     uds: Path | None
     fd: int | None
+    qr: bool | None
     backlog: int | None
+
+    https: bool | None
+    ssl_certfile: Path | None
+    ssl_keyfile: Path | None
+    ssl_keyfile_password: str | None
+    ssl_ca_certs: Path | None
+    ssl_cert_reqs: Literal["none", "optional", "required"] | Literal[0, 1, 2] | None
+    ssl_ciphers: str | None
+    ssl_version: Literal["auto", "1.2", "1.3"] | Literal[2, 5, 17] | None
 
     reload: bool | None
     reload_dir: Path | Sequence[Path] | None

@@ -25,6 +25,7 @@ from devserver.options import Option, misspelt
 TITLES = {
     "app": "Application",
     "bind": "Address",
+    "tls": "HTTPS",
     "reload": "Reloading",
     "http": "HTTP",
     "proxy": "Proxies",
@@ -39,6 +40,9 @@ Serve a WSGI or ASGI application, and restart it on save with --reload.
 TARGET is module:attribute or path/to/file.py:attribute. The attribute defaults to application or
 app, the module to the first of main, app, wsgi and asgi that has one. Without TARGET, a folder with
 a manage.py is served as manage.py runserver would.
+
+devserver trust has this machine's browsers take the certificates of --https, devserver untrust takes
+that back.
 """
 
 ALSO = """\
@@ -47,7 +51,6 @@ environment, as in DEVSERVER_RELOAD=1. The command line wins, then the environme
 A variable separates folders as PATH does, patterns by commas, headers by line ends.
 """
 
-_TLS = "devserver speaks no TLS; put a proxy that does in front of it, such as caddy"
 _LIFETIME = "devserver's process lives until you end it; --reload restarts it on save"
 
 _ADDRESS = "write --host ADDRESS --port NUMBER"
@@ -70,13 +73,6 @@ REFUSED = {
     "--limit-max-requests": _LIFETIME,
     "--limit-max-requests-jitter": _LIFETIME,
     "--timeout-worker-healthcheck": "devserver has no workers; --load-timeout bounds the wait for a start",
-    "--ssl-keyfile": _TLS,
-    "--ssl-certfile": _TLS,
-    "--ssl-keyfile-password": _TLS,
-    "--ssl-version": _TLS,
-    "--ssl-cert-reqs": _TLS,
-    "--ssl-ca-certs": _TLS,
-    "--ssl-ciphers": _TLS,
     "--reset-contextvars": "set in the lifespan's state what every request may start from",
 }
 """Options that other servers have and we lack, and what to use instead."""
@@ -217,6 +213,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     # Given explicitly, since click would expand * in its own reading of sys.argv on Windows.
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
+        if arguments[:1] and arguments[0] in TRUSTING:
+            sys.exit(_trusting(*arguments))
         config = COMMAND.main(arguments, prog_name="devserver", standalone_mode=False)
         if not isinstance(config, Config):
             sys.exit(0)  # --help, --version, --explain or --explain-config has said it all
@@ -230,6 +228,29 @@ def main(argv: Sequence[str] | None = None) -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
+
+
+TRUSTING = ("trust", "untrust")
+"""Commands about the authority of --https. A module of that name is served by module:attribute."""
+
+
+def _trusting(command: str, *arguments: str) -> int:
+    """Run one of these commands. Returns the exit code."""
+    if arguments not in ((), ("--yes",)):
+        raise UsageError(
+            f"devserver {command} is about the authority of --https, and takes no option but --yes;"
+            f" to serve a module {command} write devserver {command}:app"
+        )
+    from devserver.front import trusting
+
+    def ask(question: str) -> bool:
+        if arguments:
+            return True
+        if not sys.stdin.isatty():
+            raise UsageError(f"devserver {command} asks first, and nobody can answer here: give --yes")
+        return click.confirm(question)
+
+    return 0 if getattr(trusting, command)(click.echo, ask) else 1
 
 
 def find(config: Config) -> str:

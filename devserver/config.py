@@ -19,6 +19,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
 from devserver.errors import UsageError
+from devserver.https import Tls, check_https
 from devserver.option_types import (
     BOOLEAN,
     EVENTS,
@@ -100,6 +101,7 @@ class Bind:
     fd: int | None = option(
         None, "Listen on this descriptor of a bound socket instead.", kind=integer(0, _C_INT)
     )
+    qr: bool = option(False, "Print the URL for other devices as a QR code.", kind=SWITCH)
     backlog: int = option(2048, "Connections that may wait to be accepted.", kind=integer(1, _C_INT))
 
 
@@ -245,6 +247,7 @@ SECTIONS: Mapping[str, type[Any]] = MappingProxyType(
     {
         "app": App,
         "bind": Bind,
+        "tls": Tls,
         "reload": Reload,
         "http": Http,
         "proxy": Proxy,
@@ -276,7 +279,7 @@ class Config:
     """All options of one server.
 
     Attributes:
-        app, bind, reload, http, proxy, websocket, log: the sections.
+        app, bind, tls, reload, http, proxy, websocket, log: the sections.
         sources: for each option who set it: "default", the path of a pyproject.toml,
             "DEVSERVER_PORT", "--port", or "run()".
         file: the pyproject.toml that was looked at, whether it has something for us or not.
@@ -285,6 +288,7 @@ class Config:
 
     app: App
     bind: Bind
+    tls: Tls
     reload: Reload
     http: Http
     proxy: Proxy
@@ -328,14 +332,18 @@ class Config:
         return getattr(getattr(self, known.section), known.field)
 
     def reread(self) -> "Config":
-        """The same command line and environment, with pyproject.toml as it is now.
+        """The same command line and environment, with pyproject.toml as it is now, but for HTTPS.
+
+        Whoever serves HTTPS was started with those options, and goes on with them.
 
         Raises:
             UsageError: as for `resolve`.
         """
         if self.origin is None:
             return self
-        return _resolve(self.origin)
+        made = _resolve(self.origin)
+        made._set({"tls": self.tls})
+        return made
 
     def to_json(self) -> dict[str, Any]:
         """This configuration as JSON's types, for another process.
@@ -416,6 +424,7 @@ def _check_together(values: Mapping[str, object], given: Mapping[str, Given]) ->
     if values["uds"] is not None and values["fd"] is not None:
         both = " and ".join(f"{name} (from {given[name].source})" for name in ("uds", "fd"))
         raise UsageError(f"{both} exclude each other: give one of them")
+    check_https(values)
     target = values["target"]
     if values["reload"] and not isinstance(target, str | None):
         raise UsageError(

@@ -35,7 +35,7 @@ class Server:
             listeners: sockets that are bound already, and will be closed; otherwise `config.bind` says which.
 
         Raises:
-            devserver.errors.UsageError: `reload` is set.
+            devserver.errors.UsageError: `reload` is set, or the certificate cannot be used.
             devserver.errors.TargetError: there is no such target, or it is no application.
             devserver.errors.BindError: the address cannot be listened on.
             BaseException: what the application's own code raised while it was imported.
@@ -45,6 +45,7 @@ class Server:
         self._config = config
         self._application = load(config.app)
         self.listeners = listeners or bind(config.bind)
+        self.listeners.scheme = config.tls.scheme
         self._serving = Serving(config, self._application, self.listeners.sockets)
         self._thread = threading.Thread(target=self._run, name="devserver", daemon=True)
         self._ready = threading.Event()

@@ -13,7 +13,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -32,9 +32,11 @@ if TYPE_CHECKING:
     import socket
 
     from devserver.listeners import Listeners
-    from devserver.reload.launcher import MakeLauncher
+    from devserver.reload.children import Children
+    from devserver.reload.launcher import Launcher, MakeLauncher
     from devserver.reload.spawner import Spawner
     from devserver.stage import Program
+    from devserver.watching.watchset import WatchSet
 
 logger = logging.getLogger("devserver")
 
@@ -64,14 +66,18 @@ def start(
     console.configure(config.log)
     found = str(config.app.target or "the application found") if find is None else find(config)
     listeners = bind(config.bind)
+    listeners.scheme = config.tls.scheme
     events = Events.open(config.log.events)
     try:
         if config.reload.enabled:
             with Signals(wanted()) as signals:  # from now on they are heard, if not at once
-                _announce(config, listeners, events, found)
-                return _supervise(config, listeners.sockets, events, spare, signals, found)
+                return _supervise(config, listeners, events, spare, signals, found)
         from devserver.alone import serve_alone
 
+        if config.tls.enabled:
+            from devserver.front.entrance import entrance
+
+            entrance(config)  # a certificate that cannot be used ends it here
         if spare:
             _keep()
         _announce(config, listeners, events, found)
@@ -85,18 +91,41 @@ def _announce(config: Config, listeners: Listeners, events: Events, found: str) 
     for line in misspelt(OPTIONS, os.environ):
         logger.warning("%s", line)
     keys = sys.stdin is not None and sys.stdin.isatty()
-    for line in console.banner(_urls(config, listeners), found, config.reload.enabled, keys):
+    elsewhere = _urls(listeners)
+    for line in console.banner([*listeners.urls, *elsewhere], found, config.reload.enabled, keys):
         logger.info("%s", line)
+    if config.bind.qr:
+        _show_qr(config, elsewhere)
+    if config.tls.certfile is None and config.tls.https:
+        from devserver.front.folder import is_trusted
+
+        if not is_trusted():
+            logger.info("browsers will warn of the certificate until you run: devserver trust")
     events.emit("listening", url=listeners.urls[0], urls=listeners.urls, pid=os.getpid())
 
 
-def _urls(config: Config, listeners: Listeners) -> list[str]:
-    """The listeners' URLs; where all interfaces are meant, with those of the network."""
-    urls = list(listeners.urls)
+def _show_qr(config: Config, urls: Sequence[str]) -> None:
+    from devserver.qr import code, draw
+
+    if not urls:
+        logger.warning("--qr: no other device can reach this server; add --host 0.0.0.0")
+        return
+    logger.info("%s as a QR code:", urls[0])
+    colors = console.wants_colors(config.log.colors, sys.stderr, os.environ)
+    try:
+        # Not by the log, which takes what is no text for an attempt to play with the terminal.
+        sys.stderr.write(draw(code(urls[0]), colors) + "\n")
+    except UnicodeEncodeError:
+        logger.warning("--qr: the terminal's encoding has no blocks to draw with; set PYTHONIOENCODING=utf-8")
+
+
+def _urls(listeners: Listeners) -> list[str]:
+    """URLs of the network, where all interfaces are meant."""
+    urls: list[str] = []
     for sock in listeners.sockets:
         name = sock.getsockname()
         if isinstance(name, tuple) and name[0] in ("0.0.0.0", "::"):
-            urls += console.lan_urls(name[0], name[1])
+            urls += console.lan_urls(name[0], name[1], listeners.scheme)
     return urls
 
 
@@ -139,17 +168,43 @@ def explain_paths(config: Config, paths: Iterable[str]) -> tuple[list[str], bool
 
 
 def _supervise(
-    config: Config, sockets: list[socket.socket], events: Events, spare: bool, signals: Signals, found: str
+    config: Config, listeners: Listeners, events: Events, spare: bool, signals: Signals, found: str
 ) -> int:
     terminal = Terminal()
     with guard(terminal.restore):
         spawner = _spawner(spare)
         spawner.begin()  # its imports take their time, and so do ours
+        make = _launcher(spawner)
+        if config.tls.enabled and sys.platform != "win32":
+            try:
+                make = _behind_terminator(config, listeners.sockets, make)
+            except UsageError:  # a certificate that cannot be used ends it all
+                spawner.close()
+                raise
+        _announce(config, listeners, events, found)
         from devserver.reload.supervisor import Supervisor
 
         if spare:
             _keep()
-        return Supervisor(config, sockets, events, _launcher(spawner), terminal, found).run(signals)
+        return Supervisor(config, listeners.sockets, events, make, terminal, found).run(signals)
+
+
+def _behind_terminator(config: Config, sockets: list[socket.socket], make: MakeLauncher) -> MakeLauncher:
+    """Start the process that ends TLS, and have children get their connections from it.
+
+    Raises:
+        UsageError: the certificate cannot be used.
+    """
+    from devserver.front.keeper import Keeper
+
+    terminator = Keeper(config, sockets)
+    terminator.begin()
+
+    def behind(children: Children, watched: WatchSet) -> Launcher:
+        children.stand_behind(terminator)
+        return make(children, watched)
+
+    return behind
 
 
 def _launcher(spawner: Spawner) -> MakeLauncher:

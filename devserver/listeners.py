@@ -42,7 +42,10 @@ class Listeners:
 
     Attributes:
         sockets: each bound and listening.
+        scheme: "http" or "https".
     """
+
+    scheme = "http"
 
     def __init__(self, sockets: Sequence[socket.socket], path: str | None = None) -> None:
         """Args: path: a Unix socket's file that `close` removes."""
@@ -53,7 +56,7 @@ class Listeners:
     @property
     def urls(self) -> list[str]:
         """Where clients reach the server; for a Unix socket `unix:` and its path."""
-        return [url(sock) for sock in self.sockets]
+        return [url(sock, self.scheme) for sock in self.sockets]
 
     def close(self) -> None:
         """Close the sockets and remove the Unix socket's file if it still is ours."""
@@ -74,13 +77,13 @@ def _identity(path: str) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def url(sock: socket.socket) -> str:
+def url(sock: socket.socket, scheme: str = "http") -> str:
     """The URL of a listening socket."""
     if sock.family not in (socket.AF_INET, socket.AF_INET6):
         name = sock.getsockname()
         return "unix:" + (name if isinstance(name, str) else os.fsdecode(name))
     host, port = sock.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def bind(section: Bind) -> Listeners:

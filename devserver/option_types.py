@@ -35,6 +35,7 @@ class OptionType:
         types: what pyproject.toml may hold for it.
         separator: stands between the items of a list in an environment variable.
         switch: a pair of flags, `--x` and `--no-x`, without a value.
+        secret: the value is not shown.
     """
 
     metavar: str
@@ -42,6 +43,7 @@ class OptionType:
     types: tuple[type, ...] = (str,)
     separator: str = ","
     switch: bool = False
+    secret: bool = False
 
 
 def integer(low: int, high: int = sys.maxsize) -> OptionType:
@@ -106,6 +108,28 @@ def choice(*names: str) -> OptionType:
         raise ValueError(f"must be {', '.join(names[:-1])} or {names[-1]}")
 
     return OptionType(f"[{'|'.join(names)}]", read)
+
+
+_REQUIREMENTS = {"0": "none", "1": "optional", "2": "required"}
+"""Python's ssl.CERT_*, which is what uvicorn's option takes."""
+
+_VERSIONS = {"auto": None, "2": None, "17": None, "1.2": "1.2", "5": "1.2", "1.3": "1.3"}
+"""Likewise its ssl.PROTOCOL_*; those of versions that nobody speaks any more are not among them."""
+
+
+def _cert_reqs(value: object, base: str) -> str:
+    text = str(value).lower() if isinstance(value, str | int) and not isinstance(value, bool) else ""
+    text = _REQUIREMENTS.get(text, text)
+    if text in _REQUIREMENTS.values():
+        return text
+    raise ValueError("must be none, optional or required")
+
+
+def _tls_version(value: object, base: str) -> str | None:
+    text = str(value).lower().removeprefix("tlsv") if not isinstance(value, bool) else ""
+    if text in _VERSIONS:
+        return _VERSIONS[text]
+    raise ValueError("must be auto, 1.2 or 1.3")
 
 
 def _truth(value: object, base: str) -> bool:
@@ -224,6 +248,9 @@ def anchored(target: str, folder: str) -> str:
 SWITCH = OptionType("BOOLEAN", _truth, (bool,), switch=True)
 BOOLEAN = OptionType("BOOLEAN", _truth, (bool,))
 TEXT = OptionType("TEXT", _text)
+SECRET = OptionType("TEXT", _text, secret=True)
+CERT_REQS = OptionType("[none|optional|required]", _cert_reqs, (str, int))
+TLS_VERSION = OptionType("[auto|1.2|1.3]", _tls_version, (str, int, float))
 PATTERN = OptionType("PATTERN", _text)
 PATH = OptionType("PATH", _path)
 FOLDER = OptionType("FOLDER", _folder, separator=os.pathsep)

@@ -81,6 +81,8 @@ class Option:
 
     def show(self, value: object) -> str:
         """The value for people: as it would be written on the command line."""
+        if self.kind.secret and value is not None:
+            return "(not shown)"
         match value:
             case None:
                 return self.none

@@ -199,6 +199,11 @@ def _address(field: str) -> tuple[str, int]:
     return socket.inet_ntop(family, b"".join(parts)), int(port, 16)
 
 
+def ipv6_addresses() -> list[bytes]:
+    """The IPv6 addresses of this machine, sixteen bytes each."""
+    return [bytes.fromhex(line.split()[0]) for line in text("/proc/net/if_inet6").splitlines()]
+
+
 def gateway() -> str | None:
     """The address of the default gateway (IPv4); None if there is none."""
     for line in text("/proc/net/route").splitlines():

@@ -15,12 +15,14 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from devserver import __version__
 from devserver.app import Application
 from devserver.config import Config
 from devserver.errors import UsageError
+from devserver.front.entrance import entrance
 from devserver.front.proxies import Proxies
 from devserver.gateway.asgi import AsgiGateway, asgi2
 from devserver.gateway.asgi_words import OnError
@@ -123,10 +125,14 @@ class Serving:
             on_error: makes the response to an exception of the application.
             on_closing: called when the drain is over and the lifespan's shutdown begins.
             gate, hand_over, own: see `Service`.
+
+        Raises:
+            UsageError: the certificate cannot be used.
         """
         self._config = config
         self._application = application
-        self._sockets = sockets
+        self._entrance = entrance(config)
+        self._sockets = sockets if self._entrance.accepts else ()
         self._on_error = on_error
         self._on_closing = on_closing
         self._gate = gate
@@ -276,9 +282,7 @@ class Serving:
             service.leave(connection.fileno(), data, connection.close)
             return
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: Connection(service, data), connection
-            )
+            await self._entrance.enter(connection, data, partial(Connection, service))
         except OSError:
             connection.close()  # gone before it was begun
 
@@ -341,6 +345,8 @@ class Serving:
             service.hand_over = None  # nobody serves next
         await asyncio.sleep(0)  # what was adopted until now becomes a task
         while self._tasks:
+            for task in self._tasks if self._entrance.waits else ():
+                task.cancel()  # nothing was asked yet, and a handshake may never end
             await asyncio.wait(self._tasks)
         deadline = loop.time() + grace
         endless = {c.handler for c in service.connections if c.handler is not None and c.endless}

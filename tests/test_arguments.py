@@ -31,6 +31,13 @@ SPECIAL: dict[str, dict[object, object]] = {
     "header": {"/x": "A: b", ("/x", "/y"): ["A: b", "C: d"]},
 }
 
+NEEDED: dict[str, dict[str, object]] = {
+    "ssl_keyfile": {"ssl_certfile": "x"},
+    "ssl_ca_certs": {"ssl_certfile": "x"},
+    "ssl_cert_reqs": {"ssl_certfile": "x", "ssl_ca_certs": "x"},
+}
+"""What else must be given."""
+
 
 def test_every_option_has_a_type_in_the_same_order() -> None:
     assert list(HINTS) == list(OPTIONS)
@@ -49,7 +56,7 @@ def test_values_of_the_type_are_taken(name: str, tmp_path: Path, monkeypatch: py
             given = SPECIAL.get(name, {}).get(key, value) if name in SPECIAL else value
             if given == "/x" and OPTIONS[name].kind.metavar in ("FOLDER", "FILE", "FILE|fd:N"):
                 given = "x"
-            options: Any = {name: given}
+            options: Any = {**NEEDED.get(name, {}), name: given}
             Config("app", **options)
 
 

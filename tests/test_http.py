@@ -232,7 +232,7 @@ def test_the_log_has_a_hint_for_tls(parser: Parser, caplog: pytest.LogCaptureFix
     with serving(Echo(), **parser) as server, Raw(server) as raw:
         raw.send(REFUSED["TLS"][0])
         raw.rest()
-    assert "http://, not https://" in caplog.text
+    assert "ask with http://, or serve HTTPS by --https" in caplog.text
     assert "refused a request from 127.0.0.1:" in caplog.text
 
 

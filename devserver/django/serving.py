@@ -27,6 +27,7 @@ from devserver.stage import Stage
 
 _stage: Stage | None = None
 _options: dict[str, Any] = {}
+_scheme = "http"
 
 
 def stage() -> Stage | None:
@@ -38,6 +39,11 @@ def set_stage(new: Stage | None) -> None:
     """Say that this process is a child of ours."""
     global _stage
     _stage = new
+
+
+def scheme() -> str:
+    """That of what is served here: "http" or "https"."""
+    return _stage.config.tls.scheme if _stage is not None else _scheme
 
 
 def set_options(options: dict[str, Any]) -> None:
@@ -119,7 +125,9 @@ class _Alone:
 
     def run(self, given: dict[str, Any]) -> None:
         given = {**given, "target": os.path.basename(sys.argv[0]), "reload": False}
+        global _scheme
         config = resolve(given, os.environ, os.getcwd())
+        _scheme = config.tls.scheme
         before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
         try:
             if self._worker is None:

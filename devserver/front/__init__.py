@@ -1,4 +1,4 @@
-"""What stands between the socket and HTTP: whom a connection or a request really comes from.
+"""What stands between the socket and HTTP: TLS, and whom a connection or a request really comes from.
 
 Knows no gateway, and nothing of reloading.
 """

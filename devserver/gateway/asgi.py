@@ -26,6 +26,7 @@ from devserver.gateway.asgi_words import (
     Scope,
     Send,
 )
+from devserver.gateway.tls import extension
 from devserver.http.exchange import Exchange, Handler, Request, Session
 
 logger = logging.getLogger("devserver")
@@ -156,7 +157,7 @@ class HttpCall:
             "client": peer.client,
             "server": peer.server,
             "state": gateway.state.copy(),
-            "extensions": {},
+            "extensions": {} if peer.tls is None else {"tls": extension(peer.tls)},
         }
 
     async def run(self) -> None:

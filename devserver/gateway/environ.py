@@ -19,6 +19,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote_to_bytes
 
+from devserver.gateway.tls import environ as tls_environ
 from devserver.http.exchange import Request
 
 if TYPE_CHECKING:
@@ -143,6 +144,8 @@ def request_environ(constant: Environ, request: Request) -> Environ:
     environ["wsgi.errors"] = sys.stderr
     _add_headers(environ, request)
     _add_peer(environ, request)
+    if request.peer.tls is not None:
+        environ.update(tls_environ(request.peer.tls))
     return environ
 
 

@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 
 from devserver.errors import ApplicationError
 from devserver.gateway.asgi_words import ClientDisconnected, Gateway, Message, Scope
+from devserver.gateway.tls import extension
 from devserver.http.exchange import Exchange, Headers, Session
 
 logger = logging.getLogger("devserver")
@@ -117,7 +118,10 @@ class AsgiSession:
             "server": peer.server,
             "subprotocols": list(self.session.subprotocols),
             "state": gateway.state.copy(),
-            "extensions": {"websocket.http.response": {}},
+            "extensions": {
+                "websocket.http.response": {},
+                **({} if peer.tls is None else {"tls": extension(peer.tls)}),
+            },
         }
 
     async def run(self) -> None:

@@ -23,10 +23,10 @@ from typing import cast
 
 from devserver.http import framing
 from devserver.http.body import BadBody
-from devserver.http.exchange import Handler, Peer, Request
+from devserver.http.exchange import Handler, Request
 from devserver.http.framing import Framing, Refused
 from devserver.http.line import Line
-from devserver.http.peer import peer, show
+from devserver.http.peer import Ends, peer, show
 from devserver.http.service import Service as Service
 from devserver.http.stream import HIGH_WATER, Stream
 
@@ -39,11 +39,15 @@ CLIENT_GONE = 499
 class Connection(asyncio.Protocol):
     """See the module. It also is the `Owner` of its streams."""
 
-    def __init__(self, service: Service, data: bytes = b"") -> None:
-        """Args: data: what a predecessor has read of it; what still is in the socket comes after that."""
+    def __init__(self, service: Service, data: bytes = b"", ends: Ends = peer) -> None:
+        """
+        Args:
+            data: what a predecessor has read of it; what still is in the socket comes after that.
+            ends: says whose the two ends of a transport are.
+        """
         self.service = service
         self.stream: Stream | None = None
-        self.peer = Peer()
+        self._ends = ends
         self._loop = asyncio.get_running_loop()
         self._line = cast(Line, None)  # set before anything else is called
         self._buffer = data
@@ -58,7 +62,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._line = Line(cast(asyncio.Transport, transport), self.service, self._missed)
-        self.peer = peer(transport)
+        self.peer = self._ends(transport)
         self._opened = not self.service.announces(self.peer)  # else a PROXY header is awaited
         self.service.connections.add(self)
         self._line.deadline.set(self.service.settings.header_timeout)
@@ -92,7 +96,7 @@ class Connection(asyncio.Protocol):
             stream.hang_up()
         else:
             self._bad_body(stream, "the body ended early")
-        return not self._line.transport.is_closing()
+        return self._line.half_closes and not self._line.transport.is_closing()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.service.connections.discard(self)

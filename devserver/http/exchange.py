@@ -13,13 +13,40 @@ This module refuses to know parsers, sockets, asyncio, ASGI and WSGI.
 """
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 Headers = list[tuple[bytes, bytes]]
 """Header lines in the order sent. A request's names are in lower case, a response's as they were given."""
 
 Address = tuple[str, int | None]
 """Host and port; for a Unix socket its path and None."""
+
+
+@dataclass(slots=True)
+class Tls:
+    """What is known of a connection's TLS session. Certificates are PEM.
+
+    Attributes:
+        version: as OpenSSL calls it: "TLSv1.3".
+        cipher: the cipher suite, as OpenSSL calls it.
+        cipher_suite: its number (RFC 8446 appendix B.4); None if it is not known.
+        bits: of the cipher's key.
+        server_name: the name that the client asked for (SNI, RFC 6066 section 3).
+        resumed: whether an earlier session was taken up again.
+        server_cert: the certificate that the client was shown.
+        client_chain: the client's certificate, and those behind it as far as they are known.
+        client: the client's certificate as `ssl.SSLSocket.getpeercert` tells it, {} if there is none.
+    """
+
+    version: str
+    cipher: str
+    cipher_suite: int | None
+    bits: int
+    server_name: str | None = None
+    resumed: bool = False
+    server_cert: str | None = None
+    client_chain: list[str] = field(default_factory=list)
+    client: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -32,6 +59,7 @@ class Peer:
         server: address that was connected to; None when the socket has none.
         scheme: "http" or "https".
         letter: goes with the connection to whoever serves next, before what was read of it.
+        tls: the TLS session of the connection, if it has one here.
         is_proxied: a proxy stands between, and the others are what it has said.
     """
 
@@ -39,6 +67,7 @@ class Peer:
     server: Address | None = None
     scheme: str = "http"
     letter: bytes = b""
+    tls: Tls | None = None
     is_proxied: bool = False
 
 

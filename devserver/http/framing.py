@@ -77,7 +77,7 @@ def end_of_head(buffer: bytes, searched: int, limit: int) -> int:
     end = buffer.find(b"\r\n\r\n", max(0, searched - 3))
     if end < 0:
         if buffer[:2] == b"\x16\x03":
-            raise Refused(400, "TLS on a plain HTTP port: ask with http://, not https://")
+            raise Refused(400, "TLS on a plain HTTP port: ask with http://, or serve HTTPS by --https")
         if len(buffer) > limit:
             raise Refused(431, _too_large(buffer, limit))
         # Such a head may never end: said at once, the client need not wait for a timeout.

@@ -8,6 +8,7 @@ Refuses to know what is sent and received.
 """
 
 import asyncio
+import selectors
 from collections.abc import Callable
 
 from devserver.http.deadline import Deadline
@@ -30,15 +31,17 @@ class Line:
         transport: where to write.
         deadline: until when something must have happened.
         closing: nothing is to be sent any more; what still arrives is dropped.
+        half_closes: one side can be ended without the other. With the TLS of an event loop it cannot.
     """
 
-    __slots__ = ("_missed", "_paused", "_service", "closing", "deadline", "transport")
+    __slots__ = ("_missed", "_paused", "_service", "closing", "deadline", "half_closes", "transport")
 
     def __init__(self, transport: asyncio.Transport, service: Service, missed: Callable[[], None]) -> None:
         """Args: missed: called when the deadline has passed before the line is closing."""
         self.transport = transport
         self.deadline = Deadline(asyncio.get_running_loop(), self._look)
         self.closing = False
+        self.half_closes = transport.can_write_eof()
         self._service = service
         self._missed = missed
         self._paused = False
@@ -60,16 +63,16 @@ class Line:
         self.closing = True
         self.deadline.clear()
         self.transport.close()
+        if not self.half_closes:
+            self.drop()  # TLS waits for the client's farewell, which may never come
 
     def linger(self) -> None:
         """End our side and drop what still arrives, then close. The client may be sending."""
-        if not self.transport.can_write_eof():
-            self.close()
-            return
         self.closing = True
         self.unpause()
         try:
-            self.transport.write_eof()
+            if self.half_closes:
+                self.transport.write_eof()
         except (OSError, RuntimeError):  # the latter is uvloop's
             self.cut()  # the other side was faster
         else:
@@ -88,10 +91,23 @@ class Line:
         self.deadline.clear()
         self.transport.abort()
 
+    def _is_writable(self) -> bool:
+        """Whether everything has left.
+
+        What TLS has written waits in a transport that only the loop knows. As long as anything does, the
+        socket has no room.
+        """
+        fd = self.transport.get_extra_info("socket").fileno()
+        if self.half_closes or fd < 0:
+            return True
+        with selectors.DefaultSelector() as selector:
+            selector.register(fd, selectors.EVENT_WRITE)
+            return bool(selector.select(0))
+
     def _look(self) -> None:
         if not self.closing:
             self._missed()
-        elif self.transport.get_write_buffer_size():
+        elif self.transport.get_write_buffer_size() or not self._is_writable():
             self.drop()  # the answer has not left yet; no response is cut for being slow
         else:
             self.transport.abort()

@@ -1,20 +1,22 @@
 """The two ends of a connection, read off its transport and shown to people."""
 
 import asyncio
+from collections.abc import Callable
 
 from devserver.http.exchange import Address, Peer
+
+Ends = Callable[[asyncio.BaseTransport], Peer]
 
 
 def peer(transport: asyncio.BaseTransport) -> Peer:
     """The two ends of a transport."""
     return Peer(
-        _address(transport.get_extra_info("peername")),
-        _address(transport.get_extra_info("sockname")),
-        "https" if transport.get_extra_info("sslcontext") else "http",
+        address(transport.get_extra_info("peername")),
+        address(transport.get_extra_info("sockname")),
     )
 
 
-def _address(name: object) -> Address | None:
+def address(name: object) -> Address | None:
     """An address of a socket as the gateways show it: (host, port), or (path, None) on Unix."""
     if isinstance(name, tuple) and len(name) >= 2:
         return str(name[0]), int(name[1])

@@ -12,7 +12,8 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
 
 from devserver.config import Config
 from devserver.process import Orphans, await_end
@@ -34,6 +35,34 @@ machine too: connections that it has not handed over would be reset."""
 
 SLACK_DEBUGGED = 2.0
 """The same under a debugger, which is slow to say where it has stopped, and to let a process end."""
+
+
+class Terminator(Protocol):
+    """What accepts in the children's place, and ends TLS, as far as children go.
+
+    Attributes:
+        pids: its process, if it has one.
+    """
+
+    @property
+    def pids(self) -> set[int]: ...
+
+    def attend(self, reactor: Reactor, take: Callable[[Iterable[tuple[int, bytes]]], None]) -> None:
+        """Give connections from now on, with what belongs to each."""
+
+    def was_read(self, data: bytes) -> bool:
+        """Whether among the bytes of a connection there are some that a client has sent."""
+        ...
+
+    def deadlines(self) -> Iterable[float]:
+        """When `be_punctual` has something to do, on `time.monotonic`."""
+        ...
+
+    def be_punctual(self, now: float) -> None:
+        """Do what is due."""
+
+    def close(self, seconds: float) -> None:
+        """Send what is left, within so many seconds, and end."""
 
 
 class Children:
@@ -81,7 +110,18 @@ class Children:
         self._orphans = Orphans()
         self._orphans.attend(reactor)
         self._teardowns = Teardowns(reactor)
+        self._terminator: Terminator | None = None
         self._slack = SLACK_DEBUGGED if debugged() else SLACK
+
+    def stand_behind(self, terminator: Terminator) -> None:
+        """Have connections come from the process that ends TLS."""
+        self._terminator = terminator
+        self._transit.was_read = terminator.was_read
+        terminator.attend(self._reactor, self._arrived)
+
+    def _arrived(self, connections: Iterable[tuple[int, bytes]]) -> None:
+        self._transit.take(connections)
+        self.pass_on()
 
     def attend(self, child: Child) -> None:
         """Have a child heard from now on, and its end noticed."""
@@ -201,7 +241,8 @@ class Children:
     def deadlines(self) -> Iterator[float]:
         """When `be_punctual` has something to do, on `time.monotonic`."""
         lost = 0.0 if self._has_lost else None
-        due = [lost, *(child.kill_at for child in self._retired)]
+        tls = () if self._terminator is None else self._terminator.deadlines()
+        due = [lost, *tls, *(child.kill_at for child in self._retired)]
         return (when for when in due if when is not None)
 
     def be_punctual(self, now: float) -> None:
@@ -209,6 +250,8 @@ class Children:
         if self._has_lost:  # not sooner: others are heard on the way, amid whatever goes on
             self._has_lost = False
             self._end_kin()
+        if self._terminator is not None:
+            self._terminator.be_punctual(now)
         for child in self._retired:
             if child.kill_at is not None and child.kill_at <= now:
                 child.kill_at = None
@@ -236,6 +279,8 @@ class Children:
         for child in self._living():
             child.discard()
         self._transit.close()
+        if self._terminator is not None:
+            self._terminator.close(self.config.http.graceful)
         await_end(self._orphans.end())
 
     def _living(self) -> list[Child]:
@@ -274,4 +319,7 @@ class Children:
                 heard.add(child)
                 while child.process.channel in self._reactor and child.process.channel.wait(0):
                     self._heard(child)
-        return {child.process.pid for child in self._living()} | self._unheard() | self._teardowns.pids
+        others = self._unheard() | self._teardowns.pids
+        if self._terminator is not None:
+            others |= self._terminator.pids
+        return {child.process.pid for child in self._living()} | others

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from devserver.process.control import MAX_FDS, pack
 from devserver.reload import protocol
@@ -21,9 +21,14 @@ from devserver.reload.child import Child
 
 
 class Transit:
-    """The connections that belong to nobody at the moment."""
+    """The connections that belong to nobody at the moment.
+
+    Attributes:
+        was_read: says whether among the bytes of a connection there are some that were read of it.
+    """
 
     def __init__(self) -> None:
+        self.was_read: Callable[[bytes], bool] = bool
         self._urgent: deque[tuple[int, bytes]] = deque()
         self._idle: deque[tuple[int, bytes]] = deque()
         self._lent: dict[Child, list[tuple[int, bytes]]] = {}
@@ -34,7 +39,7 @@ class Transit:
     def take(self, connections: Iterable[tuple[int, bytes]]) -> None:
         """Keep connections, with the bytes read of each."""
         for fd, data in connections:
-            (self._urgent if data else self._idle).append((fd, data))
+            (self._urgent if self.was_read(data) else self._idle).append((fd, data))
 
     def pass_on(self, receiver: Child) -> None:
         """Send some that wait to a child that serves, unless it has not said yet that it has those before."""
@@ -55,7 +60,7 @@ class Transit:
     def lost(self, receiver: Child) -> None:
         """The receiver is gone; what it did not receive waits again, before what came later."""
         for fd, data in reversed(self._lent.pop(receiver, [])):
-            (self._urgent if data else self._idle).appendleft((fd, data))
+            (self._urgent if self.was_read(data) else self._idle).appendleft((fd, data))
 
     def close(self) -> None:
         """Close everything: nobody will answer any more."""

@@ -14,6 +14,7 @@ import select
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -61,7 +62,8 @@ class DevServer:
     """Runs `python -m devserver` with the arguments in a folder, on a free port unless they say otherwise.
 
     Attributes:
-        url, host, port, path: from the `listening` event; `path` is that of a Unix socket, else "".
+        url, scheme, host, port, path: from the `listening` event; `path` is that of a Unix socket, else "".
+        tls: what a client needs where the scheme is https.
         child: the process of the newest generation that has served.
         seen: every event so far.
     """
@@ -95,6 +97,8 @@ class DevServer:
         self._cursor = 0
         self.seen: list[dict[str, Any]] = []
         self.url = ""
+        self.scheme = "http"
+        self.tls: ssl.SSLContext | None = None
         self.host = "127.0.0.1"
         self.port = 0
         self.path = ""
@@ -200,7 +204,9 @@ class DevServer:
         if self.url.startswith("unix:"):
             self.path = self.url.removeprefix("unix:")
         else:
-            host, _, port = self.url.removeprefix("http://").rpartition(":")
+            scheme, _, rest = self.url.partition("://")
+            self.scheme = scheme
+            host, _, port = rest.rpartition(":")
             self.host, self.port = host.strip("[]"), int(port)
         return self.url
 
@@ -234,6 +240,10 @@ class DevServer:
         """A connection that is closed at the end of a `with`."""
         if self.path:
             return contextlib.closing(UnixConnection(self.path))
+        if self.scheme == "https":
+            return contextlib.closing(
+                http.client.HTTPSConnection(self.host, self.port, timeout=DEADLINE, context=self.tls)
+            )
         return contextlib.closing(http.client.HTTPConnection(self.host, self.port, timeout=DEADLINE))
 
     def get(self, path: str = "/", **headers: str) -> Answer:

@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import hashlib
 import itertools
 import random
+import ssl
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
+from tests.certificates import Certificates
 from tests.live.process import DevServer, tell
 from tests.patience import DEADLINE
 
@@ -120,6 +123,7 @@ class Crowd:
     pages: int = 0
     mistakes: collections.Counter[str] = field(default_factory=collections.Counter)
     stop: bool = False
+    closing: list[asyncio.StreamWriter] = field(default_factory=list)
     progress: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def client(self, kind: int) -> None:
@@ -135,10 +139,14 @@ class Crowd:
                 continue
             requests = [self.request(choose) for _ in range(2 if kind % 4 == 0 else 1)]
             if not await self.exchange(*connection, requests, kind % 5 == 0) or kind % 2:
-                connection[1].close()
+                self.close(connection[1])
                 connection = None
         if connection is not None:
-            connection[1].close()
+            self.close(connection[1])
+
+    def close(self, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+        self.closing.append(writer)
 
     def request(self, choose: random.Random) -> Request:
         sizes, share = ((100_000, 200_000), 0.9) if self.uploads else ((1, 1000, 100_000), 0.3)
@@ -233,7 +241,7 @@ async def press(server: DevServer, saves: Saves, clients: int, count: int, uploa
     async def connection() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         if server.path:
             return await asyncio.open_unix_connection(server.path)
-        return await asyncio.open_connection(server.host, server.port)
+        return await asyncio.open_connection(server.host, server.port, ssl=server.tls)
 
     crowd = Crowd(saves, connection, uploads)
     tasks = [asyncio.create_task(crowd.client(kind)) for kind in range(clients)]
@@ -249,6 +257,9 @@ async def press(server: DevServer, saves: Saves, clients: int, count: int, uploa
         await crowd.answers(5 * clients)
         crowd.stop = True
         await asyncio.wait_for(asyncio.gather(*tasks), 2 * DEADLINE)
+        for writer in crowd.closing:  # with TLS both sides say farewell
+            with contextlib.suppress(OSError):
+                await asyncio.wait_for(writer.wait_closed(), DEADLINE)
     finally:
         for task in tasks:
             task.cancel()
@@ -256,9 +267,16 @@ async def press(server: DevServer, saves: Saves, clients: int, count: int, uploa
 
 
 def check(
-    clients: int, count: int, interface: str, arguments: list[str], folder: Path, *, uploads: bool = False
+    clients: int,
+    count: int,
+    interface: str,
+    arguments: list[str],
+    folder: Path,
+    *,
+    uploads: bool = False,
+    tls: ssl.SSLContext | None = None,
 ) -> None:
-    """Press a server, and count."""
+    """Press a server, and count. Args: tls: what clients need, if it speaks TLS."""
     project = folder / "project"
     project.mkdir()
     counted = folder / "counted"
@@ -268,6 +286,7 @@ def check(
     quiet = ["--reload", "--no-access-log", "--timeout-keep-alive", "60", *arguments]
     with DevServer("app:app", *quiet, cwd=project, env={"COUNT_FILE": str(counted)}) as server:
         server.serving()
+        server.tls = tls
         crowd = asyncio.run(press(server, saves, clients, count, uploads))
         restarts = len(server.events("restart"))
         if crowd.mistakes:
@@ -299,6 +318,21 @@ def test_saves_cost_no_request_with_any_loop_and_parser(loop: str, parser: str, 
 def test_saves_cost_no_upload(tmp_path: Path) -> None:
     """What was read of many requests is on its way to a child that is already draining itself."""
     check(50, 20, "asgi", ["--http", "h11"], tmp_path, uploads=True)
+
+
+@pytest.mark.parametrize("interface", SOURCES)
+def test_saves_cost_no_request_over_tls(interface: str, tmp_path: Path) -> None:
+    certificates = Certificates(tmp_path)
+    check(16, 6, interface, certificates.arguments, tmp_path, tls=certificates.client())
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("uploads", [False, True])
+@pytest.mark.parametrize("interface", SOURCES)
+def test_many_saves_cost_no_request_over_tls(interface: str, uploads: bool, tmp_path: Path) -> None:
+    certificates = Certificates(tmp_path)
+    check(50, 20, interface, certificates.arguments, tmp_path, uploads=uploads, tls=certificates.client())
 
 
 @pytest.mark.soak
