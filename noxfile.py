@@ -7,6 +7,7 @@
     projects  Django projects with the packages that real ones have (Wagtail, Channels, …)
     alone     tests that hold a time against a bound: one after the other, and nothing else beside them
     soak      the long counts
+    fuzz      parsers, connections and WebSockets against what nobody thought of; `-- N` for N examples
     bench     the benchmark of saves; arguments go to it
     docs      the documentation site, which must build without a warning; its pages against the code
 
@@ -123,6 +124,14 @@ def soak(session: nox.Session) -> None:
     """The long counts: hours."""
     _install(session)
     _pytest(session, "soak", "tests")
+
+
+@nox.session(python=NEWEST)
+def fuzz(session: nox.Session) -> None:
+    """Parsers, connections and WebSockets against what nobody thought of, for a minute or two."""
+    _install(session)
+    session.env["FUZZ_EXAMPLES"] = session.posargs[0] if session.posargs else "2000"
+    session.run("python", "-m", "pytest", "tests/test_fuzz.py")
 
 
 @nox.session(python=NEWEST)

@@ -159,6 +159,20 @@ DETECTION = (
     Command("devserver --poll", "asgi", f"{_WATCHING} --poll"),
 )
 
+EDGE_SECONDS = 1
+"""For which an idle connection may be reused."""
+
+EDGE = tuple(
+    Command(name, "asgi", f"{line} --timeout-keep-alive {EDGE_SECONDS}")
+    for name, line in (("uvicorn", _UVICORN), ("devserver", _DEVSERVER))
+)
+
+HOSTILE = (
+    Command("devserver", "asgi", _DEVSERVER),
+    Command("devserver h11", "asgi", f"{_DEVSERVER} --http h11 --loop asyncio"),
+    Command("uvicorn", "asgi", _UVICORN),
+)
+
 TABLES: dict[str, Sequence[Command]] = {
     "reloading": RELOADING,
     **{f"throughput, {group}": commands for group, commands in THROUGHPUT.items()},
@@ -166,6 +180,8 @@ TABLES: dict[str, Sequence[Command]] = {
     "warm and cold": WARMTH,
     "idle": IDLE,
     "detection": DETECTION,
+    "edge": EDGE,
+    "hostile": HOSTILE,
 }
 
 

@@ -118,6 +118,11 @@ class Subject:
         """Memory of the whole tree."""
         return tree.pss_mib(self._process.pid)
 
+    @property
+    def session(self) -> int:
+        """The session of all of its processes."""
+        return self._process.pid
+
     def stop(self) -> None:
         """End the whole tree."""
         for signum in (signal.SIGINT, signal.SIGKILL):

@@ -164,8 +164,8 @@ class Http:
     parser: str = option("auto", "HTTP parser.", kind=choice("auto", "h11", "httptools"), flag="http")
     loop: str = option("auto", "Event loop.", kind=choice("auto", "asyncio", "uvloop"))
     keep_alive: float = option(
-        5.0,
-        "Close connections that are idle for this many seconds.",
+        75.0,
+        "Close connections that are idle for longer than this many seconds.",
         kind=seconds(zero=True),
         flag="timeout-keep-alive",
     )

@@ -27,16 +27,13 @@ from devserver.front.proxies import Proxies
 from devserver.gateway.asgi import AsgiGateway, asgi2
 from devserver.gateway.asgi_words import OnError
 from devserver.gateway.lifespan import Lifespan
+from devserver.http.codes import CLOSE_GOING_AWAY, CLOSE_RESTART, INTERNAL_ERROR
 from devserver.http.connection import Connection
 from devserver.http.exchange import Gateway, Handler, Headers, Request
 from devserver.http.framing import Parser
 from devserver.http.service import Gate, HandOver, Own, Service
 
 logger = logging.getLogger("devserver")
-
-GOING_AWAY = 1001
-SERVICE_RESTART = 1012
-"""Close codes of WebSockets (RFC 6455 7.4.1 and its registry)."""
 
 _ACCEPT_BURST = 64
 _OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -55,7 +52,7 @@ _HURRY = 0.05
 
 def plain_error(request: Request, error: BaseException) -> tuple[int, Headers, bytes]:
     """The response to an exception when no error page is wanted."""
-    return 500, [(b"Content-Type", b"text/plain; charset=utf-8")], b"Internal Server Error"
+    return INTERNAL_ERROR, [(b"Content-Type", b"text/plain; charset=utf-8")], b"Internal Server Error"
 
 
 def parser(name: str) -> Parser:
@@ -140,29 +137,29 @@ class Serving:
         self._own = own
         self._service: Service | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._stop: asyncio.Future[tuple[float, int]] | None = None
+        self._stop: asyncio.Future[tuple[float, bool]] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._lock = threading.Lock()
-        self._early: tuple[float, int] | None = None
+        self._early: tuple[float, bool] | None = None
 
     @property
     def started(self) -> bool:
         """Whether the application has started up, or need not."""
         return self._service is not None
 
-    def stop(self, grace: float, code: int = GOING_AWAY) -> None:
+    def stop(self, grace: float, restart: bool = False) -> None:
         """Stop accepting and drain.
 
         Args:
             grace: seconds that requests in flight may take.
-            code: WebSockets are closed with it, at once.
+            restart: somebody else serves next.
         """
         with self._lock:
-            self._early = grace, code
+            self._early = grace, restart
             if self._loop is not None and not self._loop.is_closed():
-                self._loop.call_soon_threadsafe(self._stopped, (grace, code))
+                self._loop.call_soon_threadsafe(self._stopped, (grace, restart))
 
-    def _stopped(self, how: tuple[float, int]) -> None:
+    def _stopped(self, how: tuple[float, bool]) -> None:
         if self._stop is not None and not self._stop.done():
             self._stop.set_result(how)
 
@@ -193,10 +190,10 @@ class Serving:
         for sock in self._sockets:
             loop.add_reader(sock.fileno(), self._accept, sock, service)
         on_serving()
-        grace, code = await self._stop
+        grace, restart = await self._stop
         for sock in self._sockets:
             loop.remove_reader(sock.fileno())
-        await self._drain(service, grace, code)
+        await self._drain(service, grace, restart)
         self._on_closing()
         await self._shut_down(lifespan)
         gateway.close()
@@ -265,9 +262,9 @@ class Serving:
             if connection.family != getattr(socket, "AF_UNIX", None):
                 # asyncio does it only where the listener was made with proto=IPPROTO_TCP.
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._begin(connection, b"", service)
+            self._begin(connection, None, service)
 
-    def _begin(self, connection: socket.socket, data: bytes, service: Service) -> None:
+    def _begin(self, connection: socket.socket, data: bytes | None, service: Service) -> None:
         connection.setblocking(False)
         task = asyncio.get_running_loop().create_task(self._connect(connection, data, service))
         self._tasks.add(task)
@@ -277,9 +274,9 @@ class Serving:
         if self._stop is not None and not self._stop.done():
             asyncio.get_running_loop().add_reader(sock.fileno(), self._accept, sock, service)
 
-    async def _connect(self, connection: socket.socket, data: bytes, service: Service) -> None:
+    async def _connect(self, connection: socket.socket, data: bytes | None, service: Service) -> None:
         if service.draining and service.hand_over is not None:
-            service.leave(connection.fileno(), data, connection.close)
+            service.leave(connection.fileno(), data or b"", connection.close)
             return
         try:
             await self._entrance.enter(connection, data, partial(Connection, service))
@@ -337,11 +334,11 @@ class Serving:
             given = [each.abandoned() for each in list(service.connections) if isinstance(each, Connection)]
             service.hand_over([each for each in given if each is not None])
 
-    async def _drain(self, service: Service, grace: float, code: int) -> None:
+    async def _drain(self, service: Service, grace: float, restart: bool) -> None:
         loop = asyncio.get_running_loop()
         with self._lock:
             service.draining = True
-        if code == GOING_AWAY:
+        if not restart:
             service.hand_over = None  # nobody serves next
         await asyncio.sleep(0)  # what was adopted until now becomes a task
         while self._tasks:
@@ -352,7 +349,7 @@ class Serving:
         endless = {c.handler for c in service.connections if c.handler is not None and c.endless}
         # Those first of which something was read: somebody waits for their answer.
         for connection in sorted(service.connections, key=lambda each: not each.waiting):
-            connection.shutdown(code)
+            connection.shutdown(CLOSE_RESTART if restart else CLOSE_GOING_AWAY)
         if endless:
             await self._idle(service, min(deadline, loop.time() + _HURRY), set())
             for handler in endless & service.gateway.running:
@@ -362,7 +359,7 @@ class Serving:
         if await self._idle(service, deadline, endless):
             service.flush()
             return
-        option = "--timeout-graceful-shutdown" if code == GOING_AWAY else "--reload-grace"
+        option = "--reload-grace" if restart else "--timeout-graceful-shutdown"
         for connection in list(service.connections):
             connection.disconnect(f"cut off: it took longer than {grace:g} s ({option})")
         await asyncio.sleep(_POLL)  # applications see the disconnect before they are cancelled

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from devserver.http import codes
+
 PACKAGE = Path(__file__).parents[1] / "devserver"
 
 # From the bottom up. A module imports from its own floor and from those below; within a floor
@@ -57,7 +59,7 @@ SEPARATE = [
     ("http", "process"),
     ("process", "http"),
 ]
-HTTP_FOR_GATEWAYS = {"devserver.http.exchange"}
+HTTP_FOR_GATEWAYS = {"devserver.http.exchange", "devserver.http.codes"}
 HEAVY = ("asyncio", "h11", "wsproto", "httptools", "uvloop", "watchfiles", "ssl", "http.client")
 
 
@@ -123,10 +125,8 @@ def test_imports_go_down() -> None:
 
 
 def test_no_module_imports_itself_in_a_circle() -> None:
-    now = {
-        name: {i for i, at_once in imports_of(path) if at_once and i != name}
-        for name, path in MODULES.items()
-    }
+    """Imports within functions and for annotations count, too."""
+    now = {name: {i for i, _ in imports_of(path) if i != name} for name, path in MODULES.items()}
     for start in now:
         seen, ahead = set(), list(now[start])
         while ahead:
@@ -204,7 +204,23 @@ def test_functions_keep_their_size() -> None:
                 assert lines <= 60, f"{name}.{node.name} has {lines} lines"
 
 
-@pytest.mark.parametrize("name", ["reload/machine.py", "child/machine.py", "warm/policy.py"])
+def test_codes_are_spelt_as_numbers_in_one_place() -> None:
+    """Statuses of HTTP and close codes of WebSockets, in the rooms that answer."""
+    numbers = {value for name, value in vars(codes).items() if name.isupper() and isinstance(value, int)}
+    assert len(numbers) > 20
+    for name, path in MODULES.items():
+        if room(name) not in {"http", "gateway", "devtools", "server"}:
+            continue  # their numbers count something
+        if name in {"devserver.http.codes", "devserver.devtools.neighbour"}:
+            continue  # the latter has numbers of users
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and type(node.value) is int and node.value in numbers:
+                raise AssertionError(f"{name}:{node.lineno} has {node.value}")
+
+
+@pytest.mark.parametrize(
+    "name", ["reload/machine.py", "child/machine.py", "warm/policy.py", "http/states.py"]
+)
 def test_what_decides_knows_neither_clock_nor_system(name: str) -> None:
     tree = ast.parse((PACKAGE / name).read_text())
     found = {

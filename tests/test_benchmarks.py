@@ -11,7 +11,7 @@ import pytest
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 PROGRAMS = [
     "applications", "servers", "reload_latency", "position", "price", "throughput", "idle", "detection",
-    "projects",
+    "projects", "edge", "hostile",
 ]  # fmt: skip
 
 

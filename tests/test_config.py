@@ -46,7 +46,7 @@ def refused(call: object, *arguments: object, **options: object) -> str:
 def test_defaults_are_those_of_the_documentation(folder: Path) -> None:
     config = Config()
     assert (config.bind.host, config.bind.port, config.bind.backlog) == ("localhost", 8000, 2048)
-    assert (config.http.keep_alive, config.http.header_timeout, config.http.graceful) == (5, 10, 3)
+    assert (config.http.keep_alive, config.http.header_timeout, config.http.graceful) == (75, 10, 3)
     assert (config.http.max_head, config.http.concurrency, config.http.headers) == (65536, None, ())
     assert (config.websocket.max_size, config.websocket.ping_interval) == (16 * 2**20, 20)
     assert (config.reload.enabled, config.reload.grace, config.reload.load_timeout) == (False, 1, 30)
@@ -496,7 +496,7 @@ def test_explain_has_each_option_with_value_and_source(folder: Path) -> None:
     assert rows["reload"].split() == ["true", "--reload"]
     assert rows["reload-include"].split() == ["*.md,", "*.css", "--reload-include"]
     assert rows["header"].split() == ["A:", "b", str(folder / "pyproject.toml")]
-    assert rows["timeout-keep-alive"].split() == ["5", "default"]
+    assert rows["timeout-keep-alive"].split() == ["75", "default"]
     assert rows["uds"].split() == ["-", "default"]
     assert lines[-1] == f"pyproject.toml: {folder / 'pyproject.toml'}"
     assert explain_config(Config()).endswith("pyproject.toml: none found")

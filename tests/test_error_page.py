@@ -19,7 +19,7 @@ TRACE = f"""Traceback (most recent call last):
     ~~~~~^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
 RuntimeError: out of <cheese>"""
 ERROR = "RuntimeError: out of <cheese>"
-FAILURE = Failure(500, "load", ERROR, TRACE)
+FAILURE = Failure("load", ERROR, TRACE)
 
 
 @pytest.mark.parametrize(
@@ -100,18 +100,18 @@ def test_json_has_fields() -> None:
 
 @pytest.mark.parametrize("phase", HINTS)
 def test_text_ends_with_what_to_do(phase: str) -> None:
-    _, _, body = render(Failure(500, phase, "it failed", ""), request(), "full", "m1")
+    _, _, body = render(Failure(phase, "it failed", ""), request(), "full", "m1")
     assert body.decode() == f"it failed\n\n{HINTS[phase]} Then repeat the request.\n"
 
 
 def test_while_it_loads_the_client_is_told_to_come_again() -> None:
-    status, headers, _ = render(Failure(503, "loading", "still loading", ""), request(), "full", "m1")
+    status, headers, _ = render(Failure("loading", "still loading", ""), request(), "full", "m1")
     assert status == 503
     assert dict(headers)[b"Retry-After"] == b"1"
 
 
 def test_what_utf_8_cannot_say_is_escaped() -> None:
-    _, _, body = render(Failure(500, "load", "a name \udcff", ""), request(), "full", "m1")
+    _, _, body = render(Failure("load", "a name \udcff", ""), request(), "full", "m1")
     assert body.startswith(b"a name \\udcff\n")
 
 
@@ -135,7 +135,7 @@ def test_a_page_asks_again_by_itself(asked: Request, asks: bool) -> None:
 
 def test_no_script_of_a_message_runs() -> None:
     """Twice: what is written is escaped, and the page's policy names the only script by a word of its own."""
-    failure = Failure(500, "load", "E: </script><script>alert(1)</script>\u2028\u202e", "")
+    failure = Failure("load", "E: </script><script>alert(1)</script>\u2028\u202e", "")
     _, headers, body = render(failure, request(accept="text/html"), "full", "m1")
     assert b"<script>" not in body
     policy = dict(headers)[b"Content-Security-Policy"].decode()

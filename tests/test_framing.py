@@ -7,6 +7,7 @@ import pytest
 from devserver.errors import ApplicationError
 from devserver.http import framing, response
 from devserver.http.body import BadBody, Body, ChunkedBody, LengthBody, body
+from devserver.http.exchange import Peer
 from devserver.http.framing import Refused, end_of_head, read
 
 HOST = b"Host: example.org\r\n"
@@ -38,9 +39,15 @@ def test_the_limit_is_for_the_head_and_not_for_what_follows() -> None:
     with pytest.raises(Refused) as refused:
         end_of_head(whole, 0, len(whole) - 1)
     assert refused.value.status == 431
-    with pytest.raises(Refused) as refused:
-        end_of_head(b"GET /" + b"x" * 100, 0, 100)
-    assert refused.value.status == 431
+    for sent in (b"GET /" + b"x" * 100, b"GET /" + b"x" * 60 + b" HTTP/1.1\r\n" + HOST * 2 + b"\r\n"):
+        with pytest.raises(Refused) as refused:
+            end_of_head(sent, 0, 100)
+        assert refused.value.status == 414
+    for sent in (b"M" * 65, b"M" * 65 + b" / HTTP/1.1\r\n\r\n"):
+        with pytest.raises(Refused, match="method") as refused:
+            end_of_head(sent, 0, 70)
+        assert refused.value.status == 501
+    assert end_of_head(b"M" * 64, 0, 70) == -1
 
 
 @pytest.mark.parametrize(
@@ -83,7 +90,13 @@ def test_blank_lines_before_a_request_are_counted() -> None:
         head(first=b"GET / HTTP/1.0", host=b""),
         head(b"Empty:", b"Tab:\ta\tb", b"Obs: \x80\xff", b"!#$%&'*+-.^_`|~: x"),
         head(b"Content-Length:   5  "),
-        head(host=b"Host:\r\n"),
+        head(host=b"Host:\r\n", first=b"GET / HTTP/1.0"),
+        head(host=b"Host:\r\n", first=b"GET http://example.org/ HTTP/1.1"),
+        head(host=b"Host: a_b.%c3%bc-1:\r\n"),
+        head(b"Content-Type: a/b", b"Authorization: c"),
+        head(b"X-Content_Length: 5", b"Content_Type: a/b"),
+        head(first=b"M" * 64 + b" / HTTP/1.1"),
+        head(first=b"GET /%00%0D%0A HTTP/1.1"),
         head(host=b"host: [::1]:8000\r\n"),
         head(first=b"GET http://example.org HTTP/1.1"),
     ],
@@ -106,15 +119,35 @@ def test_heads_that_are_good(good: bytes) -> None:
         (head(b"Content-Length: 5_0"), 400, "Content-Length"),
         (head(b"Content-Length:"), 400, "Content-Length"),
         (head(b"Content-Length: " + b"9" * 19), 400, "Content-Length"),
-        (head(b"Transfer-Encoding: gzip"), 501, "coding"),
+        (head(b"Transfer-Encoding: gzip"), 400, "last"),
         (head(b"Transfer-Encoding: gzip, chunked"), 501, "coding"),
-        (head(b"Transfer-Encoding: chunked, chunked"), 501, "coding"),
-        (head(b"Transfer-Encoding: chunked", b"Transfer-Encoding: identity"), 501, "coding"),
+        (head(b"Transfer-Encoding: chunked, chunked"), 400, "last"),
+        (head(b"Transfer-Encoding: chunked,"), 400, "last"),
+        (head(b"Transfer-Encoding: , chunked"), 400, "last"),
+        (head(b"Transfer-Encoding: chunked", b"Transfer-Encoding: identity"), 400, "last"),
+        (head(b"Transfer-Encoding: chunked;a=b"), 400, "last"),
+        (head(b"Transfer-Encoding: xchunked"), 400, "last"),
+        (head(b"Content_Length: 5"), 400, "with '_'"),
+        (head(b"Transfer_Encoding: chunked"), 400, "with '_'"),
+        (
+            head(b"Content-Length: 1", b"Content-Type: a/b", b"Content-Type: a/b"),
+            400,
+            "more than one Content-Type",
+        ),
+        (head(b"Authorization: a", b"authorization: b"), 400, "more than one Authorization"),
         (head(b"Transfer-Encoding: \x0bchunked"), 400, "malformed"),
-        (head(b"Transfer-Encoding:"), 501, "coding"),
+        (head(b"Transfer-Encoding:"), 400, "last"),
         (head(b"Transfer-Encoding: chunked", first=b"GET / HTTP/1.0"), 400, "1.0"),
         (head(host=b""), 400, "no Host"),
         (head(HOST.rstrip()), 400, "more than one Host"),
+        (head(host=b"Host:\r\n"), 400, "empty Host"),
+        (head(host=b"Host: \t \r\n", first=b"OPTIONS * HTTP/1.1"), 400, "empty Host"),
+        (head(host=b"", first=b"GET http://example.org/ HTTP/1.1"), 400, "no Host"),
+        (head(host=b"Host: ::1\r\n"), 400, "Host"),
+        (head(host=b"Host: a:b\r\n"), 400, "Host"),
+        (head(host=b"Host: a,b\r\n"), 400, "Host"),
+        (head(host=b"Host: a%2\r\n"), 400, "Host"),
+        (head(host=b"Host: \xc3\xbc\r\n"), 400, "Host"),
         (head(host=b"Host: a b\r\n"), 400, "Host"),
         (head(host=b"Host: a/b\r\n"), 400, "Host"),
         (head(host=b"Host: user@a\r\n"), 400, "Host"),
@@ -142,6 +175,9 @@ def test_heads_that_are_good(good: bytes) -> None:
         (head(first=b"GET a HTTP/1.1"), 400, "target"),
         (head(first=b"GET * HTTP/1.1"), 400, "target"),
         (head(first=b"GET http:///a HTTP/1.1"), 400, "target"),
+        (head(first=b"GET http://:80/a HTTP/1.1"), 400, "target"),
+        (head(first=b"GET http://user@a/ HTTP/1.1"), 400, "target"),
+        (head(first=b"M" * 65 + b" / HTTP/1.1"), 501, "method"),
         (head(first=b"GET ftp://a/ HTTP/1.1"), 400, "target"),
         (head(first=b"GET / HTTP/2.0"), 505, "HTTP/1"),
         (head(first=b"GET / HTTP/1.2"), 505, "HTTP/1"),
@@ -211,6 +247,22 @@ def test_targets(target: bytes, path: bytes, query: bytes) -> None:
     assert (frame.path, frame.query) == (path, query)
 
 
+def test_the_host_of_a_target_is_that_of_the_request() -> None:
+    """RFC 9112 section 3.2.2; and what belongs to https is not answered over http (RFC 9110 section 7.4)."""
+    lines = [(b"a", b"b"), (b"host", b"other")]
+    plain, secure = Peer(), Peer(scheme="https")
+    frame = read(head(first=b"GET http://Example.org:80/a HTTP/1.1"))
+    assert frame.hosted(lines, plain) == [(b"host", b"Example.org:80"), (b"a", b"b")]
+    assert frame.hosted(lines, secure) == frame.hosted(lines, plain)
+    assert read(head()).authority == b""
+    for scheme in (b"HTTPS", b"wss"):
+        frame = read(head(first=b"GET " + scheme + b"://a/ HTTP/1.1"))
+        assert frame.hosted(lines, secure)[0] == (b"host", b"a")
+        with pytest.raises(Refused) as refused:
+            frame.hosted(lines, plain)
+        assert refused.value.status == 421
+
+
 # Bodies
 
 
@@ -255,7 +307,8 @@ def test_a_body_of_known_length(split: Split) -> None:
         (b"00a\r\n0123456789\r\n000\r\n\r\n", b"0123456789"),
         (b"A\r\n0123456789\r\n0\r\n\r\n", b"0123456789"),
         (b'2;name="a;b"; other\r\n\r\n\r\n0 ;last\r\n\r\n', b"\r\n"),
-        (b"2 \t\r\nhi\r\n0\r\nExpires: never\r\nX:\r\n\r\n", b"hi"),
+        (b'2 \t; a\t=\t"\\"\xfc;" ;b=c;d\r\nhi\r\n0;e=""\r\n\r\n', b"hi"),
+        (b"2\r\nhi\r\n0\r\nExpires: never\r\nX:\r\n\r\n", b"hi"),
     ],
 )
 def test_a_body_in_chunks(sent: bytes, taken: bytes, split: Split) -> None:
@@ -275,6 +328,19 @@ def test_a_body_in_chunks(sent: bytes, taken: bytes, split: Split) -> None:
         (b" 1\r\n", "size"),
         (b"1_0\r\n", "size"),
         (b"1 2\r\n", "size"),
+        (b"1 \r\n", "size"),
+        (b"1\t\r\n", "size"),
+        (b"1;\r\n", "size"),
+        (b"1;;a\r\n", "size"),
+        (b"1;a;\r\n", "size"),
+        (b"1;a \r\n", "size"),
+        (b"1;a=\r\n", "size"),
+        (b"1;=b\r\n", "size"),
+        (b"1;a b\r\n", "size"),
+        (b"1;a=b c\r\n", "size"),
+        (b'1;a="b\r\n', "size"),
+        (b'1;a="b"c\r\n', "size"),
+        (b'1;a="b\\"\r\n', "size"),
         (b"1;\0\r\n", "size"),
         (b"1;\r;\r\n", "size"),
         (b"1" * 16 + b"\r\n", "size"),
@@ -287,6 +353,7 @@ def test_a_body_in_chunks(sent: bytes, taken: bytes, split: Split) -> None:
         (b"0\r\n folded: x\r\n\r\n", "trailer"),
         (b"0\r\nX: y\n\n", "CR LF"),
         (b"0\r\n" + b"X: yyyyyyyyyyyyyyyyyyy\r\n" * 1000, "longer than"),
+        ((b"1;" + b"x" * 1000 + b"\r\nh\r\n") * 17, "extensions"),
     ],
 )
 def test_bodies_in_bad_chunks(sent: bytes, named: str, split: Split) -> None:
@@ -326,6 +393,8 @@ def test_what_the_server_takes_from_a_response() -> None:
     assert (kept.block, kept.close) == (b"HTTP/1.1 200 OK\r\n", True)
     assert response.encode(204, [(b"content-length", b"0")]).block == b"HTTP/1.1 204 No Content\r\n"
     assert b"content-length: 5" in response.encode(304, [(b"content-length", b"5")]).block
+    reset = response.encode(205, [(b"content-length", b"5"), (b"a", b"b")]).block
+    assert reset == b"HTTP/1.1 205 Reset Content\r\na: b\r\nContent-Length: 0\r\n"
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ _FAREWELL = 1.0
 _CALM = (State.LOADING, State.WAITING)
 """States that only the main thread leaves: no other thread of ours runs yet."""
 
-_AT_ONCE = protocol.Retire(0.0, protocol.GOING_AWAY, restart=False)
+_AT_ONCE = protocol.Retire(0.0, restart=False)
 """What a child does to whom somebody else says that it is to end, or nobody can say anything any more."""
 
 ForServing = protocol.Judge | protocol.Connections | protocol.Show | protocol.Answer
@@ -82,8 +82,8 @@ class Retired(BaseException):
 class Server(Protocol):
     """What serves, as far as a child must know it."""
 
-    def stop(self, grace: float, code: int) -> None:
-        """Drain for at most `grace` seconds; any thread."""
+    def stop(self, grace: float, restart: bool) -> None:
+        """Drain for at most `grace` seconds; any thread. `restart`: somebody else serves next."""
 
     def abandon(self) -> None:
         """Hand connections over although the drain has not begun by the end of its time; any thread."""
@@ -109,7 +109,7 @@ class ChildProcess:
         self.state = State.LOADING
         self.sayings = Turns(self._send)
         self._graceful = config.http.graceful
-        self._order = protocol.Retire(config.reload.grace, protocol.SERVICE_RESTART, restart=True)
+        self._order = protocol.Retire(config.reload.grace, restart=True)
         self._moved = threading.Condition()
         self._server: Server | None = None
         self._on_word: OnWord = lambda word, fds: None
@@ -335,7 +335,7 @@ class ChildProcess:
         assert self._server is not None
         grace = self._order.grace
         self._wait_for_person()
-        self._server.stop(grace, self._order.code)
+        self._server.stop(grace, self._order.restart)
         deadline = monotonic() + grace + _SLACK
         handed = self._handed
         while self._stays(deadline - monotonic(), State.DRAINING):
@@ -377,7 +377,7 @@ class ChildProcess:
     def _quit(self) -> None:
         """The supervisor is gone; its guardian ends what does not end by itself."""
         assert self._server is not None
-        self._server.stop(self._order.grace, self._order.code)
+        self._server.stop(self._order.grace, self._order.restart)
         self._stays(_ORPHANED, State.DRAINING, State.CLOSING)
         self._leave()
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from devserver.devtools.error_page import WAIT
 from devserver.devtools.trust import own, trusted
+from devserver.http.codes import FORBIDDEN, METHOD_NOT_ALLOWED, NO_CONTENT, NOT_FOUND
 from devserver.http.exchange import Answered, Exchange, Gateway, Handler, Headers, Request, Session
 
 logger = logging.getLogger("devserver")
@@ -50,12 +51,12 @@ def gate(request: Request, endpoints: dict[bytes, Endpoint]) -> tuple[int, str] 
         endpoints: the table.
     """
     if not (trusted(request) and own(request)):
-        return 403, REFUSED
+        return FORBIDDEN, REFUSED
     endpoint = endpoints.get(request.path)
     if endpoint is None:
-        return 404, "devserver has no such page\n"
+        return NOT_FOUND, "devserver has no such page\n"
     if request.method not in _methods(endpoint):
-        return 405, f"only {endpoint.method} is answered here\n"
+        return METHOD_NOT_ALLOWED, f"only {endpoint.method} is answered here\n"
     return None
 
 
@@ -166,9 +167,9 @@ class Endpoints:
             return ENDPOINTS[request.path].begin(self, exchange)
         status, line = refusal
         headers = [*HEADERS, (b"Content-Type", b"text/plain; charset=utf-8")]
-        if status == 403:
+        if status == FORBIDDEN:
             self._tell(request)
-        elif status == 405:
+        elif status == METHOD_NOT_ALLOWED:
             headers.append((b"Allow", ", ".join(_methods(ENDPOINTS[request.path])).encode()))
         exchange.start(status, headers)
         exchange.write(line.encode(), False)
@@ -200,7 +201,7 @@ class Endpoints:
         request = exchange.request
         moment = request.query.decode("latin-1")
         if moment not in self._moments or request.method == "HEAD":
-            exchange.start(204, HEADERS)
+            exchange.start(NO_CONTENT, HEADERS)
             exchange.write(b"", False)
             return Answered()
         return _Stream(exchange, moment, self._streams)

@@ -23,6 +23,7 @@ from typing import Any
 from devserver.console import is_library, summarise
 from devserver.devtools.trust import trusted
 from devserver.folding import fold, last_of_users
+from devserver.http.codes import INTERNAL_ERROR, SERVICE_UNAVAILABLE
 from devserver.http.exchange import Answered, Exchange, Handler, Headers, Request, Session
 
 _dumps, _urandom = json.dumps, os.urandom  # an application may replace them
@@ -90,18 +91,21 @@ class Failure:
     """What the page says.
 
     Attributes:
-        status: of the response.
         phase: where it failed, a key of `HINTS`.
         error: one line; one of ours may have suggestions below it.
         traceback: as Python prints it; "" for none.
         moments: words by which pages wait, see `endpoints.Endpoints`; the last is this one's.
     """
 
-    status: int
     phase: str
     error: str
     traceback: str
     moments: Sequence[str] = ()
+
+    @property
+    def status(self) -> int:
+        """Of the response."""
+        return SERVICE_UNAVAILABLE if self.phase in ("loading", "starting") else INTERNAL_ERROR
 
 
 ASKS = "This page then reloads by itself."
@@ -154,7 +158,7 @@ def render(failure: Failure, request: Request, style: str, moment: str) -> tuple
         (b"X-Content-Type-Options", b"nosniff"),
         *policy,
     ]
-    if failure.status == 503:
+    if failure.status == SERVICE_UNAVAILABLE:
         headers.append((b"Retry-After", b"1"))
     return failure.status, headers, body.encode("utf-8", "backslashreplace")
 
@@ -233,7 +237,7 @@ def for_exceptions(
         trace = (
             "" if trace.strip() == summary else trace
         )  # as for an error of ours without a line of the user's
-        return render(Failure(500, "request", summary, trace), request, style, moment)
+        return render(Failure("request", summary, trace), request, style, moment)
 
     return on_error
 

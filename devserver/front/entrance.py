@@ -24,7 +24,7 @@ from devserver.http.peer import Ends, peer
 
 logger = logging.getLogger("devserver")
 
-Make = Callable[[bytes, Ends], asyncio.Protocol]
+Make = Callable[[bytes | None, Ends], asyncio.Protocol]
 """Makes the protocol of a connection, from what was read of it and what says whose its ends are."""
 
 
@@ -43,8 +43,12 @@ class Entrance(Protocol):
     accepts: bool
     waits: bool
 
-    async def enter(self, connection: socket.socket, data: bytes, make: Make) -> None:
-        """Have a connection served; it is closed if that cannot be. Args: data: what was read of it.
+    async def enter(self, connection: socket.socket, data: bytes | None, make: Make) -> None:
+        """Have a connection served; it is closed if that cannot be.
+
+        Args:
+            data: what a predecessor has read of it; None if it had none.
+            make: makes its protocol.
 
         Raises:
             OSError: it was gone before it was begun.
@@ -77,7 +81,7 @@ class Plain:
 
     accepts, waits = True, False
 
-    async def enter(self, connection: socket.socket, data: bytes, make: Make) -> None:
+    async def enter(self, connection: socket.socket, data: bytes | None, make: Make) -> None:
         loop = asyncio.get_running_loop()
         await loop.connect_accepted_socket(lambda: make(data, peer), connection)
 
@@ -87,9 +91,9 @@ class Handed:
 
     accepts, waits = False, False
 
-    async def enter(self, connection: socket.socket, data: bytes, make: Make) -> None:
+    async def enter(self, connection: socket.socket, data: bytes | None, make: Make) -> None:
         try:
-            about, rest = letter.take(data)
+            about, rest = letter.take(data or b"")
         except ValueError:
             logger.error("a connection came without a letter, and was closed")
             connection.close()
@@ -110,7 +114,7 @@ class Handshake:
         self._describe = describe
         self._patience = config.http.header_timeout
 
-    async def enter(self, connection: socket.socket, data: bytes, make: Make) -> None:
+    async def enter(self, connection: socket.socket, data: bytes | None, make: Make) -> None:
         try:
             async with asyncio.timeout(self._patience):
                 first = await self._peek(connection)
@@ -124,7 +128,7 @@ class Handshake:
         name = connection.getpeername()
         try:
             await loop.connect_accepted_socket(
-                lambda: make(b"", self._ends),
+                lambda: make(None, self._ends),
                 connection,
                 ssl=self._contexts.current(),
                 ssl_handshake_timeout=self._patience,

@@ -15,12 +15,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from devserver.errors import ApplicationError
+from devserver.http.codes import BODILESS
 from devserver.http.exchange import Headers
 
 # A final response only: nothing would follow a 1xx, and the client would wait for ever.
 _STATUS = re.compile(r"[2-9][0-9]{2} .*")
-
-_BODILESS = frozenset({204, 304})
 
 
 @dataclass(slots=True)
@@ -37,7 +36,7 @@ class Head:
         RFC 9110 section 8.6: none with 204, and in answer to HEAD only that of the GET, which an
         empty body does not tell.
         """
-        if self.length is None and self.status not in _BODILESS and (size or method != "HEAD"):
+        if self.length is None and self.status not in BODILESS and (size or method != "HEAD"):
             self.headers.append((b"Content-Length", b"%d" % size))
             self.length = size
 
@@ -52,7 +51,7 @@ class Head:
         Raises:
             ApplicationError: the announced length is wrong.
         """
-        if self.length is None or self.status in _BODILESS:
+        if self.length is None or self.status in BODILESS:
             return
         short = last and sent < self.length and method != "HEAD"
         if short or sent > self.length:

@@ -6,6 +6,7 @@ in another way for each server, and fail with a traceback where they do not find
 
 from __future__ import annotations
 
+from devserver.http.codes import NOT_IMPLEMENTED
 from devserver.http.exchange import Answered, Exchange, Handler, Request
 
 NO_WEBSOCKET = (
@@ -23,6 +24,6 @@ def asks_for_websocket(request: Request) -> bool:
 
 def refuse(exchange: Exchange) -> Handler:
     """Answer it: 501, and why."""
-    exchange.start(501, [(b"Content-Type", b"text/plain; charset=utf-8")])
+    exchange.start(NOT_IMPLEMENTED, [(b"Content-Type", b"text/plain; charset=utf-8")])
     exchange.write(f"{NO_WEBSOCKET}\n".encode(), False)
     return Answered()

@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 from devserver.errors import ApplicationError
 from devserver.gateway.asgi_words import ClientDisconnected, Gateway, Message, Scope
 from devserver.gateway.tls import extension
+from devserver.http.codes import CLOSE_BROKEN, CLOSE_INTERNAL_ERROR, CLOSE_NORMAL, CLOSES, FORBIDDEN
 from devserver.http.exchange import Exchange, Headers, Session
 
 logger = logging.getLogger("devserver")
@@ -46,9 +47,6 @@ _SENDS = {
     (State.OPEN, "websocket.close"): State.CLOSED,
     (State.RESPONDING, "websocket.http.response.body"): State.RESPONDING,  # CLOSED after the last
 }
-
-_CODES = frozenset((1000, 1001, 1002, 1003, *range(1007, 1015)))
-"""Close codes below 3000 that may be sent (RFC 6455 section 7.4 and its registry at IANA)."""
 
 
 class AsgiSession:
@@ -155,7 +153,7 @@ class AsgiSession:
         elif self._state is State.OPEN:
             # The spec only says that the socket is closed. Returning is how an ASGI call ends well,
             # so the code says so too: after an error code client libraries connect again.
-            self.session.close(1000, "")
+            self.session.close(CLOSE_NORMAL, "")
         elif self._state is not State.CLOSED and self._wanted():
             self._failed(ApplicationError(f"the application returned from a WebSocket {self._state.value}"))
 
@@ -167,7 +165,7 @@ class AsgiSession:
         """Give the client its answer, if it still waits for one."""
         state, self._state = self._state, State.CLOSED
         if state is State.OPEN:
-            self.session.close(1011, "")
+            self.session.close(CLOSE_INTERNAL_ERROR, "")
         elif state is not State.CLOSED and self._wanted():
             response = self._response
             if response is not None and response.started and not response.withdraw():
@@ -204,7 +202,7 @@ class AsgiSession:
             if code is not None:
                 return {"type": "websocket.disconnect", "code": code, "reason": session.close_reason}
             if response is not None and (response.finished or response.disconnected):
-                return {"type": "websocket.disconnect", "code": 1006, "reason": ""}
+                return {"type": "websocket.disconnect", "code": CLOSE_BROKEN, "reason": ""}
             await self._wait()
 
     async def _wait(self) -> None:
@@ -274,12 +272,12 @@ class AsgiSession:
     def _close(self, message: Message) -> None:
         if self._state is State.CONNECTING:
             body = b"The application did not accept the WebSocket.\n"
-            self._refuse(403, [(b"Content-Type", b"text/plain; charset=utf-8")], body)
+            self._refuse(FORBIDDEN, [(b"Content-Type", b"text/plain; charset=utf-8")], body)
             return
         code, reason = message.get("code"), message.get("reason")
         if code is None:
-            code = 1000
-        if not isinstance(code, int) or not (code in _CODES or 3000 <= code <= 4999):
+            code = CLOSE_NORMAL
+        if not isinstance(code, int) or not (code in CLOSES or 3000 <= code <= 4999):
             raise ApplicationError(f"'websocket.close' has code {code!r}: use 1000 or 3000 to 4999")
         self.session.close(code, str(reason or ""))
 

@@ -11,10 +11,22 @@ from typing import Protocol
 
 from devserver.http.framing import TOKEN
 
-_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
+_QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*"'
+# Space stands before what follows it, and nowhere else (RFC 9112 section 7.1.1).
+_CHUNK_SIZE = re.compile(
+    rb"([0-9A-Fa-f]{1,15})((?:[ \t]*;[ \t]*"
+    + TOKEN
+    + rb"(?:[ \t]*=[ \t]*(?:"
+    + TOKEN
+    + rb"|"
+    + _QUOTED
+    + rb"))?)*)"
+)
 _TRAILER = re.compile(TOKEN + rb":[\t\x20-\x7e\x80-\xff]*")
 _MAX_CHUNK_LINE = 4096
 _MAX_TRAILERS = 16384
+_MAX_EXTENSIONS = 16384
+"""Bytes in all of a body (RFC 9112 section 7.1.1): they are no part of what is sent."""
 
 
 class BadBody(Exception):
@@ -59,13 +71,14 @@ class ChunkedBody:
     `_step` holds the reader for what comes next; a reader returns False when it wants more bytes.
     """
 
-    __slots__ = ("_buffer", "_ended", "_out", "_remaining", "_step", "_trailers")
+    __slots__ = ("_buffer", "_ended", "_extensions", "_out", "_remaining", "_step", "_trailers")
 
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._out: list[bytes] = []
         self._remaining = 0
         self._trailers = 0
+        self._extensions = 0
         self._ended = False
         self._step = self._size
 
@@ -96,6 +109,9 @@ class ChunkedBody:
         match = _CHUNK_SIZE.fullmatch(line)
         if match is None:
             raise BadBody("malformed chunk size")
+        self._extensions += len(match[2])
+        if self._extensions > _MAX_EXTENSIONS:
+            raise BadBody(f"more than {_MAX_EXTENSIONS} bytes of chunk extensions")
         self._remaining = int(match[1], 16)
         self._step = self._data if self._remaining else self._trailer
         return True

@@ -4,7 +4,7 @@ An `asyncio.Protocol`. A request is only begun when the response before it is co
 client has taken most of it: what a pipelining client sent ahead waits as bytes, and when that is
 too much, at the client.
 
-How a connection ends:
+What it is at is a `Phase`, and `states` has the table of them. How it ends:
 
     all is read and answered      the transport is closed, which sends what is left to send
     the client may be sending     our side is ended, and what arrives is dropped (`line`)
@@ -19,30 +19,38 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import cast
 
 from devserver.http import framing
 from devserver.http.body import BadBody
+from devserver.http.codes import BAD_REQUEST, CLIENT_GONE, REQUEST_TIMEOUT, SERVICE_UNAVAILABLE
 from devserver.http.exchange import Handler, Request
 from devserver.http.framing import Framing, Refused
 from devserver.http.line import Line
 from devserver.http.peer import Ends, peer, show
 from devserver.http.service import Service as Service
+from devserver.http.states import PHASES, Event, Phase, Reading
 from devserver.http.stream import HIGH_WATER, Stream
 
 logger = logging.getLogger("devserver")
 
-CLIENT_GONE = 499
-"""What the access line says of a request whose client has gone before a response began; nginx's number."""
+_AWAITING = (Phase.IDLE, Phase.OPENING)
+_CR = 0x0D
+
+# What comes with each request is asked for by short ways.
+_BEGIN, _NEXT, _OVER = Event.BEGIN, Event.NEXT, Phase.OVER
+_OPEN, _ENDED = Reading.OPEN, Reading.ENDED
 
 
 class Connection(asyncio.Protocol):
     """See the module. It also is the `Owner` of its streams."""
 
-    def __init__(self, service: Service, data: bytes = b"", ends: Ends = peer) -> None:
+    def __init__(self, service: Service, data: bytes | None = None, ends: Ends = peer) -> None:
         """
         Args:
-            data: what a predecessor has read of it; what still is in the socket comes after that.
+            data: what a predecessor has read of it and not used, and what still is in the socket comes
+                after that; None for a connection that had none.
             ends: says whose the two ends of a transport are.
         """
         self.service = service
@@ -50,13 +58,12 @@ class Connection(asyncio.Protocol):
         self._ends = ends
         self._loop = asyncio.get_running_loop()
         self._line = cast(Line, None)  # set before anything else is called
-        self._buffer = data
+        self._buffer = data or b""
         self._searched = 0  # of the buffer, for the end of a head
-        self._partial = True  # the deadline is for the rest of a head
-        self._eof = False
-        self._choked = False  # the client is slower than what was written to it
-        self._held = False  # the gate has not let the next request through
-        self._leaving = False  # handed over as soon as everything is written
+        self._phase = Phase.IDLE if data == b"" else Phase.OPENING
+
+    def _on(self, event: Event) -> None:
+        self._phase = PHASES[self._phase, event]
 
     # asyncio.Protocol
 
@@ -65,28 +72,29 @@ class Connection(asyncio.Protocol):
         self.peer = self._ends(transport)
         self._opened = not self.service.announces(self.peer)  # else a PROXY header is awaited
         self.service.connections.add(self)
-        self._line.deadline.set(self.service.settings.header_timeout)
+        service, idle = self.service, self._phase is Phase.IDLE
+        self._line.deadline.set(service.kept if idle else service.settings.header_timeout)
         if self._buffer:
             self._loop.call_soon(self._resume)
 
     def data_received(self, data: bytes) -> None:
         stream = self.stream
-        if self._line.closing:
-            self._line.deadline.put_off()
-            return
-        if stream is not None and not stream.complete:
-            self._feed(stream, data)
-            return
-        self._buffer = self._buffer + data if self._buffer else data
-        if stream is None and not self._choked:
+        if self._phase in _AWAITING:
+            self._buffer = self._buffer + data if self._buffer else data
             self._next()
-        elif len(self._buffer) > HIGH_WATER:
-            self._line.pause()
+        elif self._phase is Phase.OVER:
+            self._line.deadline.put_off()
+        elif stream is not None and not stream.complete:
+            self._feed(stream, data)
+        else:
+            self._buffer = self._buffer + data if self._buffer else data
+            if len(self._buffer) > HIGH_WATER:
+                self._line.pause()
 
     def eof_received(self) -> bool:
-        self._eof = True
+        self._line.ended()
         stream = self.stream
-        if self._line.closing:
+        if self._phase is Phase.OVER:
             return False
         if stream is None:
             self._loop.call_soon(self._resume)
@@ -100,7 +108,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.service.connections.discard(self)
-        self._line.closing = True
+        self._on(Event.END)
         self._line.deadline.cancel()
         stream = self.stream
         if stream is not None:
@@ -109,17 +117,18 @@ class Connection(asyncio.Protocol):
             stream.disconnect()
 
     def pause_writing(self) -> None:
-        self._choked = True
+        self._line.choked = True
         if self.stream is not None:
             self.stream.pause(True)
 
     def resume_writing(self) -> None:
-        self._choked = False
-        if self._leaving:
+        self._line.choked = False
+        if self._phase is Phase.LEAVING:
             self._leave()
         elif self.stream is not None:
             self.stream.pause(False)
-        elif not self._line.closing:
+        elif self._phase is Phase.CLOGGED:
+            self._on(Event.ROOM)
             self._idle()
 
     # reading
@@ -134,7 +143,7 @@ class Connection(asyncio.Protocol):
                     self._await_head()
                     return
                 self._opened, self._buffer, self._searched = True, self._buffer[size:], 0
-            if self._buffer[:2] == b"\r\n":
+            if self._buffer[:1] == b"\r":
                 self._buffer = self._buffer[framing.blank_lines(self._buffer) :]
                 self._searched = 0
             buffer = self._buffer
@@ -147,10 +156,9 @@ class Connection(asyncio.Protocol):
                 return
             head = buffer[:end]
             frame = framing.read(head)
-            if not passed and service.holds(frame.path):
-                self._held = True
+            if service.gate is not None and not passed and service.holds(frame.path):
+                self._on(Event.HOLD)
                 service.held.append(self)
-                self._line.deadline.clear()
                 self._line.pause()
                 return
             self._buffer, self._searched = buffer[end:], 0
@@ -162,38 +170,41 @@ class Connection(asyncio.Protocol):
 
     def _await_head(self) -> None:
         self._searched = len(self._buffer)
-        self._line.unpause()
-        if self._buffer and not self._partial:
-            self._partial = True
+        self._line.resume()
+        if self._buffer and self._phase is Phase.IDLE:
+            self._on(Event.PART)
             self._line.deadline.set(self.service.settings.header_timeout)
 
     def _begin(self, request: Request, frame: Framing) -> None:
         service = self.service
-        self._line.deadline.clear()
-        self._partial = False
-        if frame.upgrade == b"websocket" and request.method == "GET" and self._upgrade(request):
+        if frame.upgrade and service.upgrades(request, frame.upgrade):
+            self._upgrade(request)
             return
+        self._phase = PHASES[self._phase, _BEGIN]
         stream = self.stream = Stream(request, frame, self._line.transport, self, service.defaults)
         if service.draining or not service.settings.keep_alive:
             stream.keep_alive = False
-        if self._feed_first(stream):
+        # Most requests have no body, and nothing of what `_feed_first` looks for.
+        usual = stream.complete and self._line.reading is _OPEN and service.settings.concurrency is None
+        if usual or self._feed_first(stream):
             handler = service.gateway.exchange(stream)
             if self.stream is stream:  # else it was answered, and what follows has begun, in that call
                 stream.handler = handler
 
     def _feed_first(self, stream: Stream) -> bool:
         """Give a new stream what there is for it; whether the application is to be called."""
+        line, service = self._line, self.service
+        if line.reading is not _OPEN and (not stream.complete or len(self._buffer) <= HIGH_WATER):
+            line.resume()
         if not stream.complete:
-            self._line.unpause()
             data, self._buffer = self._buffer, b""
             if data:
                 self._feed(stream, data)
-        elif len(self._buffer) <= HIGH_WATER:
-            self._line.unpause()
-        if self.service.refuses(stream.request.path) and not stream.finished:
+        limited = service.settings.concurrency is not None and service.refuses(stream.request.path)
+        if limited and not stream.finished:
             stream.keep_alive = False
-            stream.say(503, "too many requests at once (--limit-concurrency)")
-        elif self._eof and not stream.finished:
+            stream.say(SERVICE_UNAVAILABLE, "too many requests at once (--limit-concurrency)")
+        elif line.reading is _ENDED and not stream.finished:
             if not stream.complete:
                 self._bad_body(stream, "the body ended early")
             else:
@@ -220,92 +231,94 @@ class Connection(asyncio.Protocol):
     def _refuse(self, refused: Refused) -> None:
         """Answer a head that is not served, and close. The application never hears of it."""
         logger.warning("refused a request from %s: %s", show(self.peer.client), refused.reason)
-        request = Request("GET", b"", b"", b"", "1.1", [], self.peer)
+        self._on(Event.BEGIN)
         frame = Framing(length=1, keep_alive=False)  # whatever follows is no request of ours
-        stream = self.stream = Stream(request, frame, self._line.transport, self, self.service.defaults)
-        stream.say(refused.status, refused.reason)
+        self.stream = self._stream(Request("GET", b"", b"", b"", "1.1", [], self.peer), frame)
+        self.stream.say(refused.status, refused.reason)
+
+    def _stream(self, request: Request, frame: Framing) -> Stream:
+        return Stream(request, frame, self._line.transport, self, self.service.defaults)
 
     def _bad_body(self, stream: Stream, reason: str) -> None:
         """The rest of the connection cannot be understood: tell both sides, and close."""
         stream.keep_alive = False
         if stream.finished:
-            self._finish()
+            self._end(self._line.finish)
             return
         logger.warning("bad body from %s: %s", show(self.peer.client), reason)
-        self._give_up(stream, 400, reason)
-
-    def _give_up(self, stream: Stream, status: int, reason: str) -> None:
-        """Answer in the application's place. A response that has begun is cut: half is not the whole."""
-        stream.keep_alive = False
-        if stream.withdraw():
-            stream.say(status, reason)
-        else:
-            self.cut()
-        stream.disconnect()
+        stream.give_up(BAD_REQUEST, reason)
 
     # what comes after a response
 
     def responded(self, stream: Stream) -> None:
         if not stream.disconnected:
             self.service.log(stream.request, stream.status, stream.began)
-        if self._line.closing or self._line.transport.is_closing():
+        if self._phase is _OVER or self._line.transport.is_closing():
             return
         if stream.complete:
             self._after(stream)
         elif stream.keep_alive:
+            self._on(Event.ANSWERED)
             self._line.drop()  # the rest of a body that nobody wants; after it may come another request
         else:
-            self._finish()
+            self._end(self._line.finish)
 
     def _after(self, stream: Stream) -> None:
         """Request and response are complete: wait for the next request, or begin it."""
         if stream.keep_alive:
             self.stream = None
+            self._phase = PHASES[self._phase, _NEXT]
             self._idle()
-        elif self._buffer and not self._eof:
-            self._finish()
+        elif self._buffer:
+            self._end(self._line.finish)
         else:
-            self._line.close()
+            self._end(self._line.close)
 
     def _idle(self) -> None:
         if self.service.draining:
             self._leave()
             return
-        if self._choked:
-            self._line.deadline.clear()  # the client has to take what there is; then this is called again
+        if self._line.choked:
+            self._on(Event.CLOG)
             return
-        self._line.deadline.set(self.service.settings.keep_alive)
-        if self._buffer or self._eof:
+        self._line.deadline.set(self.service.kept)
+        if self._buffer or self._line.reading is _ENDED:
             # Not in this call: a client with a thousand requests in one segment would nest as deep.
             self._loop.call_soon(self._resume)
 
     def _resume(self) -> None:
         """Look at what has arrived and was left."""
-        if self.stream is not None or self._choked or self._held or self._leaving or self._line.closing:
-            return
-        if self._buffer:
+        if self._phase in _AWAITING and self._buffer:
             self._next()
-        if self.stream is None and self._eof and not (self._held or self._leaving or self._line.closing):
-            if self._buffer:
-                self._refuse(Refused(400, "the head of the request ended early"))
-            else:
-                self._line.close()
+        if self._phase in _AWAITING and self._line.reading is _ENDED:
+            self._await_no_more(Refused(BAD_REQUEST, "the head of the request ended early"))
+
+    def _await_no_more(self, refused: Refused) -> None:
+        """Refuse a head of which there is a part; close where there is none.
+
+        A request may be on its way, and nothing can be done for one that meets our end. But one that has
+        arrived is answered, even if it is not yet read.
+        """
+        if self._buffer:
+            self._refuse(refused)
+        elif not self._line.arrived():
+            self._end(self._line.finish)
 
     def cut(self) -> None:
-        self._line.cut()
+        self._end(self._line.cut)
 
-    def _finish(self) -> None:
-        """Close; a client that has not ended its side may be sending."""
-        (self._line.close if self._eof else self._line.linger)()
+    def _end(self, how: Callable[[], None]) -> None:
+        self._on(Event.END)
+        how()
 
     def _missed(self) -> None:
-        """The deadline has passed."""
-        if self.stream is not None:
-            self._line.linger()
-        elif self._buffer:
-            self._refuse(Refused(408, "the head of the request did not arrive in time"))
-        else:
-            self._line.close()
+        """The deadline has passed. It says nothing of what else is waited for since it was set."""
+        if self._phase is Phase.OVER:
+            self._line.waited()
+        elif self._phase is Phase.DROPPING:
+            self._end(self._line.finish)
+        elif self._phase in _AWAITING:
+            self._await_no_more(Refused(REQUEST_TIMEOUT, "the head of the request did not arrive in time"))
 
     # the server's wishes
 
@@ -327,52 +340,44 @@ class Connection(asyncio.Protocol):
     def shutdown(self, code: int) -> None:
         """Leave as soon as what has begun is answered. `code` is for WebSockets only."""
         stream = self.stream
-        if stream is None:
-            self._leave()
-            return
-        if self.service.hand_over is None:
+        if stream is not None and self.service.hand_over is None:
             stream.keep_alive = False
-        if stream.finished:
+        if self._phase in (Phase.DROPPING, Phase.OVER):
             if self._line.deadline:
                 self._line.drop()
+        elif stream is None:
+            self._leave()
         elif stream.event_stream:
             stream.end()
-            self._line.close()
+            self._end(self._line.close)
 
     def release(self) -> None:
         """Begin a request that the gate held back."""
-        if self._held and not self._leaving:
-            self._held = False
-            self._line.unpause()
+        if self._phase is Phase.HELD:
+            self._line.resume()
             self._next(passed=True)
 
     def _leave(self) -> None:
         """Give the connection, with what was read of it, to whoever serves next."""
-        if self._line.transport.is_closing() or self._line.closing:
-            return
-        if self.service.hand_over is None or (self._eof and not self._buffer):
-            self._line.close()
-            return
-        self._line.deadline.clear()
-        self._line.pause()
-        if self._line.transport.get_write_buffer_size():
-            self._leaving = True
-            self._line.transport.set_write_buffer_limits(0)  # `resume_writing` comes when all is written
-            return
-        self._line.closing = True
-        self.service.leave(self._fileno(), self.peer.letter + self._buffer, self._line.transport.abort)
+        if self.service.hand_over is not None and not self._gone:
+            self._on(Event.END if self._line.give(self.peer.letter + self._buffer) else Event.LEAVE)
+        elif self._phase is not Phase.OVER:
+            self._end(self._line.close)
 
-    def _fileno(self) -> int:
-        return cast(int, self._line.transport.get_extra_info("socket").fileno())
+    @property
+    def _gone(self) -> bool:
+        """Whether nobody is there who could be served by anybody."""
+        ended = self._line.reading is _ENDED and not self._buffer
+        return ended or self._phase is Phase.OVER or self._line.transport.is_closing()
 
     def abandoned(self) -> tuple[int, bytes] | None:
         """What is given away while the loop does not turn; None if a request has begun. Any thread."""
-        line, ended = self._line, self._eof and not self._buffer
+        line = self._line
         busy = self.stream is not None or line.transport.get_write_buffer_size()
-        if busy or ended or line.closing or line.transport.is_closing():
+        if busy or self._gone:
             return None
-        line.closing = True
-        return self._fileno(), self.peer.letter + self._buffer
+        self._on(Event.END)
+        return line.fileno(), self.peer.letter + self._buffer
 
     def disconnect(self, why: str = "cut off") -> None:
         """The grace is over: the application sees a disconnect, and the client is told why."""
@@ -381,28 +386,24 @@ class Connection(asyncio.Protocol):
             self.cut()
             return
         logger.warning("%s %s was %s", stream.request.method, stream.request.target.decode("latin-1"), why)
-        self._give_up(stream, 503, f"this request was {why}")
+        stream.give_up(SERVICE_UNAVAILABLE, f"this request was {why}")
 
     # WebSocket
 
-    def _upgrade(self, request: Request) -> bool:
-        service = self.service
-        is_off = not service.gateway.websockets or service.websocket.implementation == "none"
-        if is_off or service.refuses(request.path):
-            return False  # answered, or refused, like any other request
+    def _upgrade(self, request: Request) -> None:
+        """Give the transport to a new WebSocket."""
         from devserver.http.upgrade import Upgrade  # wsproto is only loaded when a WebSocket comes
 
-        self._line.unpause()
-        self._line.deadline.cancel()
-        service.connections.discard(self)
+        self._on(Event.UPGRADE)
+        self._line.let_go()
+        self.service.connections.discard(self)
         rest, self._buffer = self._buffer, b""
-        Upgrade(service, self._take_back).begin(self._line.transport, request, rest)
-        return True
+        Upgrade(self.service, self._take_back).begin(self._line.transport, request, rest)
 
     def _take_back(self, request: Request) -> Stream:
         """Answer a handshake by an ordinary response, after which the connection closes."""
+        self._on(Event.REFUSE)
         self.service.connections.add(self)
         self._line.transport.set_protocol(self)
-        last = Framing(keep_alive=False)
-        self.stream = Stream(request, last, self._line.transport, self, self.service.defaults)
+        self.stream = self._stream(request, Framing(keep_alive=False))
         return self.stream

@@ -13,26 +13,45 @@ import re
 from dataclasses import dataclass
 from typing import Protocol
 
-from devserver.http.exchange import Headers
+from devserver.http.codes import (
+    BAD_REQUEST,
+    EXPECTATION_FAILED,
+    FIELDS_TOO_LARGE,
+    MISDIRECTED,
+    NOT_IMPLEMENTED,
+    URI_TOO_LONG,
+    VERSION_NOT_SUPPORTED,
+)
+from devserver.http.exchange import Headers, Peer
 
-TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_TCHAR = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
+TOKEN = _TCHAR + rb"+"
+_LONGEST_METHOD = b"64"
+"""In characters. The longest that is registered has 17; the application may know others."""
+
 # One pass, no branch that can match the same byte twice: linear in the length of the head.
 _HEAD = re.compile(
-    rb"(" + TOKEN + rb") ([\x21\x22\x24-\x7e]+) HTTP/(1\.[01])\r\n"
+    rb"(" + _TCHAR + rb"{1," + _LONGEST_METHOD + rb"}) ([\x21\x22\x24-\x7e]+) HTTP/(1\.[01])\r\n"
     rb"(?:" + TOKEN + rb":[\t\x20-\x7e\x80-\xff]*\r\n)*\r\n"
 )
+_LONG_METHOD = re.compile(_TCHAR + rb"{" + _LONGEST_METHOD + rb"}" + _TCHAR)
 # For a head in lower case, since none of these values depends on case: cheaper than to ignore it here.
 _FRAMING_LINES = re.compile(
-    rb"\r\n(host|content-length|transfer-encoding|connection|expect|upgrade):[ \t]*([^\r]*)"
+    rb"\r\n(host|content[_-]length|transfer[_-]encoding|connection|expect|upgrade):[ \t]*([^\r]*)"
 )
 _SLASH = ord("/")
 _ONCE = {b"host": "Host", b"content-length": "Content-Length"}
+
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
 _BLANK_LINES = re.compile(rb"(?:\r\n)*")
 _BARE = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)")
 _REQUEST_LINE = re.compile(TOKEN + rb" [^ \r\n]+ HTTP/(\d)\.(\d)\r?\n")
-_HOST = re.compile(rb"[^\x00-\x20/?#@\\,<>\"]*")
-_DIGITS = re.compile(rb"[0-9]{1,18}")
+_USUAL_HOST = re.compile(rb"[0-9a-z.-]+(?::[0-9]*)?")
+# In lower case (RFC 3986 section 3.2.2), without the comma: it is how two hosts become one.
+_HOST = re.compile(
+    rb"(?:[0-9a-z._~!$&'()*+;=-]*(?:%[0-9a-f]{2}[0-9a-z._~!$&'()*+;=-]*)*|\[[0-9a-fv:.%_~-]+\])(?::[0-9]*)?"
+)
+_LONGEST_LENGTH = 18  # digits
 
 
 class Refused(Exception):
@@ -42,6 +61,9 @@ class Refused(Exception):
         super().__init__(reason)
         self.status = status
         self.reason = reason
+
+
+_UNKNOWN_METHOD = f"a method of more than {int(_LONGEST_METHOD)} characters is not known here"
 
 
 class Parser(Protocol):
@@ -72,25 +94,37 @@ def end_of_head(buffer: bytes, searched: int, limit: int) -> int:
         limit: the most bytes that a head may have.
 
     Raises:
-        Refused: 431 over the limit; 400 for TLS, and for line ends that are no CRLF.
+        Refused: 431 over the limit, 414 where it is the request line that takes the room, 501 for a
+            method that no one knows; 400 for TLS, and for line ends that are not CRLF.
     """
-    end = buffer.find(b"\r\n\r\n", max(0, searched - 3))
+    end = buffer.find(b"\r\n\r\n", searched - 3 if searched > 3 else 0)
     if end < 0:
         if buffer[:2] == b"\x16\x03":
-            raise Refused(400, "TLS on a plain HTTP port: ask with http://, or serve HTTPS by --https")
+            raise Refused(
+                BAD_REQUEST, "TLS on a plain HTTP port: ask with http://, or serve HTTPS by --https"
+            )
+        if _LONG_METHOD.match(buffer):
+            raise Refused(NOT_IMPLEMENTED, _UNKNOWN_METHOD)
         if len(buffer) > limit:
-            raise Refused(431, _too_large(buffer, limit))
+            raise _too_large(buffer, limit)
         # Such a head may never end: said at once, the client need not wait for a timeout.
         if _BARE.search(buffer, max(0, searched - 1)):
-            raise Refused(400, "bare CR or LF in the head")
+            raise Refused(BAD_REQUEST, "bare CR or LF in the head")
         return -1
     if end + 4 > limit:
-        raise Refused(431, _too_large(buffer[:end], limit))
+        raise _too_large(buffer[:end], limit)
     return end + 4
 
 
-def _too_large(head: bytes, limit: int) -> str:
+def _too_large(head: bytes, limit: int) -> Refused:
     """Why a head is refused, what of it is largest, and what can be done."""
+    if _LONG_METHOD.match(head):
+        return Refused(NOT_IMPLEMENTED, _UNKNOWN_METHOD)
+    status = URI_TOO_LONG if head.find(b"\r\n", 0, limit // 2) < 0 else FIELDS_TOO_LARGE
+    return Refused(status, _what_is_large(head, limit))
+
+
+def _what_is_large(head: bytes, limit: int) -> str:
     first, *lines = head.split(b"\r\n")
     largest = max(lines, key=len, default=b"")
     text = f"the request's head is larger than {limit} bytes (--h11-max-incomplete-event-size allows more)"
@@ -116,6 +150,8 @@ class Framing:
         expects: the client waits for `100 Continue` before it sends the body.
         upgrade: the protocol that the client wants to change to, lower case, or b"".
         forwarded: a proxy may have said for whom it asks (`front`).
+        keeps: the client says so itself, and may want to know for how long.
+        authority: host and port of a target in absolute form, or b"".
     """
 
     method: str = "GET"
@@ -128,6 +164,18 @@ class Framing:
     expects: bool = False
     upgrade: bytes = b""
     forwarded: bool = False
+    keeps: bool = False
+    authority: bytes = b""
+
+    def hosted(self, headers: Headers, peer: Peer) -> Headers:
+        """Header lines with the target's authority for Host, whatever that says (RFC 9112 section 3.2.2).
+
+        Raises:
+            Refused: 421 for a resource of https over a connection that is not (RFC 9110 section 7.4).
+        """
+        if self.target[:5].lower() in (b"https", b"wss:/") and peer.scheme != "https":
+            raise Refused(MISDIRECTED, "a resource of https is not answered over http")
+        return [(b"host", self.authority), *(line for line in headers if line[0] != b"host")]
 
 
 def read(head: bytes) -> Framing:
@@ -135,28 +183,38 @@ def read(head: bytes) -> Framing:
 
     Sources: RFC 9112 sections 3, 5, 6.3 and 9.3, RFC 9110 sections 7.2 and 10.1.1.
 
+    What a path means when it is decoded is not judged here: %00 and %0D%0A in it are data like any
+    other (RFC 3986 section 2.1), and reach the application. They cannot break out of a response, where
+    control characters are refused, nor out of the access line, which shows the target as sent.
+
     Raises:
         Refused: 400 for what breaks the grammar or contradicts itself, 505 for a version that is
-            not 1.0 or 1.1, 501 for CONNECT and for a transfer coding other than chunked, 417 for
-            an expectation that is not 100-continue.
+            not 1.0 or 1.1, 501 for CONNECT, a method that is too long, and a transfer coding before
+            chunked, 417 for an expectation that is not 100-continue.
     """
     match = _HEAD.fullmatch(head)
     if match is None:
         raise _fault(head)
     method, target, version = match.groups()
     if method == b"CONNECT":
-        raise Refused(501, "CONNECT is for proxies")
+        raise Refused(NOT_IMPLEMENTED, "CONNECT is for proxies")
     old = version == b"1.0"
     lower = head.lower()
     fields = _fields(lower)
     host = fields.pop(b"host", None)
-    if host is None:
-        if not old:
-            raise Refused(400, "no Host header")
-    elif _HOST.fullmatch(host) is None:
-        raise Refused(400, "malformed Host header")
-    path, _, query = (target if target[0] == _SLASH else _origin_form(method, target)).partition(b"?")
+    form, authority = target, b""
+    if target[0] != _SLASH:
+        form, authority = _other_form(method, target)
+    if not host:
+        # Of a target in absolute form the host is known, but a client of 1.1 must still send the field.
+        if not old and (host is None or not authority):
+            raise Refused(BAD_REQUEST, "no Host header" if host is None else "empty Host header")
+    elif _USUAL_HOST.fullmatch(host) is None and _HOST.fullmatch(host) is None:
+        raise Refused(BAD_REQUEST, "malformed Host header")
+    path, _, query = form.partition(b"?")
     result = Framing(method.decode("ascii"), target, path, query, "1.0" if old else "1.1", 0, not old)
+    if authority:
+        result.authority = authority
     if fields:
         result.length = _length(fields, old)
         _connection(fields, old, result)
@@ -165,77 +223,107 @@ def read(head: bytes) -> Framing:
 
 
 def _fields(lower: bytes) -> dict[bytes, bytes]:
-    """The lines of a head in lower case that framing depends on; a repeated one's values by commas."""
+    """The lines of a head in lower case that framing depends on; a repeated one's values by commas.
+
+    A second line of some fields changes what a request is, or who sends it: to one reader the first
+    counts, to another the last. They are refused. Others that may stand once (RFC 9110 section 5.3) are
+    left to the application.
+    """
     fields: dict[bytes, bytes] = {}
     for name, value in _FRAMING_LINES.findall(lower):
         value = value.rstrip(b" \t")
         if name in fields:
             # RFC 9110 section 8.6 allows to take equal lengths for one; nobody sends them in good faith.
             if name in _ONCE:
-                raise Refused(400, f"more than one {_ONCE[name]} header")
+                raise Refused(BAD_REQUEST, f"more than one {_ONCE[name]} header")
             value = fields[name] + b"," + value
         fields[name] = value
+    if lower.count(b"\r\nauthorization:") > 1:
+        raise Refused(BAD_REQUEST, "more than one Authorization header")
+    # Only Host: without a body there is nothing of which it could say the type.
+    if len(fields) > 1 and lower.count(b"\r\ncontent-type:") > 1:
+        raise Refused(BAD_REQUEST, "more than one Content-Type header")
     return fields
 
 
 def _fault(head: bytes) -> Refused:
     """Name what the grammar refused; only ever called for a bad head, so it may take its time."""
     if b"\0" in head:
-        return Refused(400, "NUL in the head")
+        return Refused(BAD_REQUEST, "NUL in the head")
     if _BARE.search(head):
-        return Refused(400, "bare CR or LF in the head")
+        return Refused(BAD_REQUEST, "bare CR or LF in the head")
+    if _LONG_METHOD.match(head):
+        return Refused(NOT_IMPLEMENTED, _UNKNOWN_METHOD)
     line = _REQUEST_LINE.match(head)
     if line is None:
-        return Refused(400, "malformed request line")
+        return Refused(BAD_REQUEST, "malformed request line")
     if line[1] != b"1" or line[2] not in (b"0", b"1"):
-        return Refused(505, "only HTTP/1.0 and HTTP/1.1 are spoken here")
+        return Refused(VERSION_NOT_SUPPORTED, "only HTTP/1.0 and HTTP/1.1 are spoken here")
     if re.search(rb"\r\n[ \t]", head):
-        return Refused(400, "folded header line")
+        return Refused(BAD_REQUEST, "folded header line")
     if re.search(rb"\r\n[^:\r\n]*[ \t]:", head):
-        return Refused(400, "space before the colon of a header")
-    return Refused(400, "malformed request line or header line")
+        return Refused(BAD_REQUEST, "space before the colon of a header")
+    return Refused(BAD_REQUEST, "malformed request line or header line")
 
 
 def _length(fields: dict[bytes, bytes], old: bool) -> int:
     coding, length = fields.get(b"transfer-encoding"), fields.get(b"content-length")
+    if b"content_length" in fields or b"transfer_encoding" in fields:
+        # Whoever makes variables of fields takes these for the others (PEP 3333).
+        raise Refused(BAD_REQUEST, "Content-Length or Transfer-Encoding with '_' for '-'")
     if coding is not None:
         if length is not None:
-            raise Refused(400, "both Transfer-Encoding and Content-Length")
+            raise Refused(BAD_REQUEST, "both Transfer-Encoding and Content-Length")
         if old:
-            raise Refused(400, "Transfer-Encoding in HTTP/1.0")
+            raise Refused(BAD_REQUEST, "Transfer-Encoding in HTTP/1.0")
         if coding != b"chunked":
-            raise Refused(501, "the only transfer coding known here is chunked, once")
+            raise _unknown_coding(coding)
         return -1
     if length is None:
         return 0
-    if _DIGITS.fullmatch(length) is None:
-        raise Refused(400, "malformed Content-Length")
+    if not length.isdigit() or len(length) > _LONGEST_LENGTH:
+        raise Refused(BAD_REQUEST, "malformed Content-Length")
     return int(length)
+
+
+def _unknown_coding(codings: bytes) -> Refused:
+    """Without chunked at the end of the list nobody can say where a body ends (RFC 9112 section 6.3).
+
+    Empty elements, which a list may have (RFC 9110 section 5.6.1), are refused here: they are how one
+    reader is made to see a coding and another none.
+    """
+    *others, last = (coding.strip(b" \t") for coding in codings.split(b","))
+    if last != b"chunked" or b"chunked" in others or b"" in others:
+        return Refused(BAD_REQUEST, "the last transfer coding, and only that, has to be chunked")
+    return Refused(NOT_IMPLEMENTED, "the only transfer coding known here is chunked")
 
 
 def _connection(fields: dict[bytes, bytes], old: bool, result: Framing) -> None:
     options = {option.strip() for option in fields.get(b"connection", b"").split(b",")}
     if b"close" in options:
         result.keep_alive = False
+    elif b"keep-alive" in options:
+        result.keeps = True
     if b"expect" in fields and not old:
         if fields[b"expect"] != b"100-continue":
-            raise Refused(417, "the only expectation met here is 100-continue")
+            raise Refused(EXPECTATION_FAILED, "the only expectation met here is 100-continue")
         result.expects = result.length != 0
     if b"upgrade" in options:
         result.upgrade = fields.get(b"upgrade", b"")
 
 
-def _origin_form(method: bytes, target: bytes) -> bytes:
-    """Path and query of a request target that does not begin with a slash (RFC 9112 section 3.2).
+def _other_form(method: bytes, target: bytes) -> tuple[bytes, bytes]:
+    """Path and query, and the authority, of a target that does not begin with a slash (RFC 9112 section 3.2).
 
     Raises:
         Refused: 400 for a target that is neither origin, absolute nor (for OPTIONS) asterisk form.
     """
     if target == b"*" and method == b"OPTIONS":
-        return target
+        return target, b""
     scheme, _, rest = target.partition(b"://")
     cut = min((i for i in (rest.find(b"/"), rest.find(b"?")) if i >= 0), default=len(rest))
-    if not cut or scheme.lower() not in (b"http", b"https", b"ws", b"wss"):
-        raise Refused(400, "malformed request target")
-    target = rest[cut:]
-    return target if target.startswith(b"/") else b"/" + target
+    authority, form = rest[:cut], rest[cut:]
+    known = scheme.lower() in (b"http", b"https", b"ws", b"wss")
+    if not known or authority[:1] in (b"", b":") or _HOST.fullmatch(authority.lower()) is None:
+        raise Refused(BAD_REQUEST, "malformed request target")
+    return (form if form.startswith(b"/") else b"/" + form), authority

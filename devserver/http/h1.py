@@ -2,6 +2,7 @@
 
 import h11
 
+from devserver.http.codes import BAD_REQUEST
 from devserver.http.exchange import Headers
 from devserver.http.framing import Refused
 
@@ -19,5 +20,5 @@ def parse(head: bytes) -> Headers:
     except h11.RemoteProtocolError as error:
         raise Refused(error.error_status_hint, str(error)) from None
     if not isinstance(request, h11.Request):
-        raise Refused(400, "malformed head")
+        raise Refused(BAD_REQUEST, "malformed head")
     return list(request.headers)

@@ -2,6 +2,7 @@
 
 import httptools
 
+from devserver.http.codes import BAD_REQUEST
 from devserver.http.exchange import Headers
 from devserver.http.framing import Refused
 
@@ -28,7 +29,7 @@ def parse(head: bytes) -> Headers:
         try:
             return _parse(b"GET " + head.partition(b" ")[2])
         except httptools.HttpParserError:
-            raise Refused(400, str(error) or "malformed head") from None
+            raise Refused(BAD_REQUEST, str(error) or "malformed head") from None
 
 
 def _parse(head: bytes) -> Headers:

@@ -13,6 +13,7 @@ import re
 from dataclasses import dataclass
 
 from devserver.errors import ApplicationError
+from devserver.http.codes import BAD_REQUEST, SWITCHING_PROTOCOLS, UPGRADE_REQUIRED
 from devserver.http.exchange import Headers, Request
 from devserver.http.response import Defaults, response_head
 
@@ -61,17 +62,17 @@ def read(request: Request) -> Opening:
     for name, value in request.headers:
         fields.setdefault(name, []).append(value)
     if request.method != "GET" or request.version != "1.1":
-        raise BadHandshake(400, "a WebSocket begins with GET and HTTP/1.1")
+        raise BadHandshake(BAD_REQUEST, "a WebSocket begins with GET and HTTP/1.1")
     if not (_lists(fields, b"connection", b"upgrade") and _lists(fields, b"upgrade", b"websocket")):
-        raise BadHandshake(400, "a WebSocket needs 'Connection: Upgrade' and 'Upgrade: websocket'")
+        raise BadHandshake(BAD_REQUEST, "a WebSocket needs 'Connection: Upgrade' and 'Upgrade: websocket'")
     if b"transfer-encoding" in fields or fields.get(b"content-length", [b"0"]) != [b"0"]:
-        raise BadHandshake(400, "the request for a WebSocket has no body")
+        raise BadHandshake(BAD_REQUEST, "the request for a WebSocket has no body")
     if fields.get(b"sec-websocket-version") != [b"13"]:
         headers = [(b"Sec-WebSocket-Version", b"13"), (b"Upgrade", b"websocket")]
-        raise BadHandshake(426, "the only version of WebSocket spoken here is 13", headers)
+        raise BadHandshake(UPGRADE_REQUIRED, "the only version of WebSocket spoken here is 13", headers)
     keys = fields.get(b"sec-websocket-key", [])
     if len(keys) != 1 or not _is_key(keys[0]):
-        raise BadHandshake(400, "Sec-WebSocket-Key must be there once and hold 16 bytes in base64")
+        raise BadHandshake(BAD_REQUEST, "Sec-WebSocket-Key must be there once and hold 16 bytes in base64")
     return Opening(
         keys[0],
         [element.decode("latin-1") for element in _split(fields, b"sec-websocket-protocol")],
@@ -112,7 +113,7 @@ def answer(
         head.append((b"Sec-WebSocket-Extensions", extension.encode("ascii")))
     head.extend(_allowed(headers))
     names = [name.lower() for name, _ in head]
-    return response_head(101, head, defaults.lines([*names, *_DROPPED, *_OURS]))
+    return response_head(SWITCHING_PROTOCOLS, head, defaults.lines([*names, *_DROPPED, *_OURS]))
 
 
 def _allowed(headers: Headers) -> Headers:

@@ -1,4 +1,4 @@
-"""A connection's transport: when it is read, and how it is closed.
+"""A connection's transport: when it is read, how it is closed, and how it is given away.
 
 Closing a socket with unread data resets the connection, and then the client may never see the
 answer that was sent before. So where a client may still be sending, our side is ended, and what
@@ -8,11 +8,14 @@ Refuses to know what is sent and received.
 """
 
 import asyncio
+import select
 import selectors
+import sys
 from collections.abc import Callable
 
 from devserver.http.deadline import Deadline
 from devserver.http.service import Service
+from devserver.http.states import READINGS, Flow, Reading
 
 SILENCE = 2.0
 """Seconds without a byte after which the rest of what nobody wants is not waited for."""
@@ -24,52 +27,66 @@ HURRY = 0.2
 """Seconds for the same when the server stops."""
 
 
+_SOON = 1.0
+"""Seconds in which what has arrived is read."""
+
+
 class Line:
     """See the module.
 
     Attributes:
         transport: where to write.
         deadline: until when something must have happened.
-        closing: nothing is to be sent any more; what still arrives is dropped.
+        reading: what comes from the client.
+        choked: the client is slower than what was written to it.
         half_closes: one side can be ended without the other. With the TLS of an event loop it cannot.
     """
 
-    __slots__ = ("_missed", "_paused", "_service", "closing", "deadline", "half_closes", "transport")
+    __slots__ = ("_service", "choked", "deadline", "half_closes", "reading", "transport")
 
     def __init__(self, transport: asyncio.Transport, service: Service, missed: Callable[[], None]) -> None:
-        """Args: missed: called when the deadline has passed before the line is closing."""
+        """Args: missed: called when the deadline has passed."""
         self.transport = transport
-        self.deadline = Deadline(asyncio.get_running_loop(), self._look)
-        self.closing = False
+        self.deadline = Deadline(asyncio.get_running_loop(), missed)
+        self.reading = Reading.OPEN
+        self.choked = False
         self.half_closes = transport.can_write_eof()
         self._service = service
-        self._missed = missed
-        self._paused = False
+
+    def let_go(self) -> None:
+        """Somebody else takes the transport, and keeps the time."""
+        self.resume()
+        self.deadline.cancel()
 
     def pause(self) -> None:
         """Stop reading."""
-        if not self._paused:
-            self._paused = True
+        if self.reading is Reading.OPEN:
             self.transport.pause_reading()
+        self.reading = READINGS[self.reading, Flow.PAUSE]
 
-    def unpause(self) -> None:
+    def resume(self) -> None:
         """Read on."""
-        if self._paused:
-            self._paused = False
+        if self.reading is Reading.PAUSED:
             self.transport.resume_reading()
+            self.reading = READINGS[self.reading, Flow.RESUME]
+
+    def ended(self) -> None:
+        """The client has ended its side."""
+        self.reading = READINGS[self.reading, Flow.END]
 
     def close(self) -> None:
         """Send what is left to send, and close. The client has sent everything."""
-        self.closing = True
         self.deadline.clear()
         self.transport.close()
         if not self.half_closes:
             self.drop()  # TLS waits for the client's farewell, which may never come
 
-    def linger(self) -> None:
+    def finish(self) -> None:
         """End our side and drop what still arrives, then close. The client may be sending."""
-        self.closing = True
-        self.unpause()
+        if self.reading is Reading.ENDED:
+            self.close()
+            return
+        self.resume()
         try:
             if self.half_closes:
                 self.transport.write_eof()
@@ -87,7 +104,6 @@ class Line:
 
     def cut(self) -> None:
         """Abort: nobody is to take what has been sent for the whole."""
-        self.closing = True
         self.deadline.clear()
         self.transport.abort()
 
@@ -104,10 +120,46 @@ class Line:
             selector.register(fd, selectors.EVENT_WRITE)
             return bool(selector.select(0))
 
-    def _look(self) -> None:
-        if not self.closing:
-            self._missed()
-        elif self.transport.get_write_buffer_size() or not self._is_writable():
+    def arrived(self) -> bool:
+        """Whether something has arrived that was not read: the loop looks only once in a turn.
+
+        It is read by the turn that follows; the deadline waits for that.
+        """
+        arrived = self.reading is not Reading.ENDED and self._readable()
+        if arrived:
+            self.deadline.set(_SOON)
+        return arrived
+
+    def _readable(self) -> bool:
+        if sys.platform == "win32":
+            return bool(select.select([self.fileno()], [], [], 0)[0])
+        poll = select.poll()
+        poll.register(self.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
+
+    def fileno(self) -> int:
+        """The socket's descriptor."""
+        fd: int = self.transport.get_extra_info("socket").fileno()
+        return fd
+
+    def give(self, data: bytes) -> bool:
+        """Give the connection to whoever serves next.
+
+        Args:
+            data: what was read of it and not used.
+
+        Returns False while something is left to be written; `resume_writing` comes when it is.
+        """
+        self.pause()
+        if self.transport.get_write_buffer_size():
+            self.transport.set_write_buffer_limits(0)
+            return False
+        self._service.leave(self.fileno(), data, self.transport.abort)
+        return True
+
+    def waited(self) -> None:
+        """The deadline for the end of what is dropped has passed."""
+        if self.transport.get_write_buffer_size() or not self._is_writable():
             self.drop()  # the answer has not left yet; no response is cut for being slow
         else:
             self.transport.abort()

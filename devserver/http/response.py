@@ -11,6 +11,7 @@ from time import time
 from wsgiref.handlers import format_date_time
 
 from devserver.errors import ApplicationError
+from devserver.http.codes import NO_CONTENT, RESET_CONTENT
 from devserver.http.exchange import Headers
 
 UNKNOWN = -2
@@ -20,7 +21,10 @@ _TOKEN = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqr
 _CONTROLS = bytes(sorted({*range(0x20), 0x7F} - {0x09}))
 _LONGEST_LENGTH = 18  # digits; as in requests
 
-_NO_CONTENT = 204
+_WITHOUT_LENGTH = frozenset((NO_CONTENT, RESET_CONTENT))
+"""Statuses with which the application's content-length is not sent: there is none with 204 (RFC 9110
+section 8.6), and with 205 it is 0 (section 15.3.6)."""
+
 _HOP_BY_HOP = frozenset((b"connection", b"transfer-encoding", b"keep-alive", b"te", b"proxy-connection"))
 """Fields that describe this connection and not the response (RFC 9110 section 7.6.1): they are the
 server's to say, and only what they say about closing is taken over. An application has them from a response
@@ -87,8 +91,8 @@ def encode(status: int, headers: Headers) -> Head:
                 elif name == b"content-length":
                     repeated = length != UNKNOWN
                     length = _length(value, length)
-                    if repeated or status == _NO_CONTENT:
-                        continue  # RFC 9110 section 8.6
+                    if repeated or status in _WITHOUT_LENGTH:
+                        continue
                 else:
                     options = {option.strip() for option in value.lower().split(b",")}
                     close = close or (name == b"connection" and b"close" in options)
@@ -97,6 +101,8 @@ def encode(status: int, headers: Headers) -> Head:
                     continue
             names.append(name)
             lines.append(b"%b: %b\r\n" % (given, value))
+        if status == RESET_CONTENT:
+            lines.append(b"Content-Length: 0\r\n")
         block = b"".join(lines)
     except (TypeError, ValueError, AttributeError):
         raise ApplicationError(
@@ -154,10 +160,17 @@ def _fault(lines: list[bytes]) -> ApplicationError:
 
 
 class Defaults:
-    """Headers that each response gets unless it has them; encoded beforehand."""
+    """Headers that each response gets unless it has them; encoded beforehand.
 
-    def __init__(self, headers: Headers, *, date: bool = False) -> None:
-        """Args: date: add the Date header (RFC 9110 section 6.6.1), unless `headers` has one.
+    Attributes:
+        kept: lines that tell a client for how long its connection is kept.
+    """
+
+    def __init__(self, headers: Headers, *, date: bool = False, keep: float = 0.0) -> None:
+        """
+        Args:
+            date: add the Date header (RFC 9110 section 6.6.1), unless `headers` has one.
+            keep: seconds for which a connection is kept while nothing happens on it.
 
         Raises:
             ApplicationError: a header cannot be sent.
@@ -168,6 +181,8 @@ class Defaults:
         self._dated = date and b"date" not in names
         self._names = frozenset([*names, *([b"date"] if self._dated else [])])
         self._fixed = b"".join(given)
+        # Whole seconds (RFC 2068 section 19.7.1.1), and named in Connection (RFC 9110 section 7.6.1).
+        self.kept = b"Connection: keep-alive\r\nKeep-Alive: timeout=%d\r\n" % keep if keep >= 1 else b""
         self._second = 0
         self._date = b""
         self._all = self._fixed

@@ -7,28 +7,62 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from devserver.config import Http, WebSocket
 from devserver.http import framing
-from devserver.http.exchange import Address, Gateway, Headers, Peer, Request
+from devserver.http.exchange import Address, Gateway, Handler, Headers, Peer, Request
 from devserver.http.response import Defaults
-
-if TYPE_CHECKING:
-    from devserver.http.connection import Connection
-    from devserver.http.websocket import WebSocketConnection
 
 AT_ONCE = 64
 """Connections that leave together at most: who waits for the end of a drain sees that it goes on."""
 
 UNTOLD: Address = ("unknown", 0)
 """What the access line has for a client of whom a proxy does not tell the address (RFC 7239 section 6.2)."""
+ALLOWANCE = 2.0
+"""Seconds for which an idle connection is kept beyond the time that is announced.
+
+Who reuses a connection up to that time must find it open, but its clock began when the response arrived, and
+what it sends takes its way. Node adds 1 s for this, nginx has a second time to announce.
+"""
 
 HandOver = Callable[[list[tuple[int, bytes]]], None]
 """Gives connections away: descriptors, which are closed afterwards, and the bytes read of each."""
 
 AccessLog = Callable[[Address | None, str, bytes, str, int, float], None]
 """Client, method, target, version, status and seconds."""
+
+
+class Open(Protocol):
+    """A connection that is open, as far as its end goes.
+
+    Attributes:
+        handler: the application at work on it.
+        waiting: something was read for which no request has been begun.
+        endless: what is being answered never ends by itself.
+    """
+
+    @property
+    def handler(self) -> Handler | None: ...
+
+    @property
+    def waiting(self) -> bool: ...
+
+    @property
+    def endless(self) -> bool: ...
+
+    def shutdown(self, code: int) -> None:
+        """Leave as soon as what has begun is answered. `code` is for WebSockets."""
+
+    def disconnect(self, why: str = "") -> None:
+        """The grace is over: the application sees a disconnect, and the client is told why."""
+
+
+class Held(Protocol):
+    """A connection whose request the gate has held back."""
+
+    def release(self) -> None:
+        """Begin it."""
 
 
 class Own(Protocol):
@@ -100,6 +134,7 @@ class Service:
         own: pages of the server's own; None for none.
         front: the proxies in front; None if no proxy is believed.
         defaults: `headers`, encoded.
+        kept: seconds for which an idle connection is kept.
     """
 
     gateway: Gateway
@@ -108,18 +143,20 @@ class Service:
     websocket: WebSocket
     headers: Headers
     access: AccessLog | None = None
-    connections: set[Connection | WebSocketConnection] = field(default_factory=set)
-    held: deque[Connection] = field(default_factory=deque)
+    connections: set[Open] = field(default_factory=set)
+    held: deque[Held] = field(default_factory=deque)
     draining: bool = False
     gate: Gate | None = None
     hand_over: HandOver | None = None
     own: Own | None = None
     front: Front | None = None
     defaults: Defaults = field(init=False)
+    kept: float = field(init=False)
     _leaving: list[tuple[int, bytes, Callable[[], None]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.defaults = Defaults(self.headers, date=self.settings.date_header)
+        self.kept = self.settings.keep_alive + ALLOWANCE
+        self.defaults = Defaults(self.headers, date=self.settings.date_header, keep=self.settings.keep_alive)
 
     def announces(self, peer: Peer) -> bool:
         """Whether a connection begins with a PROXY header."""
@@ -137,6 +174,8 @@ class Service:
             framing.Refused: the parser finds fault with it.
         """
         headers = self.parse(head)
+        if frame.authority:
+            headers = frame.hosted(headers, peer)
         request = Request(frame.method, frame.target, frame.path, frame.query, frame.version, headers, peer)
         return self.front.believe(request) if frame.forwarded and self.front is not None else request
 
@@ -181,6 +220,14 @@ class Service:
     def holds(self, path: bytes) -> bool:
         """Whether the gate holds a request for this path back."""
         return self.gate is not None and not self.is_own(path) and not self.gate.lets_in()
+
+    def upgrades(self, request: Request, protocol: bytes) -> bool:
+        """Whether a request turns into what it asks for, a protocol in lower case."""
+        if protocol != b"websocket" or request.method != "GET":
+            return False
+        if not self.gateway.websockets or self.websocket.implementation == "none":
+            return False
+        return not self.refuses(request.path)  # else it is refused like any other request
 
     def refuses(self, path: bytes) -> bool:
         """Whether `--limit-concurrency` forbids another request, for this path."""

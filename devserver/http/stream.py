@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from http import HTTPStatus
 from time import perf_counter
 from typing import Protocol
 
 from devserver.errors import ApplicationError
 from devserver.http.body import body
+from devserver.http.codes import BODILESS, SERVICE_UNAVAILABLE
 from devserver.http.exchange import Handler, Headers, Request
 from devserver.http.framing import Framing
 from devserver.http.response import UNKNOWN, Defaults, Head, encode
@@ -31,7 +31,6 @@ HIGH_WATER = 65536
 
 CHUNKED = -1
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-BODILESS = frozenset((204, 304))
 
 
 class Owner(Protocol):
@@ -64,6 +63,7 @@ class Stream:
         "_defaults",
         "_expects",
         "_head",
+        "_keeps",
         "_no_body",
         "_owner",
         "_pieces",
@@ -103,6 +103,7 @@ class Stream:
         self._transport = transport
         self._body = body(frame.length) if frame.length else None
         self._expects = frame.expects
+        self._keeps = frame.keeps
         self._pieces: list[bytes] = []
         self._buffered = 0
         self._unheld = True
@@ -224,9 +225,12 @@ class Stream:
                 self.keep_alive = False
         if head.close or self._expects:  # whether an expected body still comes only the client knows
             self.keep_alive = False
-        close = b"" if self.keep_alive else b"Connection: close\r\n"
+        connection = b"Connection: close\r\n"
+        if self.keep_alive:
+            # Only to who speaks of it: other responses are left as they are.
+            connection = self._defaults.kept if self._keeps else b""
         body = self._framed(data, more)
-        return b"".join((head.block, framing, close, self._defaults.lines(head.names), b"\r\n", body))
+        return b"".join((head.block, framing, connection, self._defaults.lines(head.names), b"\r\n", body))
 
     def _framed(self, data: bytes, more: bool) -> bytes:
         """A part of the body as it is sent."""
@@ -254,7 +258,7 @@ class Stream:
     def say(self, status: int, text: str) -> None:
         """Answer with one line, instead of the application."""
         headers = [(b"Content-Type", b"text/plain; charset=utf-8")]
-        if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        if status == SERVICE_UNAVAILABLE:
             headers.append((b"Retry-After", b"1"))
         self.start(status, headers)
         self.write(text.encode() + b"\n", False)
@@ -262,6 +266,15 @@ class Stream:
     def abort(self) -> None:
         self.finished = self.aborted = True
         self._owner.cut()
+
+    def give_up(self, status: int, text: str) -> None:
+        """Answer instead of the application. A response that has begun is cut: half is not the whole."""
+        self.keep_alive = False
+        if self.withdraw():
+            self.say(status, text)
+        else:
+            self._owner.cut()
+        self.disconnect()
 
     # what the connection tells
 

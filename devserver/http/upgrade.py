@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable
 from time import perf_counter
 
+from devserver.http.codes import SWITCHING_PROTOCOLS
 from devserver.http.exchange import Request
 from devserver.http.service import Service
 from devserver.http.stream import Stream
@@ -39,7 +40,7 @@ class Upgrade:
 
     def handshake(self, request: Request, status: int) -> None:
         """A handshake was answered; refusals are logged as the responses that they are."""
-        if status == 101:
+        if status == SWITCHING_PROTOCOLS:
             self._service.log(request, status, self._began)
 
     def refusal(self, request: Request) -> Stream:

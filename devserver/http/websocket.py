@@ -32,6 +32,14 @@ from wsproto.events import BytesMessage, CloseConnection, Event, Ping, Pong, Tex
 from devserver.config import WebSocket
 from devserver.errors import ApplicationError
 from devserver.http import deflate, handshake
+from devserver.http.codes import (
+    CLOSE_BROKEN,
+    CLOSE_INTERNAL_ERROR,
+    CLOSE_RESTART,
+    CLOSE_TOO_BIG,
+    SERVICE_UNAVAILABLE,
+    SWITCHING_PROTOCOLS,
+)
 from devserver.http.exchange import Exchange, Gateway, Handler, Headers, Request
 from devserver.http.inbox import WAITING_BYTES, Inbox, TooBig
 from devserver.http.response import Defaults
@@ -164,7 +172,7 @@ class WebSocketConnection(asyncio.Protocol):
         self._phase = Phase.CLOSED
         self.paused = False
         self._owner.closed(self)
-        self._ended(1006, "")
+        self._ended(CLOSE_BROKEN, "")
 
     def pause_writing(self) -> None:
         self.paused = True
@@ -190,7 +198,7 @@ class WebSocketConnection(asyncio.Protocol):
         self.accepted = True
         self._phase = Phase.OPEN
         self._transport.write(head)
-        self._owner.handshake(self.request, 101)
+        self._owner.handshake(self.request, SWITCHING_PROTOCOLS)
         self._schedule_ping()
         self._unhold()
         if self._early:
@@ -232,7 +240,7 @@ class WebSocketConnection(asyncio.Protocol):
         """A WebSocket never ends by itself."""
         return True
 
-    def shutdown(self, code: int = 1012, reason: str = "") -> None:
+    def shutdown(self, code: int = CLOSE_RESTART, reason: str = "") -> None:
         """Close at once, or refuse a handshake that was not answered yet.
 
         Args:
@@ -240,15 +248,17 @@ class WebSocketConnection(asyncio.Protocol):
             reason: for the client; at most 123 bytes of it are sent.
         """
         if self._phase is Phase.OPENING:
-            self._refuse_with(503, "the server is restarting or stopping", [(b"Retry-After", b"1")])
-            self._ended(1006, "")
+            self._refuse_with(
+                SERVICE_UNAVAILABLE, "the server is restarting or stopping", [(b"Retry-After", b"1")]
+            )
+            self._ended(CLOSE_BROKEN, "")
         else:
             self.close(code, reason)
 
     def disconnect(self, why: str = "") -> None:
         """The grace is over: cut the connection. Its close has been sent, and can say no more."""
         self._transport.abort()
-        self._ended(1006, "")
+        self._ended(CLOSE_BROKEN, "")
 
     # what arrives
 
@@ -284,7 +294,7 @@ class WebSocketConnection(asyncio.Protocol):
             if self._inbox.add(data, event.message_finished):
                 self._wake()
         except TooBig:
-            self._fail(1009, "")
+            self._fail(CLOSE_TOO_BIG, "")
 
     def _take_close(self, event: CloseConnection) -> None:
         if self._frames.state in (ConnectionState.OPEN, ConnectionState.LOCAL_CLOSING):
@@ -302,7 +312,7 @@ class WebSocketConnection(asyncio.Protocol):
     def _fail(self, code: int, reason: str) -> None:
         """The client broke the protocol, a limit, or off (RFC 6455 section 7.1.7)."""
         if self._phase is Phase.OPEN:
-            if code == 1009:
+            if code == CLOSE_TOO_BIG:
                 reason = f"message larger than {self._settings.max_size} bytes (--ws-max-size)"
             logger.warning("closed the WebSocket %s with %d: %s", self._target, code, reason)
             self._send_close(Phase.FAILED, code, reason)
@@ -361,7 +371,7 @@ class WebSocketConnection(asyncio.Protocol):
             # The pong may wait behind messages that the application has not taken.
             self._timer = self._loop.call_later(self._settings.ping_timeout, self._miss_pong)
         else:
-            self._fail(1011, "keepalive ping timeout")
+            self._fail(CLOSE_INTERNAL_ERROR, "keepalive ping timeout")
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

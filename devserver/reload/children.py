@@ -24,7 +24,7 @@ from devserver.process.standing import Standing
 from devserver.process.teardown import Teardowns
 from devserver.reload import protocol
 from devserver.reload.child import Child
-from devserver.reload.protocol import APP, GOING_AWAY, SERVICE_RESTART
+from devserver.reload.protocol import APP
 from devserver.reload.transit import Transit
 
 logger = logging.getLogger("devserver")
@@ -224,8 +224,7 @@ class Children:
 
     def _see_off(self, child: Child) -> None:
         grace = self.config.http.graceful if self.stopping else self.config.reload.grace
-        code = GOING_AWAY if self.stopping else SERVICE_RESTART
-        child.tell(protocol.Retire(grace, code, restart=not self.stopping))
+        child.tell(protocol.Retire(grace, restart=not self.stopping))
         self._kill_after(child, grace)
 
     def _wait_no_more(self, child: Child) -> None:

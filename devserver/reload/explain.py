@@ -65,7 +65,7 @@ def _load(config: Config, launcher: Spawner) -> tuple[list[Entry], str]:
     try:
         trouble = _listen(child, entries, config.reload.load_timeout)
         # It is no more than loaded, and leaves at once, by its exit handlers.
-        child.tell(protocol.Retire(0.0, protocol.GOING_AWAY, restart=False))
+        child.tell(protocol.Retire(0.0, restart=False))
         select.select([child.process.channel], [], [], config.reload.grace)
     finally:
         child.discard()

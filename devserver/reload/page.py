@@ -19,7 +19,7 @@ from devserver.reload import protocol
 from devserver.reload.child import Child
 from devserver.reload.children import Children
 from devserver.reload.machine import Attempts, Event
-from devserver.reload.report import slow
+from devserver.reload.report import SLOW, slow
 from devserver.watching.answers import digest_of
 
 logger = logging.getLogger("devserver")
@@ -51,7 +51,7 @@ class Page:
 
     def show(self, generation: int, failure: Message) -> None:
         """Say why there is nothing to serve."""
-        self._say(generation, 500, failure)
+        self._say(generation, failure)
 
     def show_loading(self, generation: int, *, again: bool) -> None:
         """Say where the load, or the startup, stands that takes so long. `again`: the terminal knows."""
@@ -59,7 +59,7 @@ class Page:
         if current is not None:
             failure = slow(time.monotonic() - current.began, *self._children.stands(), current.loaded)
             logger.log(logging.DEBUG if again else logging.WARNING, "%s", failure["error"])
-            self._say(generation, 503, failure)
+            self._say(generation, failure)
 
     def show_again(self, generation: int) -> None:
         """Say what was said last."""
@@ -72,12 +72,12 @@ class Page:
         logger.error("the error page's process %s; requests wait", how)
         return False
 
-    def _say(self, generation: int, status: int, failure: Message) -> None:
+    def _say(self, generation: int, failure: Message) -> None:
         moment = digest_of(repr(sorted(failure.items())).encode("utf-8", "backslashreplace"))
-        loads = self._says.get("status") == 503  # pages that tell of a load wait for nothing but its end
+        loads = self._says.get("phase") in SLOW  # pages that tell of a load wait for nothing but its end
         before = self._moments[:-1] if loads else self._moments
         self._moments = [*before, moment][-KEPT:] if self._retries else [moment]
-        self._put_up(generation, {"status": status, **failure, "moments": self._moments})
+        self._put_up(generation, {**failure, "moments": self._moments})
 
     def _put_up(self, generation: int, says: Message) -> None:
         self._says = says

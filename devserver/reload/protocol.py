@@ -21,9 +21,6 @@ Mark = tuple[str, int]
 END: Mark = ("<end>", 0)
 """Where everything is loaded: what was read by then an edit of what only requests read leaves as it is."""
 
-GOING_AWAY, SERVICE_RESTART = 1001, 1012
-"""Close codes of WebSockets (RFC 6455 7.4.1 and its registry)."""
-
 
 @dataclass_transform(frozen_default=True)
 class Word:
@@ -253,12 +250,10 @@ class Retire(Word):
 
     Attributes:
         grace: seconds that requests in flight may take.
-        code: WebSockets are closed with it.
         restart: a successor is wanted.
     """
 
     grace: float
-    code: int
     restart: bool
 
 

@@ -236,13 +236,17 @@ def unstarted(error: OSError) -> Message:
     return {"phase": "crash", "error": f"no process can be started: {error}", "traceback": ""}
 
 
+SLOW = ("loading", "starting")
+"""Phases of what is no failure, but takes its time."""
+
+
 def slow(seconds: float, at: str, stands: Standing, loaded: bool) -> Message:
     """A load, or a startup, that takes longer than requests may wait, as a failure to be shown."""
     if loaded:
         error = f"the lifespan's startup is not complete after {seconds:.0f} s{_where('', stands)}"
-        return {"phase": "starting", "error": error, "traceback": ""}
+        return {"phase": SLOW[1], "error": error, "traceback": ""}
     error = f"still loading after {seconds:.0f} s{_where(at, stands)}"
-    return {"phase": "loading", "error": error, "traceback": ""}
+    return {"phase": SLOW[0], "error": error, "traceback": ""}
 
 
 def _where(at: str, stands: Standing) -> str:
