@@ -51,10 +51,13 @@ def test_threads_and_their_names() -> None:
 
 
 def test_processes() -> None:
-    with subprocess.Popen([sys.executable, "-c", "input()", "a b", ""], stdin=subprocess.PIPE) as process:
+    command = [sys.executable, "-c", "print(flush=True); input()", "a b", ""]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()  # it is the program by now
         assert process.pid in procfs.pids()
         assert process.pid in procfs.children()
-        assert procfs.words(process.pid, "cmdline")[1:] == ["-c", "input()", "a b", ""]
+        assert procfs.words(process.pid, "cmdline")[1:] == command[1:]
         process.communicate(b"\n", timeout=DEADLINE)
     assert procfs.words(process.pid, "cmdline") == []
     assert procfs.sockets(process.pid) == set()
