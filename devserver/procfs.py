@@ -86,6 +86,26 @@ def catches(pid: int, signum: int) -> bool:
     return False
 
 
+class Activity(NamedTuple):
+    """What the main thread of a process does.
+
+    Attributes:
+        waits: it sleeps, or waits for a device: it executes nothing.
+        seconds: of the processor's time that it has had.
+    """
+
+    waits: bool
+    seconds: float
+
+
+def activity(pid: int) -> Activity:
+    """What the main thread of a process does; of one that is gone, that it waits."""
+    fields = text(f"/proc/{pid}/task/{pid}/stat").rpartition(")")[2].split()
+    if sys.platform == "win32" or len(fields) < 13:
+        return Activity(True, 0.0)
+    return Activity(fields[0] in "SD", (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"))
+
+
 # threads of this process
 
 

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -62,6 +63,16 @@ def test_processes() -> None:
     assert procfs.words(process.pid, "cmdline") == []
     assert procfs.sockets(process.pid) == set()
     assert procfs.memory(process.pid) == {}
+
+
+def test_what_a_process_does() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        until = time.monotonic() + DEADLINE
+        while not procfs.activity(process.pid).waits:
+            assert time.monotonic() < until
+        process.communicate(b"\n", timeout=DEADLINE)
+    assert not procfs.activity(os.getpid()).waits
+    assert procfs.activity(os.getpid()).seconds > 0
 
 
 def test_signals_that_are_handled() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.live.process import DevServer
-from tests.patience import DEADLINE
+from tests.patience import DEADLINE, SLOWNESS
 
 pytestmark = pytest.mark.live
 
@@ -142,9 +142,10 @@ def test_explain_of_what_cannot_be_loaded(project: Path) -> None:
 
 def test_explain_of_what_hangs_or_dies(project: Path) -> None:
     (project / "app.py").write_text("import time; time.sleep(1000)\n")
-    short = ["--load-timeout", "0.5", "--reload-grace", "0.1"]
+    most = 1.0 * SLOWNESS  # in which it must have come to the module
+    short = ["--load-timeout", f"{most:g}", "--reload-grace", "0.1"]
     lines = explain(project, "app:app", *short, "--explain", "app.py")
-    assert lines[0].endswith("counts: still loading after 0.5 s (--load-timeout)")
+    assert lines[0].endswith(f"counts: still loading after {most:g} s (--load-timeout)")
     (project / "app.py").write_text("import os; os._exit(7)\n")
     lines = explain(project, "app:app", "--explain", "app.py")
     assert lines[0].endswith("counts: its process exited with code 7")
