@@ -230,12 +230,26 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(error.exit_code)
 
 
-TRUSTING = ("trust", "untrust")
+TRUSTING = {
+    "trust": """\
+Usage: devserver trust [--yes]
+
+Have this machine trust the certificates of --https: the system, Chromium and Firefox. It asks first; --yes
+is the answer. devserver untrust takes it back.""",
+    "untrust": """\
+Usage: devserver untrust [--yes]
+
+Take back what devserver trust has done, and remove the authority and its key. It asks first; --yes is the
+answer. A server that runs goes on with the certificate that it has; start it again for a new one.""",
+}
 """Commands about the authority of --https. A module of that name is served by module:attribute."""
 
 
 def _trusting(command: str, *arguments: str) -> int:
     """Run one of these commands. Returns the exit code."""
+    if arguments == ("--help",):
+        click.echo(TRUSTING[command])
+        return 0
     if arguments not in ((), ("--yes",)):
         raise UsageError(
             f"devserver {command} is about the authority of --https, and takes no option but --yes;"

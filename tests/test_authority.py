@@ -317,3 +317,25 @@ def test_plain_http_is_served_without_any_of_it(home: Path) -> None:
         connection.request("GET", "/")
         assert connection.getresponse().status == 200
     assert not any(home.iterdir())
+
+
+@pytest.mark.parametrize("command", ["trust", "untrust"])
+def test_the_commands_have_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([command, "--help"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out.startswith(f"Usage: devserver {command} [--yes]\n")
+
+
+@pytest.mark.parametrize("command", ["trust", "untrust"])
+def test_the_commands_name_the_extra_that_is_missing(command: str) -> None:
+    """In an interpreter of its own: it must not have imported the package."""
+    program = (
+        f"import sys; sys.modules['cryptography'] = None; from devserver.cli import main; main(['{command}'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=DEADLINE, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.endswith("pip install 'devserver[tls]'; or give --ssl-certfile\n")
+    assert "Traceback" not in done.stderr

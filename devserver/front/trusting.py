@@ -11,8 +11,6 @@ import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from cryptography.hazmat.primitives import hashes
-
 from devserver.front.authority import ROOT, own
 from devserver.front.folder import RECORD, has_mkcert, mkcert_folder, own_folder
 from devserver.front.stores import Failed, Root, stores
@@ -80,6 +78,8 @@ def untrust(say: Say, ask: Ask) -> bool:
 
 
 def _root() -> Root:
+    from cryptography.hazmat.primitives import hashes  # a start without the extra is refused by `authority`
+
     authority = own(datetime.now(UTC))
     fingerprint = authority.root.fingerprint(hashes.SHA256()).hex()[:8]
     return Root(os.path.join(own_folder(), ROOT), f"devserver local authority {fingerprint}")
