@@ -194,6 +194,19 @@ def test_without_its_library_the_option_names_it(monkeypatch: pytest.MonkeyPatch
         Contexts(Section(https=True))
 
 
+def test_a_root_and_a_key_of_another_are_refused(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    leaf()
+    folder_of = Path(folder.own_folder())
+    other = home / "other"
+    monkeypatch.setenv("XDG_DATA_HOME", str(other))
+    leaf()
+    shutil.copy(other / "devserver" / authority.ROOT, folder_of / authority.ROOT)
+    monkeypatch.delenv("XDG_DATA_HOME")
+    (folder_of / "leaf.pem").unlink()
+    with pytest.raises(UsageError, match="do not belong together; remove it to have a new one"):
+        leaf()
+
+
 # who trusts it
 
 

@@ -24,6 +24,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from devserver import procfs
 from devserver.errors import UsageError
@@ -193,11 +194,20 @@ def _load(folder: str, names: tuple[str, str]) -> Authority:
         loaded = serialization.load_pem_private_key(key, None)
         if not isinstance(loaded, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
             raise ValueError("a kind of key that is not known")
-        return Authority(x509.load_pem_x509_certificate(root), loaded)
+        certificate = x509.load_pem_x509_certificate(root)
+        if _spki(certificate.public_key()) != _spki(loaded.public_key()):
+            raise ValueError(f"{names[0]} and {names[1]} do not belong together")
+        return Authority(certificate, loaded)
     except (OSError, ValueError, TypeError) as error:
         raise UsageError(
             f"the authority in {folder} cannot be used: {error}; remove it to have a new one"
         ) from None
+
+
+def _spki(key: Any) -> bytes:
+    """A public key as bytes (RFC 5280 section 4.1.2.7)."""
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    return bytes(key.public_bytes(serialization.Encoding.DER, form))
 
 
 def _make(folder: str, now: datetime) -> None:

@@ -187,11 +187,20 @@ class Relay:
             logger.debug("no TLS with %s: %s", show(address(self.client)), error)
             self.close()
         else:
+            self._open()
+
+    def _open(self) -> None:
+        """The handshake is over: give one end of a pair to whoever serves."""
+        try:
             self._inner, theirs = socket.socketpair()
-            self._inner.setblocking(False)
-            self._enter(Phase.OPEN)
-            self._owner.give(self, theirs)
-            self.move()
+        except OSError as error:
+            logger.error("a connection was closed: %s; raise the limit of open files", error.strerror)
+            self.close()
+            return
+        self._inner.setblocking(False)
+        self._enter(Phase.OPEN)
+        self._owner.give(self, theirs)
+        self.move()
 
     def _ask(self) -> None:
         try:
