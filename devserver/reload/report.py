@@ -222,7 +222,7 @@ def crash(how: str, served: bool, at: str, trace: str) -> Message:
     """A process that is gone, as a failure to be shown.
 
     Args:
-        how: see `launcher.describe_exit`.
+        how: see `child.describe_exit`.
         served: whether it had served.
         at: what it said last that it would read.
         trace: its last words.

@@ -64,7 +64,6 @@ class Warm:
 
     A restart may fail, and the save that mends it may put back much of what was loaded before, or all. So
     the checkpoints that a restart goes back behind are kept until its code serves.
-
     """
 
     def __init__(self, spawner: Spawner, children: Children, watched: WatchSet) -> None:
