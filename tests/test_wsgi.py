@@ -10,6 +10,7 @@ import asyncio
 import contextvars
 import io
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -53,8 +54,8 @@ class MemoryExchange:
         self.handler: Handler | None = None
         self.complete = arriving is None
         self.disconnected = self.half_closed = self.paused = self.started = self.finished = False
-        self.aborted = False
-        self.status = 0
+        self.aborted = self.takes_trailers = False
+        self.status = self.files = 0
         self.headers: Headers = []
         self.writes: list[tuple[bytes, bool]] = []
         self.written = 0
@@ -124,6 +125,16 @@ class MemoryExchange:
             raise ApplicationError("longer than its content-length")
         if not more and self.written < int(announced) and self.request.method != "HEAD":
             raise ApplicationError("shorter than its content-length")
+
+    def send_file(self, file: int, offset: int, count: int, more: bool) -> None:
+        self.files += 1
+        self.write(os.pread(file, count, offset), more)
+
+    def hint(self, headers: Headers) -> None:
+        raise AssertionError("WSGI has no early hints")
+
+    def trail(self, headers: Headers) -> None:
+        raise AssertionError("WSGI has no trailers")
 
     def abort(self) -> None:
         self._enter()

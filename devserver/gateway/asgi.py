@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from devserver.errors import ApplicationError
+from devserver.gateway.asgi_extensions import Trailers, hint, offered, send_descriptor, send_path
 from devserver.gateway.asgi_words import (
     VERSION,
     Application,
@@ -107,7 +108,8 @@ class HttpCall:
     """The application at work on one exchange: a `Handler`, and its `receive` and `send`."""
 
     __slots__ = (
-        "_begun", "_breach", "_cancelled", "_closed", "_told", "_waiter", "exchange", "gateway", "task",
+        "_begun", "_breach", "_cancelled", "_closed", "_has_body", "_told", "_trailers", "_waiter",
+        "exchange", "gateway", "task",
     )  # fmt: skip
 
     def __init__(self, gateway: AsgiGateway, exchange: Exchange) -> None:
@@ -116,6 +118,8 @@ class HttpCall:
         self.task: asyncio.Task[None] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._begun = False
+        self._has_body = False  # a part of it has been sent
+        self._trailers: Trailers | None = None  # those that were announced
         self._closed = False  # receive has said that the body is over
         self._told = False  # receive has said that the client is gone
         self._cancelled = False  # by the server, not by the application itself
@@ -143,6 +147,9 @@ class HttpCall:
         gateway, request = self.gateway, self.exchange.request
         peer = request.peer
         root_path, path = gateway.place(request)
+        extensions = offered(self.exchange)
+        if peer.tls is not None:
+            extensions["tls"] = extension(peer.tls)
         return {
             "type": "http",
             "asgi": gateway.version.copy(),
@@ -157,7 +164,7 @@ class HttpCall:
             "client": peer.client,
             "server": peer.server,
             "state": gateway.state.copy(),
-            "extensions": {} if peer.tls is None else {"tls": extension(peer.tls)},
+            "extensions": extensions,
         }
 
     async def run(self) -> None:
@@ -241,14 +248,13 @@ class HttpCall:
             kind = message.get("type")
             if kind == "http.response.body":
                 more = bool(message.get("more_body", False))
-                exchange.write(_body(message), more)
+                self._has_body = True
+                exchange.write(_body(message), more if self._trailers is None else self._trailers.body(more))
             elif kind == "http.response.start":
-                exchange.start(_status(message), message.get("headers") or [])
+                self._start(message)
                 return
             else:
-                raise ApplicationError(
-                    f"the application sent {kind!r}, which is not a message of an HTTP response"
-                )
+                more = self._extend(kind, message)
         except ApplicationError as error:
             if self._breach is None:
                 self._breach = ApplicationError(f"{error} ({self._state(message)})")
@@ -259,6 +265,36 @@ class HttpCall:
             self.wake()  # a task of the application that waits for the disconnect
         elif exchange.disconnected:
             raise ClientDisconnected("the client has closed the connection")
+
+    def _start(self, message: Message) -> None:
+        exchange, headers = self.exchange, message.get("headers") or []
+        if message.get("trailers", False) and not exchange.started:
+            self._trailers = Trailers(exchange)
+            self._trailers.start(_status(message), headers)
+        else:
+            exchange.start(_status(message), headers)
+
+    def _extend(self, kind: Any, message: Message) -> bool:
+        """Take a message of an extension; returns whether more of the response follows."""
+        exchange, trailers = self.exchange, self._trailers
+        if kind == "http.response.early_hint":
+            hint(exchange, message)
+            return True
+        if kind == "http.response.trailers" and trailers is not None:
+            return trailers.take(message)
+        if kind == "http.response.pathsend":
+            if self._has_body:
+                raise ApplicationError(f"the application sent {kind!r} after a part of the body")
+            send, more = send_path, False
+        elif kind == "http.response.zerocopysend":
+            send, more = send_descriptor, bool(message.get("more_body", False))
+        else:
+            raise ApplicationError(
+                f"the application sent {kind!r}, which is not a message of an HTTP response"
+            )
+        self._has_body = True
+        send(exchange, message, more if trailers is None else trailers.body(more))
+        return more
 
     def _state(self, message: Message) -> str:
         exchange = self.exchange

@@ -13,6 +13,8 @@ This module refuses to know threads, event loops and exchanges.
 """
 
 import io
+import os
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from functools import lru_cache
@@ -53,7 +55,7 @@ class FileWrapper:
     """
 
     def __init__(self, file: Readable, size: int = BLOCK) -> None:
-        self._file = file
+        self.file = file
         self._size = size
         # PEP 3333: the wrapper has `close` only when the file has it.
         if hasattr(file, "close"):
@@ -63,10 +65,34 @@ class FileWrapper:
         return self
 
     def __next__(self) -> bytes:
-        block = self._file.read(self._size)
+        block = self.file.read(self._size)
         if not block:
             raise StopIteration
         return block
+
+
+FilePart = tuple[int, int, int]
+"""Descriptor, offset and the number of bytes."""
+
+
+def file_part(file: object) -> FilePart | None:
+    """What a file object would give if it were read to its end.
+
+    Returns None if that is not simply what is on the disk. Only Python's own binary files are known to be no
+    more than that: `gzip.GzipFile` has the descriptor of a file with other content.
+    """
+    raw = file.raw if type(file) in (io.BufferedReader, io.BufferedRandom) else file  # type: ignore[attr-defined]
+    if type(raw) is not io.FileIO:
+        return None
+    try:
+        if isinstance(file, io.BufferedRandom):
+            file.flush()
+        offset, info = file.tell(), os.fstat(raw.fileno())  # type: ignore[attr-defined]
+    except (OSError, ValueError):
+        return None
+    count = info.st_size - offset
+    # Files that the kernel makes when they are read have no size.
+    return (raw.fileno(), offset, count) if stat.S_ISREG(info.st_mode) and count > 0 else None
 
 
 class BodyStream(io.RawIOBase):

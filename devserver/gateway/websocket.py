@@ -18,9 +18,10 @@ import contextvars
 import logging
 from collections.abc import Callable
 from enum import Enum
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from devserver.errors import ApplicationError
+from devserver.gateway.asgi_extensions import pairs
 from devserver.gateway.asgi_words import ClientDisconnected, Gateway, Message, Scope
 from devserver.gateway.tls import extension
 from devserver.http.codes import CLOSE_BROKEN, CLOSE_INTERNAL_ERROR, CLOSE_NORMAL, CLOSES, FORBIDDEN
@@ -255,7 +256,7 @@ class AsgiSession:
         raise error
 
     def _accept(self, message: Message) -> None:
-        self.session.accept(message.get("subprotocol"), _pairs(message.get("headers") or ()))
+        self.session.accept(message.get("subprotocol"), pairs(message.get("headers") or ()))
 
     def _send(self, message: Message) -> None:
         text, data = message.get("text"), message.get("bytes")
@@ -282,7 +283,7 @@ class AsgiSession:
         self.session.close(code, str(reason or ""))
 
     def _start_response(self, message: Message) -> None:
-        status, headers = message.get("status"), _pairs(message.get("headers") or ())
+        status, headers = message.get("status"), pairs(message.get("headers") or ())
         if not isinstance(status, int):
             raise ApplicationError(f"'websocket.http.response.start' has status {status!r}: use a number")
         self._response = self.session.refuse()
@@ -303,13 +304,3 @@ _ACTIONS: dict[str, Callable[[AsgiSession, Message], None]] = {
     "websocket.http.response.start": AsgiSession._start_response,
     "websocket.http.response.body": AsgiSession._continue_response,
 }
-
-
-def _pairs(headers: Any) -> Headers:
-    """The headers of a message as the seam has them."""
-    try:
-        return [(bytes(name), bytes(value)) for name, value in headers]
-    except (TypeError, ValueError):
-        raise ApplicationError(
-            f"the application sent headers {headers!r}: each must be a pair of byte strings"
-        ) from None

@@ -33,7 +33,10 @@ from devserver.gateway.environ import (
     BLOCK,
     ClientDisconnected,
     Environ,
+    FilePart,
+    FileWrapper,
     constant_environ,
+    file_part,
     input_stream,
     request_environ,
 )
@@ -143,6 +146,8 @@ class _Call:
         self._scheduled = False
         self._head_out: Head | None = None
         self._out: list[bytes] = []
+        self._file: FilePart | None = None  # the rest of the body
+        self._file_left = False  # the exchange has it
         self._out_size = 0
         self._last = False
         self._failures: list[BaseException] = []
@@ -200,30 +205,38 @@ class _Call:
         """Empty the outbox into the exchange."""
         with self._lock:
             head, out, last, over = self._head_out, self._out, self._last, self._over
+            file = self._file if last else None
             failures = self._failures
             self._head_out, self._out, self._failures = None, [], []
             self._last = self._scheduled = False
         data = b"".join(out)
         try:
-            self._transmit(head, data, last)
+            self._transmit(head, data, last, file)
             for error in failures:
                 self._fail(error)
         finally:
+            if file is not None:
+                self._file = None
             if over:
                 self._gateway.running.discard(self)
             # Only now is there room: whether the exchange is paused by this is known.
             self._look(len(data))
 
-    def _transmit(self, head: Head | None, data: bytes, last: bool) -> None:
+    def _transmit(self, head: Head | None, data: bytes, last: bool, file: FilePart | None) -> None:
         exchange = self._exchange
         if self._cut or exchange.finished:
             return
         try:
             if head is not None:
                 exchange.start(head.status, head.headers)
-            if head is not None or data or last:
+            if file is not None:
+                if data:
+                    exchange.write(data, True)
+                exchange.send_file(*file, more=False)
+                self._file_left = True
+            elif head is not None or data or last:
                 exchange.write(data, not last)
-        except ApplicationError as error:
+        except (ApplicationError, OSError) as error:
             self._fail(error)
 
     def _fail(self, error: BaseException) -> None:
@@ -237,7 +250,7 @@ class _Call:
             _log.debug("%s %s ended: its client has gone: %r", request.method, target, error)
         else:
             _log.error("%s %s failed", request.method, target, exc_info=error)
-        if cut or exchange.disconnected or exchange.finished:
+        if cut or self._file_left or exchange.disconnected or exchange.finished:
             return
         if exchange.started:
             exchange.abort()
@@ -322,6 +335,10 @@ class _Call:
 
     def _respond(self, result: Any) -> None:
         """Send what the application returned."""
+        part = file_part(result.file) if type(result) is FileWrapper else None
+        if part is not None and self._head is not None:
+            self._send_file(self._head, *part)
+            return
         chunks = checked_chunks(result)
         if isinstance(chunks, list | tuple):
             size = sum([len(checked_chunk(chunk, "yielded")) for chunk in chunks])
@@ -353,6 +370,24 @@ class _Call:
             self._ship()
             if not self._may_go_on():
                 return
+
+    def _send_file(self, head: Head, file: int, offset: int, count: int) -> None:
+        """Have the exchange send a file as the rest of the response, and return when it may be closed.
+
+        PEP 3333: what is beyond the content-length is not sent.
+        """
+        if not self._begun:
+            head.announce(count, self._exchange.request.method)
+        if head.length is not None:
+            count = min(count, max(0, head.length - self._sent))
+        self._sent += count
+        if not self._ended:
+            self._file = (file, offset, count)
+        self._put(b"", last=True)
+        self._ship()
+        with self._lock:
+            while self._file is not None and not self._gone:
+                self._changed.wait()
 
     def _may_go_on(self) -> bool:
         """Wait until there is room for more; False when nobody wants any."""

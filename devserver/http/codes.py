@@ -8,6 +8,7 @@ from typing import Final
 # Statuses (RFC 9110 section 15)
 
 SWITCHING_PROTOCOLS: Final = 101
+EARLY_HINTS: Final = 103  # RFC 8297
 NO_CONTENT: Final = 204
 RESET_CONTENT: Final = 205
 NOT_MODIFIED: Final = 304

@@ -109,7 +109,10 @@ class Exchange(Protocol):
         paused: the client takes the response more slowly than it is written. A gateway stops
             writing until a `wake` finds this false.
         started: `start` has been called.
-        finished: the last `write` has been called.
+        finished: the response has ended: the last `write`, or `trail`, has been called, and the last
+            `send_file` is over.
+        takes_trailers: trailers reach the client: it has asked for them (`TE: trailers`), and this version of
+            HTTP has room for them.
     """
 
     request: Request
@@ -119,6 +122,7 @@ class Exchange(Protocol):
     paused: bool
     started: bool
     finished: bool
+    takes_trailers: bool
 
     def read(self) -> bytes:
         """Take the part of the body that has arrived; b"" when there is none now.
@@ -126,6 +130,17 @@ class Exchange(Protocol):
         The first call sends `100 Continue` to a client that waits for it (RFC 9110 10.1.1).
         Reading is what keeps the connection reading: a body nobody takes is held back at the
         client.
+        """
+        ...
+
+    def hint(self, headers: Headers) -> None:
+        """Send `103 Early Hints` (RFC 8297) with these headers.
+
+        Nothing is sent if the final response's head has left, or if the client would take this for the final
+        response.
+
+        Raises:
+            ApplicationError: a header cannot be sent.
         """
         ...
 
@@ -160,6 +175,32 @@ class Exchange(Protocol):
         Raises:
             ApplicationError: before `start`, after the end, or more or less than the
                 `content-length` that was announced. Nothing of `data` has been sent then.
+        """
+        ...
+
+    def send_file(self, file: int, offset: int, count: int, more: bool) -> None:
+        """Send a part of a file as a part of the body, as `write` does.
+
+        It returns at once. `paused` is true until the part has been sent, and nothing may be written until
+        then. If the file turns out to be shorter, the connection is cut.
+
+        Args:
+            file: the descriptor of a regular file. It may be closed when this has returned.
+            offset, count: which bytes of it.
+            more: False ends the response when they have been sent.
+
+        Raises:
+            ApplicationError: as `write`.
+        """
+        ...
+
+    def trail(self, headers: Headers) -> None:
+        """End the response with trailers (RFC 9110 section 6.5), after a `write` that said that more follows.
+
+        Where `takes_trailers` is false, or the response has no body, it ends without them.
+
+        Raises:
+            ApplicationError: before `start`, after the end, or a field that cannot be sent there.
         """
         ...
 

@@ -37,7 +37,7 @@ _HEAD = re.compile(
 _LONG_METHOD = re.compile(_TCHAR + rb"{" + _LONGEST_METHOD + rb"}" + _TCHAR)
 # For a head in lower case, since none of these values depends on case: cheaper than to ignore it here.
 _FRAMING_LINES = re.compile(
-    rb"\r\n(host|content[_-]length|transfer[_-]encoding|connection|expect|upgrade):[ \t]*([^\r]*)"
+    rb"\r\n(host|content[_-]length|transfer[_-]encoding|connection|expect|upgrade|te):[ \t]*([^\r]*)"
 )
 _SLASH = ord("/")
 _ONCE = {b"host": "Host", b"content-length": "Content-Length"}
@@ -152,6 +152,7 @@ class Framing:
         forwarded: a proxy may have said for whom it asks (`front`).
         keeps: the client says so itself, and may want to know for how long.
         authority: host and port of a target in absolute form, or b"".
+        trailers: the client takes trailers with a response (RFC 9110 section 10.1.4).
     """
 
     method: str = "GET"
@@ -166,6 +167,7 @@ class Framing:
     forwarded: bool = False
     keeps: bool = False
     authority: bytes = b""
+    trailers: bool = False
 
     def hosted(self, headers: Headers, peer: Peer) -> Headers:
         """Header lines with the target's authority for Host, whatever that says (RFC 9112 section 3.2.2).
@@ -308,6 +310,8 @@ def _connection(fields: dict[bytes, bytes], old: bool, result: Framing) -> None:
         if fields[b"expect"] != b"100-continue":
             raise Refused(EXPECTATION_FAILED, "the only expectation met here is 100-continue")
         result.expects = result.length != 0
+    if b"te" in fields and not old:
+        result.trailers = b"trailers" in {option.strip() for option in fields[b"te"].split(b",")}
     if b"upgrade" in options:
         result.upgrade = fields.get(b"upgrade", b"")
 

@@ -33,7 +33,19 @@ of another server that it passes on."""
 _USUAL = frozenset((b"close", b"keep-alive"))
 """What an application may say of a connection without being contradicted."""
 
+_NO_TRAILER = _HOP_BY_HOP | frozenset(
+    (b"host", b"content-length", b"content-type", b"content-encoding", b"content-range", b"trailer",
+     b"upgrade", b"authorization", b"set-cookie", b"location", b"cache-control", b"expires", b"vary",
+     b"age", b"date", b"retry-after", b"www-authenticate")
+)  # fmt: skip
+"""Fields that frame a message, route it, or say how it is to be taken (RFC 9110 section 6.5.1)."""
+
 _LOOKED_AT = _HOP_BY_HOP | {b"content-length", b"content-type"}
+
+
+_CONFUSED = (b"python-urllib", b"python-requests")
+"""How the names of user agents begin that take any 1xx but 100 for the final response: those that are made of
+Python's http.client."""
 
 
 class _StatusLines(dict[int, bytes]):
@@ -157,6 +169,24 @@ def _fault(lines: list[bytes]) -> ApplicationError:
     """Name the line that has more control characters than its end."""
     bad = next(line for line in lines if _controls(line) != 2)
     return ApplicationError(f"the application sent the header {bad[:-2]!r}: it has a control character in it")
+
+
+def takes_for_final(headers: Headers) -> bool:
+    """Whether the client that sent these headers would take an informational response for the final one."""
+    agent = next((value for name, value in headers if name == b"user-agent"), b"")
+    return agent.lower().startswith(_CONFUSED)
+
+
+def trailer_lines(headers: Headers) -> bytes:
+    """Trailers as bytes, without the empty line after them.
+
+    Raises:
+        ApplicationError: one that cannot be sent, or that a client must know before the body.
+    """
+    for name, _ in headers:
+        if _name(name) in _NO_TRAILER:
+            raise ApplicationError(f"the application sent {name!r} as a trailer: it belongs into the headers")
+    return response_head(HTTPStatus.OK, headers)[len(_STATUS_LINES[HTTPStatus.OK]) : -2]
 
 
 class Defaults:

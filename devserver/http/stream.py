@@ -14,15 +14,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from time import perf_counter
 from typing import Protocol
 
 from devserver.errors import ApplicationError
 from devserver.http.body import body
-from devserver.http.codes import BODILESS, SERVICE_UNAVAILABLE
+from devserver.http.codes import BODILESS, EARLY_HINTS, SERVICE_UNAVAILABLE
 from devserver.http.exchange import Handler, Headers, Request
 from devserver.http.framing import Framing
-from devserver.http.response import UNKNOWN, Defaults, Head, encode
+from devserver.http.response import (
+    UNKNOWN,
+    Defaults,
+    Head,
+    encode,
+    response_head,
+    takes_for_final,
+    trailer_lines,
+)
+from devserver.http.sendfile import FilePart
 
 logger = logging.getLogger("devserver")
 
@@ -31,6 +41,7 @@ HIGH_WATER = 65536
 
 CHUNKED = -1
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+LAST_CHUNK = b"0\r\n"
 
 
 class Owner(Protocol):
@@ -62,6 +73,7 @@ class Stream:
         "_buffered",
         "_defaults",
         "_expects",
+        "_file",
         "_head",
         "_keeps",
         "_no_body",
@@ -83,6 +95,7 @@ class Stream:
         "request",
         "started",
         "status",
+        "takes_trailers",
     )
 
     def __init__(
@@ -97,6 +110,7 @@ class Stream:
         self.disconnected = self.half_closed = self.paused = self.started = self.finished = False
         self.aborted = False
         self.event_stream = False
+        self.takes_trailers = frame.trailers
         self.status = 0
         self._owner = owner
         self._defaults = defaults
@@ -111,6 +125,7 @@ class Stream:
         # What is left of the announced length; or CHUNKED; or UNKNOWN, which then ends with the connection.
         self._remaining = UNKNOWN
         self._no_body = False
+        self._file: FilePart | None = None  # what is being sent
 
     # the request's body
 
@@ -161,6 +176,12 @@ class Stream:
         """The head has left."""
         return self.started and self._head is None
 
+    def hint(self, headers: Headers) -> None:
+        lines = response_head(EARLY_HINTS, headers)
+        unknown = self.request.version != "1.1" or takes_for_final(self.request.headers)
+        if not (self._sent or self.disconnected or unknown):
+            self._transport.write(lines)
+
     def start(self, status: int, headers: Headers) -> None:
         if self.started:
             if self.disconnected:
@@ -184,16 +205,13 @@ class Stream:
         return True
 
     def write(self, data: bytes, more: bool) -> None:
-        if not self.started:
-            raise ApplicationError("the application sent a body before it started the response")
-        if self.finished:
-            if self.disconnected:
-                return
-            raise ApplicationError("the application sent more after the end of its response")
+        if not self.started or self.finished or self._file is not None:
+            self._check_open()
+            return
         if self._remaining >= 0:
             self._count(len(data), more)
         if self._head is not None:
-            out = self._opening(self._head, data, more)
+            out = self._opening(self._head, len(data), more) + self._framed(data, more)
             self._head = None
         else:
             out = self._framed(data, more)
@@ -204,20 +222,91 @@ class Stream:
                 # before the application lets it run.
                 self.disconnect()
         if not more:
-            self.finished = True
-            self.paused = False  # the connection does not let the next exchange begin before there is room
-            self._pieces.clear()
-            self._unhold()
-            self._owner.responded(self)
+            self._finish()
 
-    def _opening(self, head: Head, data: bytes, more: bool) -> bytes:
-        """The head with all that was missing, and the first part of the body."""
+    def _check_open(self) -> None:
+        """Find the fault in a write at the wrong time; it has none if nobody waits for the response."""
+        if not self.started:
+            raise ApplicationError("the application sent a body before it started the response")
+        if self.disconnected:
+            return
+        if self.finished:
+            raise ApplicationError("the application sent more after the end of its response")
+        raise ApplicationError("the application sent more before the file was sent")
+
+    def _finish(self) -> None:
+        self.finished = True
+        self.paused = False  # the connection does not let the next exchange begin before there is room
+        self._pieces.clear()
+        self._unhold()
+        self._owner.responded(self)
+
+    def send_file(self, file: int, offset: int, count: int, more: bool) -> None:
+        if not (count and self.started) or self.finished or self._file is not None:
+            self.write(b"", more)  # that has no effect, or is a fault
+            return
+        part = None
+        if not (self._no_body or self.disconnected):
+            part = FilePart(self._transport, file, offset, count)
+        try:
+            opening = self._open_file(count, more)
+        except ApplicationError:
+            if part is not None:
+                part.close()
+            raise
+        if opening and not self.disconnected:
+            self._transport.write(opening)
+        if part is not None:
+            self._file, self.paused = part, True
+            part.begin(partial(self._file_sent, part, more))
+        elif not more:
+            self._finish()
+
+    def _open_file(self, count: int, more: bool) -> bytes:
+        """What goes before a part of a file: the head, if it has not left, and the size of a chunk."""
+        if self._remaining >= 0:
+            self._count(count, more)
+        opening = b""
+        if self._head is not None:
+            opening, self._head = self._opening(self._head, count, more), None
+        if self._remaining == CHUNKED and not self._no_body:
+            opening += b"%x\r\n" % count
+        return opening
+
+    def _file_sent(self, part: FilePart, more: bool, fault: Exception | None) -> None:
+        self._file = None
+        if fault is not None:
+            if not isinstance(fault, ConnectionError):
+                request = self.request
+                logger.error("%s %s failed: %s", request.method, request.target.decode("latin-1"), fault)
+            self.abort()
+            self.disconnect()
+            return
+        if self._remaining == CHUNKED:
+            self._transport.write(b"\r\n" if more else b"\r\n" + LAST_CHUNK + b"\r\n")
+        self.paused = part.paused
+        if not more:
+            self._finish()
+        self.wake()
+
+    def trail(self, headers: Headers) -> None:
+        lines = trailer_lines(headers)
+        if self.takes_trailers and lines and self.started and not self.finished:
+            self.write(b"", True)  # the head, if it has not left
+            if self._remaining == CHUNKED and not self._no_body and not self.disconnected:
+                self._transport.write(LAST_CHUNK + lines + b"\r\n")
+                self._finish()
+                return
+        self.write(b"", False)
+
+    def _opening(self, head: Head, size: int, more: bool) -> bytes:
+        """The head with all that was missing. Args: size: of the first part of the body, in bytes."""
         framing = b""
         if head.length == UNKNOWN and self.status not in BODILESS:
             if not more:
                 self._remaining = 0
-                if data or not self._no_body:  # to HEAD, nothing says nothing of what GET would have
-                    framing = b"Content-Length: %d\r\n" % len(data)
+                if size or not self._no_body:  # to HEAD, nothing says nothing of what GET would have
+                    framing = b"Content-Length: %d\r\n" % size
             elif self.request.version == "1.1":
                 self._remaining = CHUNKED
                 framing = b"Transfer-Encoding: chunked\r\n"
@@ -229,8 +318,7 @@ class Stream:
         if self.keep_alive:
             # Only to who speaks of it: other responses are left as they are.
             connection = self._defaults.kept if self._keeps else b""
-        body = self._framed(data, more)
-        return b"".join((head.block, framing, connection, self._defaults.lines(head.names), b"\r\n", body))
+        return b"".join((head.block, framing, connection, self._defaults.lines(head.names), b"\r\n"))
 
     def _framed(self, data: bytes, more: bool) -> bytes:
         """A part of the body as it is sent."""
@@ -240,7 +328,7 @@ class Stream:
             return data
         if data:
             data = b"%x\r\n%b\r\n" % (len(data), data)
-        return data if more else data + b"0\r\n\r\n"
+        return data if more else data + LAST_CHUNK + b"\r\n"
 
     def _count(self, size: int, more: bool) -> None:
         """Hold a part of the body against the announced length, before anything of it is sent."""
@@ -265,6 +353,7 @@ class Stream:
 
     def abort(self) -> None:
         self.finished = self.aborted = True
+        self._drop_file()
         self._owner.cut()
 
     def give_up(self, status: int, text: str) -> None:
@@ -281,14 +370,20 @@ class Stream:
     def end(self) -> None:
         """The server stops: end a response that would go on for ever, as well as its framing allows."""
         if self._sent and self._remaining == CHUNKED and not self._no_body and not self.disconnected:
-            self._transport.write(b"0\r\n\r\n")
+            self._transport.write(LAST_CHUNK + b"\r\n")
         self.disconnect()
 
     def disconnect(self) -> None:
         """The client is gone, or is to be treated so."""
         if not self.disconnected:
             self.disconnected = True
+            self._drop_file()
             self.wake()
+
+    def _drop_file(self) -> None:
+        part, self._file = self._file, None
+        if part is not None:
+            part.close()
 
     def hang_up(self) -> None:
         """The client has closed its sending side."""
@@ -297,6 +392,9 @@ class Stream:
 
     def pause(self, paused: bool) -> None:
         """The transport's buffer has filled up, or has room again."""
+        if self._file is not None:
+            self._file.pause(paused)
+            return
         self.paused = paused
         if not paused:
             self.wake()

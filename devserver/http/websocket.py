@@ -229,8 +229,12 @@ class WebSocketConnection(asyncio.Protocol):
             self._transport.write(self._frames.send(event))
 
     def close(self, code: int, reason: str) -> None:
+        self._close(code, reason, "")
+
+    def _close(self, code: int, reason: str, told: str) -> None:
+        """Begin the close. Args: told: the reason that the application hears."""
         if self._phase is Phase.OPEN:
-            self._send_close(Phase.CLOSING, code, reason)
+            self._send_close(Phase.CLOSING, code, reason, told)
             self._pump()  # the client's close frame may be among what was held back
 
     # the server's wishes
@@ -245,7 +249,7 @@ class WebSocketConnection(asyncio.Protocol):
 
         Args:
             code: 1012 for a restart, 1001 for good.
-            reason: for the client; at most 123 bytes of it are sent.
+            reason: for both sides; at most 123 bytes of it are sent. "restart" with 1012 if it is "".
         """
         if self._phase is Phase.OPENING:
             self._refuse_with(
@@ -253,7 +257,8 @@ class WebSocketConnection(asyncio.Protocol):
             )
             self._ended(CLOSE_BROKEN, "")
         else:
-            self.close(code, reason)
+            reason = reason or ("restart" if code == CLOSE_RESTART else "")
+            self._close(code, reason, reason)
 
     def disconnect(self, why: str = "") -> None:
         """The grace is over: cut the connection. Its close has been sent, and can say no more."""
@@ -315,7 +320,7 @@ class WebSocketConnection(asyncio.Protocol):
             if code == CLOSE_TOO_BIG:
                 reason = f"message larger than {self._settings.max_size} bytes (--ws-max-size)"
             logger.warning("closed the WebSocket %s with %d: %s", self._target, code, reason)
-            self._send_close(Phase.FAILED, code, reason)
+            self._send_close(Phase.FAILED, code, reason, "")
         self._phase = Phase.FAILED
         if self._transport.can_write_eof() and not self._transport.is_closing():
             try:
@@ -323,12 +328,12 @@ class WebSocketConnection(asyncio.Protocol):
             except (OSError, RuntimeError):  # the latter is uvloop's
                 self._transport.abort()  # the other side was faster
 
-    def _send_close(self, phase: Phase, code: int, reason: str) -> None:
+    def _send_close(self, phase: Phase, code: int, reason: str, told: str) -> None:
         self._phase = phase
         self._transport.write(self._frames.send(CloseConnection(code=code, reason=reason)))
         self._await_end()
         self._unhold()
-        self._ended(code, "")
+        self._ended(code, told)
 
     def _await_end(self) -> None:
         self._stop_timer()
