@@ -1178,9 +1178,12 @@ async def test_an_application_that_refuses_within_the_call_of_the_gateway() -> N
 # The server's wishes
 
 
-@pytest.mark.parametrize(("arguments", "code"), [((), 1012), ((1001, "bye"), 1001)])
+@pytest.mark.parametrize(
+    ("arguments", "code", "reason"),
+    [((), 1012, "restart"), ((1001,), 1001, ""), ((1001, "bye"), 1001, "bye")],
+)
 @in_loop
-async def test_shutdown_closes_at_once(arguments: Any, code: int) -> None:
+async def test_shutdown_closes_at_once(arguments: Any, code: int, reason: str) -> None:
     application = Scripted()
     application.script = [ACCEPT_IT, "receive", "receive", (HELLO,)]
     wire = Wire(application)
@@ -1188,8 +1191,8 @@ async def test_shutdown_closes_at_once(arguments: Any, code: int) -> None:
     wire.socket.shutdown(*arguments)
     [(first, payload)] = await wire.frames()
     assert first == 0x88
-    assert payload[:2] == struct.pack("!H", code)
-    assert application.received[1]["code"] == code
+    assert payload == struct.pack("!H", code) + reason.encode()
+    assert application.received[1] == {"type": "websocket.disconnect", "code": code, "reason": reason}
     assert isinstance(application.errors[0], ClientDisconnected)
     await wire.feed(closing(code))
     assert wire.closing
