@@ -22,6 +22,7 @@ _CHUNK_SIZE = re.compile(
     + _QUOTED
     + rb"))?)*)"
 )
+_PLAIN_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})\r\n")
 _TRAILER = re.compile(TOKEN + rb":[\t\x20-\x7e\x80-\xff]*")
 _MAX_CHUNK_LINE = 4096
 _MAX_TRAILERS = 16384
@@ -68,13 +69,17 @@ class LengthBody:
 class ChunkedBody:
     """A body in chunks (RFC 9112 section 7.1). Extensions and trailers are read and dropped.
 
-    `_step` holds the reader for what comes next; a reader returns False when it wants more bytes.
+    Chunks that are there as a whole and have no extensions are taken in one loop: a client may send one byte
+    in each, and while they are read nobody else is served. Else `_step` holds the reader for what comes next,
+    which returns False when it wants more bytes. Nothing is removed from the buffer before all of it has been
+    read, since that would cost its size each time.
     """
 
-    __slots__ = ("_buffer", "_ended", "_extensions", "_out", "_remaining", "_step", "_trailers")
+    __slots__ = ("_at", "_buffer", "_ended", "_extensions", "_out", "_remaining", "_step", "_trailers")
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._buffer = b""
+        self._at = 0  # what is before has been read
         self._out: list[bytes] = []
         self._remaining = 0
         self._trailers = 0
@@ -83,26 +88,43 @@ class ChunkedBody:
         self._step = self._size
 
     def feed(self, data: bytes) -> tuple[bytes, bytes | None]:
-        self._buffer += data
+        self._buffer = self._buffer + data if self._buffer else data
+        self._at = 0
         while not self._ended and self._step():
             pass
-        body = b"".join(self._out)
-        self._out.clear()
-        return body, bytes(self._buffer) if self._ended else None
+        self._buffer = self._buffer[self._at :]
+        out = self._out
+        body = out[0] if len(out) == 1 else b"".join(out)
+        out.clear()
+        return body, self._buffer if self._ended else None
 
     def _line(self, limit: int) -> bytes | None:
-        end = self._buffer.find(b"\n", 0, limit)
+        buffer, at = self._buffer, self._at
+        end = buffer.find(b"\n", at, at + limit)
         if end < 0:
-            if len(self._buffer) < limit:
+            if len(buffer) - at < limit:
                 return None
             raise BadBody(f"line longer than {limit} bytes in a chunked body")
-        if end < 1 or self._buffer[end - 1] != 0x0D:
+        if end == at or buffer[end - 1] != 0x0D:
             raise BadBody("a line of a chunked body does not end with CR LF")
-        line = bytes(self._buffer[: end - 1])
-        del self._buffer[: end + 1]
-        return line
+        self._at = end + 1
+        return buffer[at : end - 1]
+
+    def _whole(self) -> None:
+        """Take the chunks that are all there."""
+        buffer, at = self._buffer, self._at
+        out, match = self._out, _PLAIN_SIZE.match
+        while found := match(buffer, at):
+            begin = found.end()
+            end = begin + int(found[1], 16)
+            if end == begin or buffer[end : end + 2] != b"\r\n":
+                break
+            out.append(buffer[begin:end])
+            at = end + 2
+        self._at = at
 
     def _size(self) -> bool:
+        self._whole()
         line = self._line(_MAX_CHUNK_LINE)
         if line is None:
             return False
@@ -117,10 +139,10 @@ class ChunkedBody:
         return True
 
     def _data(self) -> bool:
-        if not self._buffer:
+        piece = self._buffer[self._at : self._at + self._remaining]
+        if not piece:
             return False
-        piece = bytes(self._buffer[: self._remaining])
-        del self._buffer[: len(piece)]
+        self._at += len(piece)
         self._out.append(piece)
         self._remaining -= len(piece)
         if not self._remaining:
@@ -128,11 +150,12 @@ class ChunkedBody:
         return True
 
     def _data_end(self) -> bool:
-        if len(self._buffer) < 2 and b"\r".startswith(self._buffer):
+        end = self._buffer[self._at : self._at + 2]
+        if len(end) < 2 and b"\r".startswith(end):
             return False
-        if self._buffer[:2] != b"\r\n":
+        if end != b"\r\n":
             raise BadBody("chunk longer than its size")
-        del self._buffer[:2]
+        self._at += 2
         self._step = self._size
         return True
 
