@@ -1365,7 +1365,26 @@ def test_a_stop_does_not_wait_for_who_does_not_leave(parser: Parser, monkeypatch
         with stopping(server):
             owing.send(b"hello")
             assert owing.answer().body == b"hello"
-            assert half.rest() == b""
+            assert half.answer().status == 408
+
+
+def test_a_stop_answers_the_first_request_of_a_connection_that_it_has_accepted(parser: Parser) -> None:
+    """Its client cannot know that the server ends, and would not ask a second time."""
+    with (
+        serving(Echo(), timeout_graceful_shutdown=DEADLINE, **parser) as server,
+        Raw(server) as idle,
+        Raw(server) as fresh,
+    ):
+        idle.get()
+        idle.answer()
+        thread = threading.Thread(target=server.stop)
+        thread.start()
+        assert idle.rest() == b""
+        fresh.get("/first")
+        answer = fresh.answer()
+        assert (answer.body, answer.headers[b"connection"]) == (b"/first", b"close")
+        thread.join(DEADLINE)
+        assert not thread.is_alive()
 
 
 # Real clients

@@ -35,6 +35,9 @@ from devserver.http.stream import HIGH_WATER, Stream
 
 logger = logging.getLogger("devserver")
 
+_FRESH = 0.5
+"""Seconds since it was accepted in which a connection may bring its first request, though the server ends."""
+
 _AWAITING = (Phase.IDLE, Phase.OPENING)
 _CR = 0x0D
 
@@ -346,10 +349,22 @@ class Connection(asyncio.Protocol):
             if self._line.deadline:
                 self._line.drop()
         elif stream is None:
-            self._leave()
+            if self.service.hand_over is not None or not self._may_be_asked():
+                self._leave()
         elif stream.event_stream:
             stream.end()
             self._end(self._line.close)
+
+    def _may_be_asked(self) -> bool:
+        """Whether a request is on its way that was sent before its client could know of the end.
+
+        Others may serve the same socket, and would have answered it. A client whose first request is lost
+        does not ask again.
+        """
+        if self._phase is Phase.OPENING:
+            self._line.deadline.hasten(_FRESH)
+            return True
+        return self._phase is Phase.IDLE and self._line.arrived()
 
     def release(self) -> None:
         """Begin a request that the gate held back."""

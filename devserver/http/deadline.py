@@ -43,6 +43,14 @@ class Deadline:
         if self._at:
             self._at = max(self._at, min(self._loop.time() + self._seconds, self._latest))
 
+    def hasten(self, seconds: float) -> None:
+        """Have it pass when so many seconds are over since it was set, if that is sooner."""
+        sooner = self._at - self._seconds + seconds
+        if 0.0 < sooner < self._at:
+            self.cancel()
+            self._at, self._seconds = sooner, seconds
+            self._timer = self._loop.call_at(sooner, self._look)
+
     def cancel(self) -> None:
         """Stop the timer. It is needed no more, or set again at once."""
         if self._timer is not None:
