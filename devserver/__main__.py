@@ -1,11 +1,15 @@
 """`python -m devserver`, and what the console script calls: one process's role is decided here."""
 
 import gc
+import os
+import signal
 
 
 def main() -> None:
     """Be a child if a supervisor made this process, else read the command line."""
     gc.disable()  # imports leave nothing to collect; `launch` goes on when they are done
+    if os.getpid() == 1:  # of a container: the kernel drops signals for which it has no handler
+        signal.signal(signal.SIGTERM, lambda signum, frame: os._exit(128 + signum))
     from devserver.process import adopt
 
     channel = adopt()

@@ -20,9 +20,11 @@ from devserver import console
 from devserver.config import Config
 from devserver.errors import DevserverError
 from devserver.events import Events
+from devserver.process.signals import Bell, ending
 
 if TYPE_CHECKING:
     from devserver.app import Application
+    from devserver.managers.systemd import Notifier
     from devserver.server import Serving
     from devserver.stage import Program
 
@@ -44,7 +46,6 @@ def run_loop(serving: Coroutine[Any, Any, None], config: Config) -> None:
         logging.getLogger(name).disabled = False
     import asyncio
 
-    from devserver.process.signals import Bell
     from devserver.server import loop_factory
 
     with closing(Bell()) as bell, asyncio.Runner(loop_factory=loop_factory(config.http.loop)) as runner:
@@ -58,12 +59,18 @@ def run_loop(serving: Coroutine[Any, Any, None], config: Config) -> None:
 
 
 def serve_alone(
-    config: Config, sockets: list[socket.socket], events: Events, program: Program, found: str
+    config: Config,
+    sockets: list[socket.socket],
+    events: Events,
+    program: Program,
+    found: str,
+    notifier: Notifier | None = None,
 ) -> int:
     """Serve in this process. Returns the exit code.
 
     Args:
         found: what is served, by name; "" if that is not known.
+        notifier: tells a manager of services that the event loop turns.
     """
     from time import perf_counter
 
@@ -80,13 +87,15 @@ def serve_alone(
     def on_serving() -> None:
         logger.info("%s", console.ready(perf_counter() - began))
         events.emit("serving", **elapsed())
+        if notifier is not None and notifier.interval is not None:
+            _beat(notifier, notifier.interval)
         stage.on_serving()
 
     def serve(application: Application) -> int:
         refuse_green()
         events.emit("loaded", **elapsed())
         serving = Serving(config, application, sockets, on_closing=lambda: end.closing())
-        end = _End(serving, config.http.graceful)
+        end = _End(serving, config.http.graceful, lambda: events.emit("stopping"))
         stage.in_main(end.listen)
         stage.outcome.append(0)
         try:
@@ -109,9 +118,17 @@ def serve_alone(
         raise
     except Exception as error:  # user code
         trace = console.format_failure(error)
-        events.emit("failed", phase="load", error=str(error), traceback=trace)
+        events.emit("failed", phase="load", error=console.summarise(error), traceback=trace)
         logger.error("%s", console.folded(trace).rstrip())
         return 1
+
+
+def _beat(notifier: Notifier, interval: float) -> None:
+    """Tell the watchdog now, and again every so many seconds, as long as the event loop turns."""
+    import asyncio
+
+    notifier.beat()
+    asyncio.get_running_loop().call_later(interval, _beat, notifier, interval)
 
 
 class _End:
@@ -121,9 +138,14 @@ class _End:
     takes a signal for itself, as a lifespan does that wants to know of the end, is called as well.
     """
 
-    def __init__(self, serving: Serving, graceful: float) -> None:
-        """Args: graceful: seconds for requests in flight, and after them for the lifespan's shutdown."""
+    def __init__(self, serving: Serving, graceful: float, on_first: Callable[[], None]) -> None:
+        """
+        Args:
+            graceful: seconds for requests in flight, and after them for the lifespan's shutdown.
+            on_first: called when the first signal has come, in a thread.
+        """
         self._serving = serving
+        self._on_first = on_first
         self._graceful = graceful
         self._came = 0
         self._others: dict[int, Callable[[int, FrameType | None], object]] = {}
@@ -137,9 +159,8 @@ class _End:
         """
         if threading.current_thread() is not threading.main_thread():
             return
-        for name in ("SIGINT", "SIGTERM", "SIGBREAK"):
-            signum = getattr(signal, name, None)
-            if signum is not None and (before := signal.getsignal(signum)) != self._stop:
+        for signum in ending():
+            if (before := signal.getsignal(signum)) != self._stop:
                 if self._listens and callable(before):
                     self._others[signum] = before
                 signal.signal(signum, self._stop)
@@ -177,6 +198,7 @@ class _End:
                 logger.debug("the application's handler of a signal raised", exc_info=True)
 
     def _drain(self) -> None:
+        self._on_first()
         self._serving.stop(self._graceful)
 
     def _give_up(self) -> None:

@@ -295,11 +295,16 @@ def find(config: Config) -> str:
 
 
 def explain_config(config: Config) -> str:
-    """A table of every option, its value, and where the value came from."""
+    """A table of every option, its value, and where the value came from; then what a manager has given."""
+    from devserver.managers import given
+
+    unused = given.unused(config.bind, os.environ, os.getpid())
     rows = [("option", "value", "source")]
     rows += [
-        (known.flag, known.show(config.value(name)), config.sources[name]) for name, known in OPTIONS.items()
+        (known.flag, known.show(config.value(name)), config.sources[name] + ", not used" * (name in unused))
+        for name, known in OPTIONS.items()
     ]
     wide, wider = (max(len(row[column]) for row in rows) for column in (0, 1))
     lines = [f"{flag:{wide}}  {value:{wider}}  {source}" for flag, value, source in rows]
-    return "\n".join([*lines, "", f"pyproject.toml: {config.file or 'none found'}"])
+    lines += ["", f"pyproject.toml: {config.file or 'none found'}"]
+    return "\n".join([*lines, *given.lines(config.bind, os.environ, os.getpid())])

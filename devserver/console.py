@@ -18,6 +18,7 @@ into links.
 The supervisor imports this module, so it stays light. It refuses to know HTTP and asyncio.
 """
 
+import io
 import logging
 import os
 import re
@@ -63,6 +64,16 @@ _IMPORTS = (
 )
 _PACKAGES = re.compile(r"[\\/](?:site|dist)-packages[\\/]")
 _DEPENDENCIES = re.compile(_PACKAGES.pattern + r"(?:h11|wsproto|watchfiles|click)[\\/]")
+
+
+def show_prints_at_once() -> None:
+    """Have each line that the application prints shown when it is complete, where that is no terminal, too.
+
+    A container's log or a manager's file would get them in blocks, long after the lines of our own.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and not stream.closed:  # else somebody has replaced it
+            stream.reconfigure(line_buffering=True)
 
 
 def wants_colors(option: bool | None, stream: TextIO, environ: Mapping[str, str]) -> bool:

@@ -26,6 +26,8 @@ IDEs and tests wait for these lines instead of asking ports or sleeping. Each ha
                                      it failed in "load", "lifespan" or "serve", in what is done
                                      while it is served ("check"), or its process died ("crash");
                                      one line, and the whole text or ""
+    failed_again  generation         it failed in the same way as the generation before
+    stopping   (nothing more)        somebody has asked for the end: requests in flight are finished
     stopped    (nothing more)        the end; no line follows
 
 More fields may come, so a reader ignores what it does not know. A reader that goes away does not
@@ -43,6 +45,7 @@ import math
 import os
 import re
 import time
+from collections.abc import Callable, Mapping
 from typing import Self
 
 from devserver.errors import UsageError
@@ -50,31 +53,37 @@ from devserver.errors import UsageError
 _DEPTH = 10  # of nested values; deeper ones, and circles, become text
 
 
+Listener = Callable[[str, Mapping[str, object]], None]
+
+
 class Events:
     """Writes events to a file or a descriptor, or nowhere."""
 
-    __slots__ = ("_fd",)
+    __slots__ = ("_fd", "_listener")
 
-    def __init__(self, fd: int | None) -> None:
+    def __init__(self, fd: int | None, listener: Listener | None = None) -> None:
+        """Args: listener: is told of each event, too, by its name and fields."""
         self._fd = fd
+        self._listener = listener
 
     @classmethod
-    def open(cls, spec: str | None) -> Self:
+    def open(cls, spec: str | None, listener: Listener | None = None) -> Self:
         """Open what `--events` names.
 
         Args:
             spec: a path, to which lines are appended, or `fd:N`, a descriptor that is open for
                 writing; it is not passed on to processes started from here. None: nowhere.
+            listener: see the class.
 
         Raises:
             UsageError: it cannot be opened, or is not open for writing.
         """
         if spec is None:
-            return cls(None)
+            return cls(None, listener)
         try:
             if spec.startswith("fd:"):
-                return cls(_inherited(spec))
-            return cls(os.open(spec, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666))
+                return cls(_inherited(spec), listener)
+            return cls(os.open(spec, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666), listener)
         except (OSError, ValueError) as error:  # ValueError: a null character
             reason = getattr(error, "strerror", None) or error
             raise UsageError(
@@ -88,6 +97,8 @@ class Events:
         Values that JSON has not are made fit: paths, bytes and exceptions become text,
         sets become lists.
         """
+        if self._listener is not None:
+            self._listener(name, fields)
         if self._fd is None:
             return
         event = {"event": name, "time": round(time.time(), 6), **{k: _plain(v) for k, v in fields.items()}}

@@ -22,6 +22,7 @@ from devserver.config import OPTIONS, Config, resolve
 from devserver.cpython import CAN_COPY, keep_all
 from devserver.errors import UsageError
 from devserver.events import Events
+from devserver.managers.systemd import Notifier
 from devserver.options import misspelt
 from devserver.process import Terminal, adopt, guard
 from devserver.process.prompt import debugged
@@ -67,11 +68,19 @@ def start(
     found = str(config.app.target or "the application found") if find is None else find(config)
     listeners = bind(config.bind)
     listeners.scheme = config.tls.scheme
-    events = Events.open(config.log.events)
+    if config.bind.fd == 0:
+        _empty_input()
+    notifier = Notifier.take(os.environ, os.getpid(), lives_on=config.reload.enabled)
+    events = Events.open(config.log.events, None if notifier is None else notifier.happened)
     try:
         if config.reload.enabled:
             with Signals(wanted()) as signals:  # from now on they are heard, if not at once
-                return _supervise(config, listeners, events, spare, signals, found)
+                return _supervise(config, listeners, events, spare, signals, found, notifier)
+        if sys.platform == "linux":
+            from devserver.process.first import leave_first
+
+            leave_first()
+        console.show_prints_at_once()
         from devserver.alone import serve_alone
 
         if config.tls.enabled:
@@ -81,10 +90,22 @@ def start(
         if spare:
             _keep()
         _announce(config, listeners, events, found)
-        return serve_alone(config, listeners.sockets, events, program, found)
+        return serve_alone(config, listeners.sockets, events, program, found, notifier)
     finally:
         listeners.close()
         events.close()
+        if notifier is not None:
+            notifier.close()
+
+
+def _empty_input() -> None:
+    """Have nothing to read as standard input, which was the listening socket.
+
+    Whatever the application starts inherits it, and would hold the port.
+    """
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
 
 
 def _announce(config: Config, listeners: Listeners, events: Events, found: str) -> None:
@@ -168,7 +189,13 @@ def explain_paths(config: Config, paths: Iterable[str]) -> tuple[list[str], bool
 
 
 def _supervise(
-    config: Config, listeners: Listeners, events: Events, spare: bool, signals: Signals, found: str
+    config: Config,
+    listeners: Listeners,
+    events: Events,
+    spare: bool,
+    signals: Signals,
+    found: str,
+    notifier: Notifier | None,
 ) -> int:
     terminal = Terminal()
     with guard(terminal.restore):
@@ -182,11 +209,13 @@ def _supervise(
                 spawner.close()
                 raise
         _announce(config, listeners, events, found)
+        from devserver.reload.report import Report
         from devserver.reload.supervisor import Supervisor
 
         if spare:
             _keep()
-        return Supervisor(config, listeners.sockets, events, make, terminal, found).run(signals)
+        report = Report(events, found, notifier)
+        return Supervisor(config, listeners.sockets, report, make, terminal).run(signals)
 
 
 def _behind_terminator(config: Config, sockets: list[socket.socket], make: MakeLauncher) -> MakeLauncher:

@@ -20,11 +20,11 @@ from collections.abc import Sequence
 from devserver import procfs
 from devserver.config import Bind
 from devserver.errors import BindError, UsageError
+from devserver.managers import systemd
 
 FIRST_PORT = 8000
 """Where `--port auto` begins to look."""
 
-_SYSTEMD_FIRST_FD = 3
 _STANDARD_STREAMS = 3
 
 _ATTEMPTS = 20
@@ -95,11 +95,14 @@ def bind(section: Bind) -> Listeners:
         BindError: the address is in use (with who holds it) or not ours.
         UsageError: `--fd` or LISTEN_FDS is no listening socket.
     """
+    passed = systemd.take_sockets(os.environ, os.getpid())
     if section.fd is not None:
+        for fd, _ in passed:
+            with contextlib.suppress(OSError):
+                os.set_inheritable(fd, False)
         return Listeners([_inherited(section.fd, "--fd", section.backlog)])
-    handed = _from_systemd(section.backlog)
-    if handed:
-        return Listeners(handed)
+    if passed:
+        return Listeners(_taken(passed, section.backlog))
     if section.uds is not None:
         return _bind_unix(section.uds, section.backlog)
     ports = [section.port] if section.port is not None else list(range(FIRST_PORT, FIRST_PORT + 1000))
@@ -284,18 +287,10 @@ def _ensure_listening(sock: socket.socket, backlog: int) -> None:
     sock.listen(backlog)
 
 
-def _from_systemd(backlog: int) -> list[socket.socket]:
-    """Sockets of socket activation (sd_listen_fds(3)); the variables are for us alone and go."""
-    if os.environ.get("LISTEN_PID") != str(os.getpid()):
-        return []
-    given = {name: os.environ.pop(name, "") for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")}
-    count = given["LISTEN_FDS"]
-    if not (count.isascii() and count.isdigit()):
-        raise UsageError(f"LISTEN_FDS must be the number of sockets passed, not {count!r}; unset LISTEN_PID")
+def _taken(passed: Sequence[systemd.Passed], backlog: int) -> list[socket.socket]:
     with contextlib.ExitStack() as opened:
         sockets = [
-            opened.enter_context(_inherited(fd, "LISTEN_FDS, descriptor", backlog))
-            for fd in range(_SYSTEMD_FIRST_FD, _SYSTEMD_FIRST_FD + int(count))
+            opened.enter_context(_inherited(fd, "LISTEN_FDS, descriptor", backlog)) for fd, _ in passed
         ]
         opened.pop_all()
         return sockets

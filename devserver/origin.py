@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from devserver import procfs
 
 _OURS = "DEVSERVER_"
+_LISTEN = ("LISTEN_FDNAMES", "LISTEN_FDS", "LISTEN_PID", "LISTEN_PIDFDID")
+_FOR_ONE = (*_LISTEN, "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
+"""What a manager of services sets for one process, which takes it out of its environment."""
 
 
 def environ_of(process: str) -> dict[str, str]:
@@ -27,5 +30,10 @@ def environ_for_another(environ: Mapping[str, str]) -> dict[str, str]:
     began = environ_of("self")
     if not began:
         return dict(environ)
-    ours = {name: value for name, value in environ.items() if name.startswith(_OURS)}
-    return {name: value for name, value in began.items() if not name.startswith(_OURS)} | ours
+    ours = {name: value for name, value in environ.items() if _is_kept(name)}
+    return {name: value for name, value in began.items() if not _is_kept(name)} | ours
+
+
+def _is_kept(name: str) -> bool:
+    """Whether a variable's value now counts, and not the one that this process was started with."""
+    return name.startswith(_OURS) or name in _FOR_ONE

@@ -53,6 +53,7 @@ def run(channel: Channel, program: Program) -> int:
     gc.disable()
     prepare()
     keep_all()
+    console.show_prints_at_once()
     try:
         message, fds = channel.receive_one()
     except Closed:

@@ -1,8 +1,8 @@
 """Processes on any system: spawning, adopting, watching the end, signals, the terminal.
 
 Everything that differs between systems stands in `posix`, `orphans` and `terminal`, and in `windows`,
-which offers the same names; the choice is made here, once. What only Linux has is in `adopted`. Knows
-neither applications nor HTTP.
+which offers the same names; the choice is made here, once. What only Linux has is in `adopted` and
+`first`. Knows neither applications nor HTTP.
 """
 
 import sys

@@ -105,6 +105,18 @@ class Orphans:
             seen |= orphans
         return trackers
 
+    def reap(self, ours: Callable[[], Set[int]]) -> None:
+        """Take the exit codes of inherited children that have ended, while a generation goes on.
+
+        Args:
+            ours: see `end`.
+        """
+        known = _before | {guardian.pid for guardian in _guardians}
+        if found := procfs.children() - known:
+            for pid in found - ours():
+                with suppress(ChildProcessError):
+                    os.waitpid(pid, os.WNOHANG)
+
     def _is_near(self, pid: int) -> bool:
         """Whether a generation has started it. Where others were here before us, by what it inherited."""
         if os.getsid(pid) != self._session:
@@ -142,7 +154,7 @@ def guard(restore: Callable[[], None]) -> Iterator[None]:
         restore: called by the guardian when it has ended everything: puts the terminal in order.
             One that could not be forked does the like with a `Terminal` of its own.
     """
-    if sys.platform != "linux" or not (_is_single() or CAN_SPAWN):
+    if sys.platform != "linux" or not (is_single() or CAN_SPAWN):
         yield
         return
     _before.update(procfs.children())
@@ -175,7 +187,7 @@ class _Guardian:
         read, write = os.pipe()
         try:
             tag = self.tag
-            pid = _fork(read, write, tag, self._restore) if _is_single() else _start(read, tag)
+            pid = _fork(read, write, tag, self._restore) if is_single() else _start(read, tag)
         except OSError:
             os.close(write)
             raise
@@ -203,7 +215,7 @@ class _Guardian:
             os.waitpid(self.pid, 0)
 
 
-def _is_single() -> bool:
+def is_single() -> bool:
     """Whether this process has one thread, and may fork.
 
     Not by `threading.active_count`, from which debuggers hide their threads; and not by the kernel's count,

@@ -126,12 +126,24 @@ def interrupts_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def ending() -> list[int]:
+    """The signals that ask a server to end, on this system.
+
+    Managers of processes send SIGQUIT for that, too. From a terminal it ends a program that heeds nothing
+    else, and is not handled.
+    """
+    typed = sys.stdin is not None and not sys.stdin.closed and sys.stdin.isatty()
+    names = ("SIGINT", "SIGTERM", "SIGBREAK", *(() if typed else ("SIGQUIT",)))
+    return [getattr(signal, name) for name in names if hasattr(signal, name)]
+
+
 def wanted() -> list[int]:
     """The signals that mean something to a supervisor, on this system.
 
+    SIGCHLD tells that something has ended that an application had started and left behind.
     One that was ignored when this program was started stays ignored (nohup), except SIGINT, which
     shells ignore for what they start in the background.
     """
-    names = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
-    signums = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    others = (getattr(signal, name) for name in ("SIGHUP", "SIGCHLD") if hasattr(signal, name))
+    signums = [*ending(), *others]
     return [n for n in signums if n == signal.SIGINT or signal.getsignal(n) is not signal.SIG_IGN]

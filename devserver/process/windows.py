@@ -141,6 +141,9 @@ class Orphans:
         """Nothing to end."""
         return set()
 
+    def reap(self, ours: Callable[[], Set[int]]) -> None:
+        """Nothing stays as a zombie."""
+
 
 def await_end(pids: Set[int], seconds: float = 1.0) -> None:
     """See `orphans.await_end`; there is nobody to wait for."""

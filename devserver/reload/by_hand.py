@@ -30,9 +30,9 @@ class ByHand:
         self,
         terminal: Terminal,
         reactor: Reactor,
-        *,
         restart: Callable[[str, bool], None],
         quit: Callable[[], None],
+        child_ended: Callable[[], None],
     ) -> None:
         """
         Args:
@@ -40,11 +40,13 @@ class ByHand:
             reactor: waits for what comes.
             restart: called with the reason, and whether from nothing.
             quit: called at the end.
+            child_ended: called when a child of this process has ended, whoever has started it.
         """
         self._terminal = terminal
         self._reactor = reactor
         self._restart = restart
         self._quit = quit
+        self._child_ended = child_ended
 
     def attend(self, signals: Signals) -> None:
         """Act on signals, and on keys from now on."""
@@ -64,7 +66,9 @@ class ByHand:
 
     def _signalled(self, signals: Signals) -> None:
         for signum in signals.taken():
-            if signum == getattr(signal, "SIGHUP", None) and not self._terminal.hung_up():
+            if signum == getattr(signal, "SIGCHLD", None):
+                self._child_ended()
+            elif signum == getattr(signal, "SIGHUP", None) and not self._terminal.hung_up():
                 self._restart("SIGHUP", False)
             else:
                 self._quit()

@@ -310,6 +310,10 @@ class Children:
         for pid in self._orphans.end(self._ours):
             self._teardowns.add(pid)
 
+    def reap(self) -> None:
+        """A process has ended, and nobody may be there to take its exit code but us."""
+        self._orphans.reap(self._ours)
+
     def _ours(self) -> set[int]:
         """Our own children that are meant to live, with those that have been announced just now."""
         heard = set[Child]()

@@ -53,6 +53,10 @@ class Event(Enum):
     STOP = auto()  # interrupt or terminate
 
 
+ENDS = (Event.CRASHED, Event.CRASHED_AGAIN, Event.STRAYED)
+"""Events at which the current child may be gone."""
+
+
 class Action(Enum):
     """What the supervisor can do."""
 

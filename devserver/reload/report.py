@@ -14,6 +14,7 @@ from dataclasses import fields
 from devserver.config import Bind
 from devserver.console import folded, is_library, ready
 from devserver.events import Events
+from devserver.managers.systemd import Notifier
 from devserver.process.control import Message
 from devserver.process.standing import GUARD, Standing
 from devserver.reload.launcher import Place
@@ -36,9 +37,14 @@ class Report:
         since: when the reason arose, on `time.monotonic`.
     """
 
-    def __init__(self, events: Events, target: str = "") -> None:
-        """Args: target: what is served, by name; "" if nothing was found yet."""
+    def __init__(self, events: Events, target: str = "", notifier: Notifier | None = None) -> None:
+        """
+        Args:
+            target: what is served, by name; "" if nothing was found yet.
+            notifier: tells a manager of services at its times that this process lives.
+        """
         self._target = target
+        self._notifier = notifier
         self.reason = self._told = ""
         self.since = time.monotonic()
         self._events = events
@@ -51,7 +57,7 @@ class Report:
         self._startup: float | None = None  # and the startup after it
         self._starts: float | None = None
         self._tell_at: float | None = None  # that it takes long
-        self._is_first, self._is_told = True, False
+        self._is_first, self._is_told, self._is_stopping = True, False, False
 
     def because(self, reason: str, told: str = "") -> None:
         """Note why the next generation is wanted; and how that is told in the terminal, if otherwise."""
@@ -110,14 +116,17 @@ class Report:
 
     def deadlines(self) -> list[float]:
         """When `be_punctual` has something to say, on `time.monotonic`."""
-        return [] if self._tell_at is None else [self._tell_at]
+        beats = () if self._notifier is None else self._notifier.deadlines()
+        return [*beats, *(() if self._tell_at is None else (self._tell_at,))]
 
     def be_punctual(self, now: float, stands: Callable[[], tuple[str, Standing]]) -> None:
-        """Say that a load takes long, if it does; of a restart twice.
+        """Say that a load takes long, if it does; of a restart twice. And that this process lives.
 
         Args:
             stands: what the child said last that it would read, and where it stands.
         """
+        if self._notifier is not None:
+            self._notifier.be_punctual(now)
         if self._tell_at is None or self._tell_at > now:
             return
         if self._is_first or self._is_told:
@@ -204,6 +213,7 @@ class Report:
             self._events.emit("failed", generation=generation, **failure)
         else:
             logger.info("%s: it failed in the same way; waiting for a change", self._told)
+            self._events.emit("failed_again", generation=generation)
         return news
 
     def healing(self, failure: Message) -> None:
@@ -211,6 +221,12 @@ class Report:
         logger.error("%s; starting it again", failure["error"])
         if failure["traceback"]:
             logger.error("%s", folded(failure["traceback"]).rstrip())
+
+    def stopping(self) -> None:
+        """Somebody has asked for the end; said once."""
+        if not self._is_stopping:
+            self._is_stopping = True
+            self._events.emit("stopping")
 
     def stopped(self) -> None:
         """Everything has ended."""

@@ -16,7 +16,6 @@ from typing import assert_never
 
 from devserver.config import Config
 from devserver.errors import DevserverError
-from devserver.events import Events
 from devserver.process import Terminal
 from devserver.process.control import Message
 from devserver.process.reactor import Reactor
@@ -27,6 +26,7 @@ from devserver.reload.child import Child, describe_exit
 from devserver.reload.children import Children
 from devserver.reload.launcher import MakeLauncher
 from devserver.reload.machine import (
+    ENDS,
     HEAL,
     RETRY,
     About,
@@ -51,8 +51,6 @@ from devserver.watching.watchset import WatchSet
 
 logger = logging.getLogger("devserver")
 
-ENDS = (Event.CRASHED, Event.CRASHED_AGAIN, Event.STRAYED)  # the current child may be gone
-
 
 class Supervisor:
     """See the module. `run` is its whole life."""
@@ -61,22 +59,20 @@ class Supervisor:
         self,
         config: Config,
         sockets: list[socket.socket],
-        events: Events,
+        report: Report,
         launcher: MakeLauncher,
         terminal: Terminal,
-        target: str,
     ) -> None:
         """
         Args:
             config: read again before each spawn.
             sockets: bound and listening; every child gets duplicates.
-            events: where to say what happens.
+            report: says what happens.
             launcher: makes what starts the children.
             terminal: from which this program was started.
-            target: what is served, by name; "" if nothing was found yet.
         """
         self._config = config
-        self._report = Report(events, target)
+        self._report = report
         self._reactor = Reactor()
         self._children = Children(
             config,
@@ -87,9 +83,7 @@ class Supervisor:
             unheard=lambda: self._launcher.unheard(),
         )
         self._terminal = terminal
-        self._by_hand = ByHand(
-            terminal, self._reactor, restart=self._restart, quit=lambda: self._raise(Event.STOP)
-        )
+        self._by_hand = ByHand(terminal, self._reactor, self._restart, self._stop, self._children.reap)
         self._watched = WatchSet(config)
         self._served = self._watched.timeline
         self._launcher = launcher(self._children, self._watched)
@@ -191,6 +185,10 @@ class Supervisor:
             self._launcher.distrust(reason)
         self._report.because(reason)
         self._raise(Event.CHANGED)
+
+    def _stop(self) -> None:
+        self._report.stopping()
+        self._raise(Event.STOP)
 
     def _look(self, surely: bool = False) -> None:
         """Ask whether something changed."""

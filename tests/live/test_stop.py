@@ -1,14 +1,12 @@
-"""Every way to end: Ctrl-C, SIGTERM, twice, as PID 1, kill -9, a terminal that goes."""
+"""Every way to end: Ctrl-C, SIGTERM, twice, kill -9, a terminal that goes."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import pty
-import shutil
 import signal
 import socket
-import subprocess
 import sys
 import termios
 from collections.abc import Callable, Iterator
@@ -16,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.process import DevServer, descendants, gone, save
+from tests.live.process import DevServer, gone, save
 from tests.live.projects import INTERRUPTS_ITSELF, PROJECTS, answer
 from tests.patience import DEADLINE
 
@@ -294,43 +292,6 @@ def test_a_signal_that_another_thread_gets(loop: str, tmp_path: Path) -> None:
         server.serving()
         assert server.get("/").text == "soon"
         assert server.ended() == 0
-
-
-# PID 1
-
-
-@pytest.fixture(scope="module")
-def unshare() -> list[str]:
-    """A command that runs another one as PID 1."""
-    command = ["unshare", "--pid", "--fork", "--mount-proc"]
-    if not shutil.which("unshare"):
-        pytest.skip("there is no unshare here (util-linux)")
-    if subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
-        pytest.skip("making a PID namespace is not permitted here")
-    return command
-
-
-@RELOAD
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_as_pid_1(signum: int, reload: list[str], unshare: list[str], folder: Path) -> None:
-    command = [*unshare, sys.executable, "-m", "devserver", "app:app", *reload]
-    with DevServer(command=command, cwd=folder) as server:
-        try:
-            server.serving()
-            assert server.events("listening")[0]["pid"] == 1
-            assert server.get("/").text == "hello"
-            if reload:
-                save(folder / "app.py", f"{APP}\n")
-                server.restarted()
-            first = descendants(server.process.pid)[0]
-            os.kill(first, signum)
-            assert server.ended() == 0
-            assert "killed" not in server.log, "it waited for the end of a grace"
-            assert server.log.count("shutdown\n") == 1 + bool(reload)
-            assert "Traceback" not in server.log
-        finally:
-            for pid in descendants(server.process.pid)[:1]:
-                os.kill(pid, signal.SIGKILL)  # unshare itself heeds no SIGINT
 
 
 # kill -9
