@@ -835,6 +835,24 @@ def test_a_slow_client_gets_all_of_an_early_answer(parser: Parser, monkeypatch: 
         assert raw.rest() == b""
 
 
+def test_half_a_response_is_not_taken_for_the_whole(parser: Parser) -> None:
+    """To a client of HTTP/1.0 the end of the connection is that of the response, so it is reset instead."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"half", "more_body": True})
+        raise RuntimeError("in the middle")
+
+    with serving(app, **parser) as server:
+        with Raw(server) as raw:
+            raw.get(version="1.0")
+            with pytest.raises(ConnectionResetError):
+                raw.rest()
+        with Raw(server) as raw:
+            raw.get()
+            assert raw.rest().endswith(b"\r\n4\r\nhalf\r\n")  # without the last chunk
+
+
 def test_a_half_closed_client_gets_its_whole_response(parser: Parser) -> None:
     go = Signal()
 

@@ -307,8 +307,8 @@ class Connection(asyncio.Protocol):
         elif not self._line.arrived():
             self._end(self._line.finish)
 
-    def cut(self) -> None:
-        self._end(self._line.cut)
+    def cut(self, open_ended: bool = False) -> None:
+        self._end(self._line.reset if open_ended else self._line.cut)
 
     def _end(self, how: Callable[[], None]) -> None:
         self._on(Event.END)

@@ -8,8 +8,11 @@ Refuses to know what is sent and received.
 """
 
 import asyncio
+import os
 import select
 import selectors
+import socket
+import struct
 import sys
 from collections.abc import Callable
 
@@ -106,6 +109,19 @@ class Line:
         """Abort: nobody is to take what has been sent for the whole."""
         self.deadline.clear()
         self.transport.abort()
+
+    def reset(self) -> None:
+        """Abort where an end of the connection would be taken for the end of the response: reset it.
+
+        A socket of TCP that is closed with no time to linger sends RST (socket(7), SO_LINGER). A Unix socket
+        cannot, and who is at its other end takes the half for the whole.
+        """
+        fd = self.fileno()
+        if fd >= 0 and sys.platform != "win32":
+            # A duplicate, as uvloop's sockets take no options. The option is that of both.
+            with socket.socket(fileno=os.dup(fd)) as same:
+                same.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.cut()
 
     def _is_writable(self) -> bool:
         """Whether everything has left.

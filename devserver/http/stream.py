@@ -51,8 +51,12 @@ class Owner(Protocol):
         """The response is complete."""
         ...
 
-    def cut(self) -> None:
-        """Close the connection now; what was promised on it cannot be kept."""
+    def cut(self, open_ended: bool = False) -> None:
+        """Close the connection now; what was promised on it cannot be kept.
+
+        Args:
+            open_ended: only the end of the connection tells the client that it has the whole response.
+        """
         ...
 
 
@@ -354,7 +358,7 @@ class Stream:
     def abort(self) -> None:
         self.finished = self.aborted = True
         self._drop_file()
-        self._owner.cut()
+        self._owner.cut(self._sent and self._remaining == UNKNOWN)
 
     def give_up(self, status: int, text: str) -> None:
         """Answer instead of the application. A response that has begun is cut: half is not the whole."""
@@ -362,7 +366,7 @@ class Stream:
         if self.withdraw():
             self.say(status, text)
         else:
-            self._owner.cut()
+            self._owner.cut(self._sent and self._remaining == UNKNOWN)
         self.disconnect()
 
     # what the connection tells
