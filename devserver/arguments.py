@@ -52,6 +52,7 @@ class Arguments(TypedDict, total=False):
     load_timeout: float | None
     error_page: Literal["full", "short"] | None
 
+    protocol: Literal["http", "uwsgi"] | None
     http: Literal["auto", "h11", "httptools"] | None
     loop: Literal["auto", "asyncio", "uvloop"] | None
     timeout_keep_alive: float | None

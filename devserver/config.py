@@ -14,7 +14,7 @@ This module refuses to know click, and what any option brings about.
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -49,7 +49,7 @@ from devserver.options import (
     nearest_file,
     option,
 )
-from devserver.proxy import Proxy
+from devserver.proxy import Proxy, check_uwsgi
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -161,6 +161,11 @@ class Reload:
 class Http:
     """HTTP, whatever the parser. Times are in seconds, sizes in bytes."""
 
+    protocol: str = option(
+        "http",
+        "What clients speak: http, or uwsgi for nginx's uwsgi_pass.",
+        kind=choice("http", "uwsgi"),
+    )
     parser: str = option("auto", "HTTP parser.", kind=choice("auto", "h11", "httptools"), flag="http")
     loop: str = option("auto", "Event loop.", kind=choice("auto", "asyncio", "uvloop"))
     keep_alive: float = option(
@@ -331,10 +336,16 @@ class Config:
         known = OPTIONS[name]
         return getattr(getattr(self, known.section), known.field)
 
-    def reread(self) -> "Config":
-        """The same command line and environment, with pyproject.toml as it is now, but for HTTPS.
+    @property
+    def scheme(self) -> str:
+        """That of the server's URLs: "http", "https" or "uwsgi"."""
+        return "uwsgi" if self.http.protocol == "uwsgi" else self.tls.scheme
 
-        Whoever serves HTTPS was started with those options, and goes on with them.
+    def reread(self) -> "Config":
+        """The same command line and environment, with pyproject.toml as it is now, but for the scheme.
+
+        Whoever serves HTTPS was started with those options, and goes on with them. The URL that was told
+        stays true.
 
         Raises:
             UsageError: as for `resolve`.
@@ -342,7 +353,7 @@ class Config:
         if self.origin is None:
             return self
         made = _resolve(self.origin)
-        made._set({"tls": self.tls})
+        made._set({"tls": self.tls, "http": replace(made.http, protocol=self.http.protocol)})
         return made
 
     def to_json(self) -> dict[str, Any]:
@@ -425,6 +436,7 @@ def _check_together(values: Mapping[str, object], given: Mapping[str, Given]) ->
         both = " and ".join(f"{name} (from {given[name].source})" for name in ("uds", "fd"))
         raise UsageError(f"{both} exclude each other: give one of them")
     check_https(values)
+    check_uwsgi(values)
     target = values["target"]
     if values["reload"] and not isinstance(target, str | None):
         raise UsageError(

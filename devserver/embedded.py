@@ -45,7 +45,7 @@ class Server:
         self._config = config
         self._application = load(config.app)
         self.listeners = listeners or bind(config.bind)
-        self.listeners.scheme = config.tls.scheme
+        self.listeners.scheme = config.scheme
         self._serving = Serving(config, self._application, self.listeners.sockets)
         self._thread = threading.Thread(target=self._run, name="devserver", daemon=True)
         self._ready = threading.Event()

@@ -67,7 +67,7 @@ def start(
     console.configure(config.log)
     found = str(config.app.target or "the application found") if find is None else find(config)
     listeners = bind(config.bind)
-    listeners.scheme = config.tls.scheme
+    listeners.scheme = config.scheme
     if config.bind.fd == 0:
         _empty_input()
     notifier = Notifier.take(os.environ, os.getpid(), lives_on=config.reload.enabled)
@@ -115,6 +115,8 @@ def _announce(config: Config, listeners: Listeners, events: Events, found: str) 
     elsewhere = _urls(listeners)
     for line in console.banner([*listeners.urls, *elsewhere], found, config.reload.enabled, keys):
         logger.info("%s", line)
+    if config.http.protocol == "uwsgi":
+        logger.info("the protocol is uwsgi: open the address of nginx, not this one")
     if config.bind.qr:
         _show_qr(config, elsewhere)
     if config.tls.certfile is None and config.tls.https:

@@ -42,7 +42,7 @@ class Listeners:
 
     Attributes:
         sockets: each bound and listening.
-        scheme: "http" or "https".
+        scheme: "http", "https" or "uwsgi".
     """
 
     scheme = "http"

@@ -1,7 +1,9 @@
 """The section of the configuration that is about proxies. What it brings about is known in `front`."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from devserver.errors import UsageError
 from devserver.option_types import PROXIES, SWITCH
 from devserver.options import option
 
@@ -29,3 +31,24 @@ class Proxy:
         kind=SWITCH,
         flag="proxy-protocol",
     )
+
+
+def check_uwsgi(values: Mapping[str, object]) -> None:
+    """Look at options that contradict `--protocol uwsgi`.
+
+    Raises:
+        UsageError: there are such.
+    """
+    if values["protocol"] != "uwsgi":
+        return
+    if values["https"] or values["ssl_certfile"] is not None:
+        raise UsageError("--protocol uwsgi and HTTPS exclude each other: have the proxy end TLS")
+    if values["proxy_protocol"]:
+        raise UsageError(
+            "--protocol uwsgi and --proxy-protocol exclude each other: uwsgi names the client already,"
+            " so leave --proxy-protocol out"
+        )
+    if values["qr"]:
+        raise UsageError(
+            "--protocol uwsgi and --qr exclude each other: no browser speaks uwsgi, so open the proxy's URL"
+        )

@@ -27,6 +27,7 @@ from devserver.front.proxies import Proxies
 from devserver.gateway.asgi import AsgiGateway, asgi2
 from devserver.gateway.asgi_words import OnError
 from devserver.gateway.lifespan import Lifespan
+from devserver.http import framing, uwsgi
 from devserver.http.codes import CLOSE_GOING_AWAY, CLOSE_RESTART, INTERNAL_ERROR
 from devserver.http.connection import Connection
 from devserver.http.exchange import Gateway, Handler, Headers, Request
@@ -230,9 +231,11 @@ class Serving:
         from devserver.console import AccessLog
 
         access = AccessLog(self._config.log)
+        is_uwsgi = http.protocol == "uwsgi"
+        parse: Parser = uwsgi.parse if is_uwsgi else parser(http.parser)
         return Service(
             gateway,
-            parser(http.parser),
+            parse,
             http,
             self._config.websocket,
             defaults,
@@ -241,6 +244,7 @@ class Serving:
             hand_over=self._hand_over,
             own=self._own,
             front=Proxies(self._config.proxy),
+            heads=uwsgi if is_uwsgi else framing,
         )
 
     # accepting

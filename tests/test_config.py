@@ -130,7 +130,7 @@ def test_an_application_cannot_be_reloaded(folder: Path) -> None:
 
 
 def test_python_is_told_near_misses(folder: Path) -> None:
-    assert refused(Config, prot=1) == "prot: unknown option; did you mean port?"
+    assert refused(Config, pot=1) == "pot: unknown option; did you mean port?"
     assert refused(Config, xyzzy=1) == "xyzzy: unknown option; devserver --help lists the options"
 
 

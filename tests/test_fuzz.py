@@ -21,9 +21,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from devserver.http import framing
+from devserver.front.proxies import Proxies
+from devserver.http import framing, uwsgi
 from devserver.http.body import BadBody, ChunkedBody
 from devserver.http.framing import Framing, Parser, Refused
+from devserver.proxy import Proxy
 from tests.wire import DEFLATE, Wire, split_frames
 
 EXAMPLES = os.environ.get("FUZZ_EXAMPLES", "")
@@ -71,6 +73,7 @@ def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
 
 CUTS = st.lists(st.integers(0, 5000), max_size=6)
 REQUESTS, BODIES, FRAMES = spoilt(corpus("requests")), spoilt(corpus("bodies")), spoilt(corpus("frames"))
+PACKETS = spoilt(corpus("packets"))
 
 
 def parser(name: str) -> Parser:
@@ -208,6 +211,69 @@ def test_a_connection_answers_alike_however_requests_arrive(name: str, data: byt
     """Nothing is raised, nothing is left, and it makes no difference where a request was cut."""
     whole = statuses(answers([data], PARSERS[0]))
     assert statuses(answers(pieces(data, cuts), name)) == whole
+
+
+@FEW
+@given(PACKETS)
+def test_a_packet_is_refused_or_its_parts_are_what_was_sent(data: bytes) -> None:
+    """Nothing else is raised, and nothing gets into a header or a path that could break out of a line."""
+    try:
+        end = uwsgi.end_of_head(data, 0, 65536)
+        if end < 0:
+            return
+        frame, headers = uwsgi.read(data[:end]), uwsgi.parse(data[:end])
+    except Refused:
+        return
+    assert end == 4 + data[1] + 256 * data[2]
+    assert 0 <= frame.length < 10**18
+    told = frame.parameters or {}
+    assert not set(told) & {"CONTENT_LENGTH", "CONTENT_TYPE"}
+    for name, value in headers:
+        assert framing.is_host(value) or name != b"host"
+        assert not re.search(rb"[\x00-\x08\x0a-\x1f\x7f]|^[ \t]|[ \t]$", value)
+        assert re.fullmatch(framing.TOKEN, name)
+        assert name == name.lower()
+    assert re.fullmatch(rb"[!-~]*", frame.target + frame.path + frame.query)
+    assert "\0" not in "".join([*told, *told.values()])
+
+
+PACKETED = st.dictionaries(st.text("ABC_xyz-", min_size=1, max_size=20), st.binary(max_size=40), max_size=8)
+
+
+@FEW
+@given(PACKETED)
+def test_custom_parameters_are_what_was_sent(more: dict[str, bytes]) -> None:
+    sent = {
+        "REQUEST_METHOD": b"GET",
+        "REQUEST_URI": b"/",
+        **{f"my_{name}": value for name, value in more.items()},
+    }
+    items = [part for name, value in sent.items() for part in (name.encode(), value.replace(b"\0", b""))]
+    packed = b"".join(len(item).to_bytes(2, "little") + item for item in items)
+    frame = uwsgi.read(b"\0" + len(packed).to_bytes(2, "little") + b"\0" + packed)
+    told = {name: value.encode("latin-1") for name, value in (frame.parameters or {}).items()}
+    assert told == {**{name: value.replace(b"\0", b"") for name, value in sent.items()}, "PATH_INFO": b"/"}
+
+
+@FEW
+@given(data=PACKETS, cuts=CUTS)
+def test_a_connection_answers_alike_however_packets_arrive(data: bytes, cuts: list[int]) -> None:
+    def talk(parts: list[bytes]) -> list[bytes]:
+        async def connect() -> bytes:
+            wire = Wire(echo)
+            wire.service.parse, wire.service.heads = uwsgi.parse, uwsgi
+            wire.service.front = Proxies(Proxy())
+            written = b"".join([await wire.feed(part) for part in parts])
+            wire.protocol.eof_received()
+            written += await wire.settle()
+            await wire.leave()
+            return written
+
+        return statuses(asyncio.run(connect()))
+
+    whole = talk([data])
+    assert len(whole) <= 1
+    assert talk(pieces(data, cuts)) == whole
 
 
 @FEW

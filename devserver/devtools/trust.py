@@ -9,7 +9,7 @@ believed about its client makes no difference (`front`): who comes through it is
 
     by a header that says for whom it asks, which almost all of them add,
     by HTTP/1.0, which nginx speaks unless it is told otherwise, and no browser does,
-    by the PROXY protocol,
+    by the PROXY protocol or the uwsgi protocol,
     by a Unix socket, to which no browser connects,
     or by what the system knows of its process (`neighbour`).
 

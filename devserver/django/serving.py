@@ -42,8 +42,8 @@ def set_stage(new: Stage | None) -> None:
 
 
 def scheme() -> str:
-    """That of what is served here: "http" or "https"."""
-    return _stage.config.tls.scheme if _stage is not None else _scheme
+    """That of what is served here: "http", "https" or "uwsgi"."""
+    return _stage.config.scheme if _stage is not None else _scheme
 
 
 def set_options(options: dict[str, Any]) -> None:
@@ -127,7 +127,7 @@ class _Alone:
         given = {**given, "target": os.path.basename(sys.argv[0]), "reload": False}
         global _scheme
         config = resolve(given, os.environ, os.getcwd())
-        _scheme = config.tls.scheme
+        _scheme = config.scheme
         before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
         try:
             if self._worker is None:

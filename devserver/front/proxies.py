@@ -12,9 +12,10 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
-from devserver.front import claims, proxy_protocol
+from devserver.front import claims, parameters, proxy_protocol
 from devserver.front.claims import Claim
 from devserver.front.trusted import Trusted, is_gone
+from devserver.http.codes import FORBIDDEN
 from devserver.http.exchange import Address, Headers, Peer, Request
 from devserver.http.framing import Refused
 from devserver.http.peer import show
@@ -23,6 +24,9 @@ from devserver.proxy import Proxy
 logger = logging.getLogger("devserver")
 
 _PORTS = {"http": 80, "https": 443}
+
+_GONE = "the proxy has reset its connection, so it is not known whether it is trusted"
+_NO_UWSGI = "only trusted proxies may speak uwsgi; if this one is yours, use --forwarded-allow-ips {}"
 
 _MOST_TOLD = 16
 """The number of untrusted peers that get a line each: strangers must not fill the terminal, nor memory."""
@@ -38,7 +42,17 @@ class Proxies:
         self._told: set[str | bytes] = set()
 
     def believe(self, request: Request) -> Request:
-        """A request as it was made to the first of the proxies, as far as those that sent it are believed."""
+        """A request as it was made to the first of the proxies, as far as those that sent it are believed.
+
+        Raises:
+            Refused: it came by the uwsgi protocol, from a peer that is not trusted. Whose request it is
+                stands in each packet, so there is nothing that could be ignored instead.
+        """
+        if request.parameters is not None:
+            if not self._trusted.connects(request.peer):
+                gone = is_gone(request.peer)
+                raise Refused(FORBIDDEN, _GONE if gone else _NO_UWSGI.format(_name(request.peer)))
+            request = parameters.applied(request)
         if not self._settings.headers:
             return request
         name = next((name for name, _ in request.headers if name in claims.NAMES), None)
@@ -50,7 +64,10 @@ class Proxies:
         claim = claims.read(request.headers, self._trusted)
         for fault in claim.ignored:
             self._tell_malformed(request.peer, fault)
-        return applied(claim, request)
+        made = applied(claim, request)
+        if request.parameters is not None:
+            made.parameters = parameters.without(request.parameters, request, made)
+        return made
 
     def announces(self, peer: Peer) -> bool:
         """Whether a connection begins with a PROXY header."""
@@ -120,7 +137,7 @@ def applied(claim: Claim, request: Request) -> Request:
         headers = _with_host(headers, _host(claim, headers, peer.scheme))
     if claim.scheme is not None or headers is not request.headers:
         peer.server = _server(headers, peer)
-    return replace(request, headers=headers, peer=peer, prefix=claim.prefix or "")
+    return replace(request, headers=headers, peer=peer, prefix=claim.prefix or request.prefix)
 
 
 def _host(claim: Claim, headers: Headers, scheme: str) -> str:

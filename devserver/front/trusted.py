@@ -63,7 +63,8 @@ class Trusted:
 
 def is_gone(peer: Peer) -> bool:
     """Whether a connection of TCP was reset before anybody looked who its client is. It can still be read."""
-    return peer.client is None and peer.server is not None and peer.server[1] is not None
+    told = peer.is_proxied  # then a proxy has a client without an address
+    return not told and peer.client is None and peer.server is not None and peer.server[1] is not None
 
 
 def _network(word: str) -> IPv4Network | IPv6Network:

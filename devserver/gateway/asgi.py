@@ -157,7 +157,7 @@ class HttpCall:
             "method": request.method.upper(),
             "scheme": peer.scheme,
             "path": path,
-            "raw_path": request.path,
+            "raw_path": request.path if request.parameters is None else request.target.partition(b"?")[0],
             "query_string": request.query,
             "root_path": root_path,
             "headers": request.headers,

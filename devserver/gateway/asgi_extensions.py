@@ -3,6 +3,8 @@
 `http.response.trailers`, `http.response.early_hint`, `http.response.pathsend` and
 `http.response.zerocopysend`, as the ASGI specification has them ("Extensions"), onto an exchange.
 
+`uwsgi` is an extension of our own: what a proxy has said by that protocol beside the headers, name to value.
+
 `http.response.push` is not offered, since browsers no longer take it, nor `http.response.debug`, which would
 have frameworks put what they know into each response.
 
@@ -30,6 +32,12 @@ def offered(exchange: Exchange) -> Extensions:
     extensions: Extensions = {name: {} for name in _OFFERED}
     if exchange.takes_trailers:
         extensions["http.response.trailers"] = {}
+    parameters = exchange.request.parameters
+    if parameters is not None:
+        # As text, where an environ has bytes in disguise.
+        extensions["uwsgi"] = {
+            name: value.encode("latin-1").decode("utf-8", "replace") for name, value in parameters.items()
+        }
     return extensions
 
 

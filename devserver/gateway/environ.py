@@ -172,7 +172,19 @@ def request_environ(constant: Environ, request: Request) -> Environ:
     _add_peer(environ, request)
     if request.peer.tls is not None:
         environ.update(tls_environ(request.peer.tls))
+    if request.parameters is not None:
+        _add_parameters(environ, request.parameters)
     return environ
+
+
+def _add_parameters(environ: Environ, parameters: dict[str, str]) -> None:
+    """Add what a proxy has said by the uwsgi protocol. An empty value is no reason to forget what is known.
+
+    The server's own keys, which PEP 3333 gives meanings to, are not for a proxy to set.
+    """
+    for name, value in parameters.items():
+        if not name.startswith("wsgi.") and (value or name not in environ):
+            environ[name] = value
 
 
 def _path_info(path: bytes) -> str:

@@ -22,7 +22,6 @@ import logging
 from collections.abc import Callable
 from typing import cast
 
-from devserver.http import framing
 from devserver.http.body import BadBody
 from devserver.http.codes import BAD_REQUEST, CLIENT_GONE, REQUEST_TIMEOUT, SERVICE_UNAVAILABLE
 from devserver.http.exchange import Handler, Request
@@ -139,6 +138,7 @@ class Connection(asyncio.Protocol):
     def _next(self, passed: bool = False) -> None:
         """Begin the next request if its head is there. Args: passed: the gate has been asked."""
         service = self.service
+        heads = service.heads
         try:
             if not self._opened:
                 self.peer, size = service.announced(self._buffer, self.peer)
@@ -147,10 +147,10 @@ class Connection(asyncio.Protocol):
                     return
                 self._opened, self._buffer, self._searched = True, self._buffer[size:], 0
             if self._buffer[:1] == b"\r":
-                self._buffer = self._buffer[framing.blank_lines(self._buffer) :]
+                self._buffer = self._buffer[heads.blank_lines(self._buffer) :]
                 self._searched = 0
             buffer = self._buffer
-            end = framing.end_of_head(buffer, self._searched, service.settings.max_head)
+            end = heads.end_of_head(buffer, self._searched, service.settings.max_head)
             if end < 0:
                 self._await_head()
                 return
@@ -158,7 +158,7 @@ class Connection(asyncio.Protocol):
                 self._leave()
                 return
             head = buffer[:end]
-            frame = framing.read(head)
+            frame = heads.read(head)
             if service.gate is not None and not passed and service.holds(frame.path):
                 self._on(Event.HOLD)
                 service.held.append(self)

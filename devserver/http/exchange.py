@@ -80,10 +80,12 @@ class Request:
         target: the request target as sent.
         path: the target's path, percent-encoded as sent; b"*" for `OPTIONS *`.
         query: what follows the first "?", without it.
-        version: "1.0" or "1.1".
+        version: "1.0" or "1.1"; also "2" or "3", where a proxy tells the client's by the uwsgi protocol.
         headers: all header lines.
         peer: the two ends of the connection.
         prefix: the path under which a proxy serves the application, decoded; "" if it does not say one.
+        parameters: what a proxy has said beside the headers, by the uwsgi protocol, in the words of CGI
+            (RFC 3875 section 4.1): name to value, a character for each byte. None where HTTP is spoken.
     """
 
     method: str
@@ -94,6 +96,7 @@ class Request:
     headers: Headers
     peer: Peer = field(default_factory=Peer)
     prefix: str = ""
+    parameters: dict[str, str] | None = None
 
 
 class Exchange(Protocol):

@@ -63,6 +63,7 @@ class Refused(Exception):
         self.reason = reason
 
 
+_UWSGI = "a uwsgi packet on an HTTP port: give --protocol uwsgi, or have nginx use proxy_pass"
 _UNKNOWN_METHOD = f"a method of more than {int(_LONGEST_METHOD)} characters is not known here"
 
 
@@ -85,6 +86,12 @@ def blank_lines(buffer: bytes) -> int:
     return match.end()
 
 
+def is_host(text: bytes) -> bool:
+    """Whether this may be a Host header (RFC 9110 section 7.2)."""
+    lower = text.lower()
+    return _USUAL_HOST.fullmatch(lower) is not None or _HOST.fullmatch(lower) is not None
+
+
 def end_of_head(buffer: bytes, searched: int, limit: int) -> int:
     """Index after the blank line that ends a head; -1 when it has not arrived.
 
@@ -103,6 +110,8 @@ def end_of_head(buffer: bytes, searched: int, limit: int) -> int:
             raise Refused(
                 BAD_REQUEST, "TLS on a plain HTTP port: ask with http://, or serve HTTPS by --https"
             )
+        if buffer[:1] == b"\0":
+            raise Refused(BAD_REQUEST, _UWSGI)
         if _LONG_METHOD.match(buffer):
             raise Refused(NOT_IMPLEMENTED, _UNKNOWN_METHOD)
         if len(buffer) > limit:
@@ -153,6 +162,9 @@ class Framing:
         keeps: the client says so itself, and may want to know for how long.
         authority: host and port of a target in absolute form, or b"".
         trailers: the client takes trailers with a response (RFC 9110 section 10.1.4).
+        bare: the response is a head and a body that ends with its length or the connection: no chunks, no
+            trailers, and no interim response before it (`uwsgi`).
+        parameters: what arrived beside HTTP's own fields, see `Request`.
     """
 
     method: str = "GET"
@@ -168,6 +180,8 @@ class Framing:
     keeps: bool = False
     authority: bytes = b""
     trailers: bool = False
+    bare: bool = False
+    parameters: dict[str, str] | None = None
 
     def hosted(self, headers: Headers, peer: Peer) -> Headers:
         """Header lines with the target's authority for Host, whatever that says (RFC 9112 section 3.2.2).
@@ -250,6 +264,8 @@ def _fields(lower: bytes) -> dict[bytes, bytes]:
 
 def _fault(head: bytes) -> Refused:
     """Name what the grammar refused; only ever called for a bad head, so it may take its time."""
+    if head[:1] == b"\0":
+        return Refused(BAD_REQUEST, _UWSGI)
     if b"\0" in head:
         return Refused(BAD_REQUEST, "NUL in the head")
     if _BARE.search(head):

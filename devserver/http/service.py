@@ -92,11 +92,44 @@ class Gate(Protocol):
         ...
 
 
+class Heads(Protocol):
+    """How the head of a request is read: `framing` for HTTP/1, or `uwsgi`. Each module is one."""
+
+    def blank_lines(self, buffer: bytes) -> int:
+        """How many bytes may be passed over before a head."""
+        ...
+
+    def end_of_head(self, buffer: bytes, searched: int, limit: int) -> int:
+        """Index after a head; -1 when it has not arrived.
+
+        Args:
+            buffer: what has arrived.
+            searched: how many bytes of it were looked at before, in vain.
+            limit: the most bytes that a head may have.
+
+        Raises:
+            framing.Refused: it is too large, or is none.
+        """
+        ...
+
+    def read(self, head: bytes) -> framing.Framing:
+        """What a head says.
+
+        Raises:
+            framing.Refused: it breaks the rules, or contradicts itself.
+        """
+        ...
+
+
 class Front(Protocol):
     """The proxies in front of this server."""
 
     def believe(self, request: Request) -> Request:
-        """A request as it was made to the first proxy, as far as the proxies are believed."""
+        """A request as it was made to the first proxy, as far as the proxies are believed.
+
+        Raises:
+            framing.Refused: it came by the uwsgi protocol from a peer that is not trusted.
+        """
         ...
 
     def announces(self, peer: Peer) -> bool:
@@ -122,7 +155,7 @@ class Service:
 
     Attributes:
         gateway: the application.
-        parse: the parser of heads.
+        parse: makes header lines of a head.
         settings, websocket: sections of the configuration.
         headers: what each response gets unless it has it; the date is added as the settings say.
         access: writes the access line; None for no lines.
@@ -133,6 +166,7 @@ class Service:
         hand_over: gives connections to whoever serves next. None: they are closed.
         own: pages of the server's own; None for none.
         front: the proxies in front; None if no proxy is believed.
+        heads: how heads are read.
         defaults: `headers`, encoded.
         kept: seconds for which an idle connection is kept.
     """
@@ -150,6 +184,7 @@ class Service:
     hand_over: HandOver | None = None
     own: Own | None = None
     front: Front | None = None
+    heads: Heads = framing
     defaults: Defaults = field(init=False)
     kept: float = field(init=False)
     _leaving: list[tuple[int, bytes, Callable[[], None]]] = field(default_factory=list)
@@ -177,7 +212,10 @@ class Service:
         if frame.authority:
             headers = frame.hosted(headers, peer)
         request = Request(frame.method, frame.target, frame.path, frame.query, frame.version, headers, peer)
-        return self.front.believe(request) if frame.forwarded and self.front is not None else request
+        if not frame.forwarded or self.front is None:
+            return request
+        request.parameters = frame.parameters
+        return self.front.believe(request)
 
     def log(self, request: Request, status: int, began: float) -> None:
         """Write the access line, unless the request is for a page of the server's own.

@@ -73,6 +73,7 @@ class Stream:
     """
 
     __slots__ = (
+        "_bare",
         "_body",
         "_buffered",
         "_defaults",
@@ -122,6 +123,7 @@ class Stream:
         self._body = body(frame.length) if frame.length else None
         self._expects = frame.expects
         self._keeps = frame.keeps
+        self._bare = frame.bare
         self._pieces: list[bytes] = []
         self._buffered = 0
         self._unheld = True
@@ -182,7 +184,7 @@ class Stream:
 
     def hint(self, headers: Headers) -> None:
         lines = response_head(EARLY_HINTS, headers)
-        unknown = self.request.version != "1.1" or takes_for_final(self.request.headers)
+        unknown = self._bare or self.request.version != "1.1" or takes_for_final(self.request.headers)
         if not (self._sent or self.disconnected or unknown):
             self._transport.write(lines)
 
@@ -311,7 +313,7 @@ class Stream:
                 self._remaining = 0
                 if size or not self._no_body:  # to HEAD, nothing says nothing of what GET would have
                     framing = b"Content-Length: %d\r\n" % size
-            elif self.request.version == "1.1":
+            elif self.request.version == "1.1" and not self._bare:
                 self._remaining = CHUNKED
                 framing = b"Transfer-Encoding: chunked\r\n"
             else:

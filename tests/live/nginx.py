@@ -1,4 +1,4 @@
-"""A real nginx in front of a server, with the very configuration that docs/proxies.md shows.
+"""A real nginx in front of a server, with the very configuration that docs/proxies.md or docs/uwsgi.md shows.
 
 nginx inherits its listening socket, as when its program is replaced while it runs. So its port is known and
 taken before it starts, and a client that comes early waits: nothing is probed.
@@ -22,12 +22,19 @@ import pytest
 
 from tests.patience import DEADLINE
 
-PAGE = Path(__file__).parents[2] / "docs" / "proxies.md"
+DOCS = Path(__file__).parents[2] / "docs"
 
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin")
 OPENSSL = shutil.which("openssl")
 
+UWSGI_PARAMS = Path("/etc/nginx/uwsgi_params")
+"""Of the package, which may differ from nginx's own."""
+
 needs_nginx = pytest.mark.skipif(not (NGINX and OPENSSL), reason="needs nginx and openssl")
+
+NEEDS_UWSGI = pytest.mark.skipif(
+    not (NGINX and OPENSSL and UWSGI_PARAMS.exists()), reason="needs nginx with its uwsgi_params, and openssl"
+)
 
 NAME = "shop.example"
 
@@ -53,9 +60,10 @@ http {
 """
 
 
-def documented() -> str:
-    """The configuration of the page."""
-    found = re.search(r"<!-- nginx -->\n```nginx\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+def documented(page: str = "proxies") -> str:
+    """The configuration of a page."""
+    text = (DOCS / f"{page}.md").read_text(encoding="utf-8")
+    found = re.search(r"<!-- nginx -->\n```nginx\n(.*?)```", text, re.DOTALL)
     assert found is not None
     return found[1]
 
@@ -75,6 +83,7 @@ class Nginx:
         upstream: str,
         changes: Mapping[str, str] | None = None,
         *,
+        page: str = "proxies",
         text: str | None = None,
     ) -> None:
         """
@@ -82,6 +91,7 @@ class Nginx:
             folder: for all that nginx writes.
             upstream: as after `server` in an `upstream`.
             changes: what else differs from the documented configuration.
+            page: which documentation has it.
             text: instead of the documented configuration, what stands beside `proxy_pass` in the only
                 location of a server, which speaks plain HTTP.
         """
@@ -94,16 +104,17 @@ class Nginx:
         self._folder.mkdir()
         self.files.mkdir(exist_ok=True)
         if text is None:
-            text = self._documented(upstream, changes or {})
+            text = self._documented(documented(page), upstream, changes or {})
         else:
             text = f"server {{ listen {self.port}; location / {{ proxy_pass http://{upstream}; {text} }} }}"
         (self._folder / "nginx.conf").write_text(_AROUND % text)
 
-    def _documented(self, upstream: str, changes: Mapping[str, str]) -> str:
+    def _documented(self, text: str, upstream: str, changes: Mapping[str, str]) -> str:
         certificate, key = self._folder / "shop.pem", self._folder / "shop.key"
         _make_certificate(certificate, key)
         self.context = ssl.create_default_context(cafile=str(certificate))
-        text = documented()
+        if UWSGI_PARAMS.exists():
+            shutil.copy(UWSGI_PARAMS, self._folder)
         own = {
             "server 127.0.0.1:8000;": f"server {upstream};",
             "listen 443 ssl;": f"listen {self.port} ssl;",

@@ -90,8 +90,8 @@ class Command(Runserver):  # type: ignore[misc] # Django has no types
     def on_bind(self, server_port: int) -> None:
         """Say what Django says, and what is served where that could be mistaken."""
         stdout = self.stdout
-        if serving.scheme() == "https":
-            self.protocol = "https"
+        if serving.scheme() != "http":
+            self.protocol = serving.scheme()
         if self._serves_asgi:
             self.stdout = _Renaming(stdout)
         try:
