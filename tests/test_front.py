@@ -235,7 +235,7 @@ def test_without_tls_there_is_no_extension() -> None:
     ):
         scope = ask(connection)
     assert scope["scheme"] == "http"
-    assert scope["extensions"] == {}
+    assert "tls" not in scope["extensions"]
 
 
 def test_a_wsgi_application_is_told_of_tls_and_of_the_client(certificates: Certificates) -> None:
