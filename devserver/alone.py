@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import closing
 from time import sleep
 from types import FrameType
@@ -95,7 +95,7 @@ def serve_alone(
         refuse_green()
         events.emit("loaded", **elapsed())
         serving = Serving(config, application, sockets, on_closing=lambda: end.closing())
-        end = _End(serving, config.http.graceful, lambda: events.emit("stopping"))
+        end = Ending(serving, config.http.graceful, lambda: events.emit("stopping"), ending())
         stage.in_main(end.listen)
         stage.outcome.append(0)
         try:
@@ -131,19 +131,27 @@ def _beat(notifier: Notifier, interval: float) -> None:
     asyncio.get_running_loop().call_later(interval, _beat, notifier, interval)
 
 
-class _End:
+class Ending:
     """The first signal drains, the second ends at once, and nothing that the application does keeps it up.
 
     Python's own handlers, not the loop's: they run even while a view blocks the loop. An application that
     takes a signal for itself, as a lifespan does that wants to know of the end, is called as well.
+
+    Attributes:
+        restart: somebody else serves next; see `Serving.stop`.
     """
 
-    def __init__(self, serving: Serving, graceful: float, on_first: Callable[[], None]) -> None:
+    def __init__(
+        self, serving: Serving, graceful: float, on_first: Callable[[], None], signums: Iterable[int]
+    ) -> None:
         """
         Args:
             graceful: seconds for requests in flight, and after them for the lifespan's shutdown.
             on_first: called when the first signal has come, in a thread.
+            signums: the signals that end it.
         """
+        self.restart = False
+        self._signums = list(signums)
         self._serving = serving
         self._on_first = on_first
         self._graceful = graceful
@@ -159,7 +167,7 @@ class _End:
         """
         if threading.current_thread() is not threading.main_thread():
             return
-        for signum in ending():
+        for signum in self._signums:
             if (before := signal.getsignal(signum)) != self._stop:
                 if self._listens and callable(before):
                     self._others[signum] = before
@@ -188,18 +196,22 @@ class _End:
         self._came += 1
         if self._came > 1:
             _leave(EXIT_FORCED)
-        # In threads: the lock within `stop` may be held by the very code that this interrupts.
-        for target in (self._drain, self._give_up):
-            threading.Thread(target=target, name="devserver-signal", daemon=True).start()
+        self.begin()
         if signum in self._others:
             try:
                 self._others[signum](signum, frame)
             except (Exception, SystemExit, KeyboardInterrupt):  # it ends all the same
                 logger.debug("the application's handler of a signal raised", exc_info=True)
 
+    def begin(self) -> None:
+        """Drain, and end in time; any thread."""
+        # In threads: the lock within `stop` may be held by the very code that a signal interrupts.
+        for target in (self._drain, self._give_up):
+            threading.Thread(target=target, name="devserver-signal", daemon=True).start()
+
     def _drain(self) -> None:
         self._on_first()
-        self._serving.stop(self._graceful)
+        self._serving.stop(self._graceful, self.restart)
 
     def _give_up(self) -> None:
         """End a process whose loop does not turn, or in which something does not end."""

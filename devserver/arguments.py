@@ -52,6 +52,13 @@ class Arguments(TypedDict, total=False):
     load_timeout: float | None
     error_page: Literal["full", "short"] | None
 
+    workers: int | None
+    timeout_worker_healthcheck: float | None
+    limit_max_requests: int | None
+    limit_max_requests_jitter: int | None
+    limit_max_memory: int | None
+    pidfile: Path | None
+
     protocol: Literal["http", "uwsgi"] | None
     http: Literal["auto", "h11", "httptools"] | None
     loop: Literal["auto", "asyncio", "uvloop"] | None

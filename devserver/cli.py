@@ -27,6 +27,7 @@ TITLES = {
     "bind": "Address",
     "tls": "HTTPS",
     "reload": "Reloading",
+    "workers": "Workers",
     "http": "HTTP",
     "proxy": "Proxies",
     "websocket": "WebSocket",
@@ -51,8 +52,6 @@ environment, as in DEVSERVER_RELOAD=1. The command line wins, then the environme
 A variable separates folders as PATH does, patterns by commas, headers by line ends.
 """
 
-_LIFETIME = "devserver's process lives until you end it; --reload restarts it on save"
-
 _ADDRESS = "write --host ADDRESS --port NUMBER"
 _SAVES = "--reload restarts on a save, and shows what fails in the browser"
 
@@ -60,19 +59,15 @@ REFUSED = {
     "-p": "write --port NUMBER",
     "-b": _ADDRESS,
     "--bind": _ADDRESS,
-    "-w": "devserver restarts one process; for several use uvicorn or gunicorn",
+    "-w": "write --workers NUMBER",
     "-A": "name it without an option, as in devserver shop.main:app",
     "--app": "name it without an option, as in devserver shop.main:app",
     "--debug": _SAVES,
     "--debugger": _SAVES,
     "--noreload": "leave it out: nothing restarts without --reload",
     "-r": "write --reload",
-    "--workers": "devserver restarts one process; for several use uvicorn or gunicorn",
     "--http2": "devserver speaks HTTP/1.1; put a proxy that speaks HTTP/2 in front of it, such as caddy",
     "--ws-max-queue": "leave it out; devserver reads no faster than the application receives",
-    "--limit-max-requests": _LIFETIME,
-    "--limit-max-requests-jitter": _LIFETIME,
-    "--timeout-worker-healthcheck": "devserver has no workers; --load-timeout bounds the wait for a start",
     "--reset-contextvars": "set in the lifespan's state what every request may start from",
 }
 """Options that other servers have and we lack, and what to use instead."""

@@ -49,6 +49,7 @@ from devserver.options import (
     nearest_file,
     option,
 )
+from devserver.processes import Workers
 from devserver.proxy import Proxy, check_uwsgi
 
 if TYPE_CHECKING:
@@ -254,6 +255,7 @@ SECTIONS: Mapping[str, type[Any]] = MappingProxyType(
         "bind": Bind,
         "tls": Tls,
         "reload": Reload,
+        "workers": Workers,
         "http": Http,
         "proxy": Proxy,
         "websocket": WebSocket,
@@ -284,7 +286,7 @@ class Config:
     """All options of one server.
 
     Attributes:
-        app, bind, tls, reload, http, proxy, websocket, log: the sections.
+        app, bind, tls, reload, workers, http, proxy, websocket, log: the sections.
         sources: for each option who set it: "default", the path of a pyproject.toml,
             "DEVSERVER_PORT", "--port", or "run()".
         file: the pyproject.toml that was looked at, whether it has something for us or not.
@@ -295,6 +297,7 @@ class Config:
     bind: Bind
     tls: Tls
     reload: Reload
+    workers: Workers
     http: Http
     proxy: Proxy
     websocket: WebSocket

@@ -93,7 +93,7 @@ def wants_colors(option: bool | None, stream: TextIO, environ: Mapping[str, str]
     return bool(environ.get("PYCHARM_HOSTED")) or stream.isatty()
 
 
-def configure(section: config.Log, stream: TextIO | None = None) -> None:
+def configure(section: config.Log, stream: TextIO | None = None, worker: int = 0) -> None:
     """Set up the two loggers. May be called again; only what it added before is replaced.
 
     With a configuration file, the file decides. What it leaves open is filled in: a level it
@@ -102,6 +102,7 @@ def configure(section: config.Log, stream: TextIO | None = None) -> None:
     Args:
         section: level, colours, file.
         stream: where lines go; None means `sys.stderr`, as it is now.
+        worker: of several that write into the same terminal the one that this process is; 0 for none.
 
     Raises:
         UsageError: the file cannot be read or makes no sense.
@@ -118,16 +119,16 @@ def configure(section: config.Log, stream: TextIO | None = None) -> None:
     if LOGGER.level == logging.NOTSET:
         LOGGER.setLevel(logging.getLevelNamesMapping()[section.level.upper()])
     if not (by_file and LOGGER.hasHandlers() and ACCESS.hasHandlers()):
-        _add_handlers(section, stream or sys.stderr, by_file)
+        _add_handlers(section, stream or sys.stderr, by_file, f"[{worker}] " if worker else "")
 
 
-def _add_handlers(section: config.Log, stream: TextIO | None, only_where_none: bool) -> None:
+def _add_handlers(section: config.Log, stream: TextIO | None, only_where_none: bool, who: str) -> None:
     if stream is None:
         return  # a Windows program without a console
     colors = wants_colors(section.colors, stream, os.environ)
     if colors:
         _enable_colors()
-    formatters = {LOGGER: _Formatter(colors), ACCESS: _AccessFormatter(colors)}
+    formatters = {LOGGER: _Formatter(colors, who), ACCESS: _AccessFormatter(colors, who)}
     # Asked for both before one is added: the access logger hands on to the other.
     for logger in [each for each in formatters if not (only_where_none and each.hasHandlers())]:
         logger.addHandler(_Handler(stream, formatters[logger]))
@@ -206,15 +207,17 @@ class _Handler(logging.StreamHandler[TextIO]):
 class _Formatter(logging.Formatter):
     """`devserver: message`, with the failure below it."""
 
-    def __init__(self, colors: bool) -> None:
+    def __init__(self, colors: bool, who: str) -> None:
         super().__init__()
         self._colors = colors
+        self._who = who
 
     def format(self, record: logging.LogRecord) -> str:
         text = record.getMessage()
         if record.exc_info and record.exc_info[1] is not None:
             text = f"{text}\n{folded(format_failure(record.exc_info[1])).rstrip()}"
         label = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
+        label = self._who + label
         return f"{self._prefix(record.levelno, label)}{text.translate(_ESCAPED)}"
 
     def _prefix(self, level: int, label: str) -> str:
@@ -230,11 +233,15 @@ _ACCESS_LINE = '%s "%s %s HTTP/%s" %d %s'
 class _AccessFormatter(logging.Formatter):
     """The access line, its status coloured by class when that is wanted."""
 
-    def __init__(self, colors: bool) -> None:
+    def __init__(self, colors: bool, who: str) -> None:
         super().__init__()
         self._colors = colors
+        self._who = who
 
     def format(self, record: logging.LogRecord) -> str:
+        return self._who + self._line(record)
+
+    def _line(self, record: logging.LogRecord) -> str:
         args = record.args
         if record.msg is not _ACCESS_LINE or not isinstance(args, tuple):
             return record.getMessage().translate(_ESCAPED)

@@ -27,6 +27,12 @@ IDEs and tests wait for these lines instead of asking ports or sleeping. Each ha
                                      while it is served ("check"), or its process died ("crash");
                                      one line, and the whole text or ""
     failed_again  generation         it failed in the same way as the generation before
+    worker_started  worker, pid      a worker's process has begun; `worker` is its place, from 1
+    worker_serving  worker, pid, seconds
+                                     the worker answers requests; `serving` comes once, when all do
+    worker_exited  worker, pid, code, wanted
+                                     its process has ended with this exit code, negative for a signal;
+                                     whether that was wanted
     stopping   (nothing more)        somebody has asked for the end: requests in flight are finished
     stopped    (nothing more)        the end; no line follows
 

@@ -25,6 +25,7 @@ from devserver.events import Events
 from devserver.managers.systemd import Notifier
 from devserver.options import misspelt
 from devserver.process import Terminal, adopt, guard
+from devserver.process.pidfile import PidFile
 from devserver.process.prompt import debugged
 from devserver.process.signals import Signals, wanted
 from devserver.target import serve_target
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     import socket
 
     from devserver.listeners import Listeners
+    from devserver.process.control import Channel
     from devserver.reload.children import Children
     from devserver.reload.launcher import Launcher, MakeLauncher
     from devserver.reload.spawner import Spawner
@@ -72,8 +74,12 @@ def start(
         _empty_input()
     notifier = Notifier.take(os.environ, os.getpid(), lives_on=config.reload.enabled)
     events = Events.open(config.log.events, None if notifier is None else notifier.happened)
+    pidfile = PidFile(config.workers.pidfile)
     try:
+        pidfile.write()
         if config.reload.enabled:
+            if config.workers.several:
+                logger.warning("--reload serves by one process: --workers and its limits have no effect")
             with Signals(wanted()) as signals:  # from now on they are heard, if not at once
                 return _supervise(config, listeners, events, spare, signals, found, notifier)
         if sys.platform == "linux":
@@ -90,12 +96,46 @@ def start(
         if spare:
             _keep()
         _announce(config, listeners, events, found)
+        if config.workers.several:
+            return _serve_by_workers(config, listeners.sockets, events, notifier, program)
         return serve_alone(config, listeners.sockets, events, program, found, notifier)
     finally:
+        pidfile.close()
         listeners.close()
         events.close()
         if notifier is not None:
             notifier.close()
+
+
+def _serve_by_workers(
+    config: Config,
+    sockets: list[socket.socket],
+    events: Events,
+    notifier: Notifier | None,
+    program: Program,
+) -> int:
+    """Begin workers, and replace them.
+
+    Raises:
+        UsageError: this system, or a process with threads, cannot fork.
+    """
+    if sys.platform != "win32":
+        from devserver.process.orphans import is_single
+        from devserver.workers.arbiter import Arbiter
+        from devserver.workers.worker import Worker
+
+        if not is_single():
+            raise UsageError(
+                "workers cannot be forked from a process with threads: call run before they start"
+            )
+        terminal = Terminal()
+        with guard(terminal.restore):
+
+            def work(place: int, channel: Channel) -> int:
+                return Worker(config, sockets, events, place, channel).work(program)
+
+            return Arbiter(config, events, notifier, work).run()
+    raise UsageError("--workers needs a system that can fork, which Windows is not: leave it out")
 
 
 def _empty_input() -> None:

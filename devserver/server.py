@@ -148,6 +148,16 @@ class Serving:
         """Whether the application has started up, or need not."""
         return self._service is not None
 
+    @property
+    def running(self) -> set[Handler]:
+        """The requests that the application works on, and those that wait for a thread."""
+        return set() if self._service is None else self._service.gateway.running
+
+    @property
+    def has_threads(self) -> bool:
+        """Whether the application works on requests in threads, of which there is a bounded number."""
+        return isinstance(self._application, Application) and self._application.interface == "wsgi"
+
     def stop(self, grace: float, restart: bool = False) -> None:
         """Stop accepting and drain.
 
@@ -214,6 +224,7 @@ class Serving:
                 loop=loop,
                 threads=self._config.http.wsgi_threads,
             )
+            wsgi.constant["wsgi.multiprocess"] = self._config.workers.several
             return wsgi, Lifespan(_never, "off")
         legacy = application.interface == "asgi2"
         app = asgi2(application.callable) if legacy else application.callable
@@ -363,7 +374,8 @@ class Serving:
         if await self._idle(service, deadline, endless):
             service.flush()
             return
-        option = "--reload-grace" if restart else "--timeout-graceful-shutdown"
+        is_reload = restart and self._config.reload.enabled
+        option = "--reload-grace" if is_reload else "--timeout-graceful-shutdown"
         for connection in list(service.connections):
             connection.disconnect(f"cut off: it took longer than {grace:g} s ({option})")
         await asyncio.sleep(_POLL)  # applications see the disconnect before they are cancelled

@@ -25,6 +25,7 @@ FLOORS = [
         "errors",
         "option_types",
         "options",
+        "processes",
         "proxy",
         "https",
         "config",
@@ -54,7 +55,7 @@ FLOORS = [
     {"devtools"},
     {"server"},
     {"alone", "stage", "target"},
-    {"child"},
+    {"child", "workers"},
     {"embedded", "launch"},
     {"cli", "django", "__main__"},
 ]

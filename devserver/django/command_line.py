@@ -31,6 +31,11 @@ SET_BY_DJANGO = {
     "host",
     "port",
     "reload",
+    "workers",
+    "timeout_worker_healthcheck",
+    "limit_max_requests",
+    "limit_max_requests_jitter",
+    "limit_max_memory",
 }
 """Options of ours that `runserver` has other ways to say, or that Django's settings decide."""
 

@@ -68,6 +68,17 @@ def flush() -> None:
             stream.flush()  # type: ignore[union-attr] # or None
 
 
+def flush_files() -> None:
+    """Write out what open files hold in memory, where the interpreter is not taken apart."""
+    import gc
+    import io
+
+    for each in gc.get_objects():
+        if isinstance(each, io.BufferedWriter | io.BufferedRandom | io.TextIOWrapper):
+            with suppress(Exception):  # it is closed, or full
+                each.flush()
+
+
 def _has_files_to_write() -> bool:
     """Whether files are open for writing, apart from those of log handlers, which write at once."""
     if sys.platform != "linux":

@@ -169,6 +169,12 @@ def guard(restore: Callable[[], None]) -> Iterator[None]:
         del os.environ[TAG]
 
 
+def let_go() -> None:
+    """In a copy of a guarded process: not to be what the guardian waits for the end of."""
+    for guardian in _guardians:
+        guardian.let_go()
+
+
 class _Guardian:
     """A guardian, and another one when that is killed.
 
@@ -206,6 +212,10 @@ class _Guardian:
         """
         if os.waitpid(self.pid, os.WNOHANG)[0]:
             self.pid = self._begin()
+
+    def let_go(self) -> None:
+        """In a copy of the guarded process: close its end of the pipe."""
+        os.close(self._write)
 
     def end(self) -> None:
         """There is nothing left for it to do."""

@@ -13,11 +13,19 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
 
 from devserver.process.control import MAX_FDS, pack
 from devserver.reload import protocol
-from devserver.reload.child import Child
+
+
+class Receiver(Protocol):
+    """A process that serves."""
+
+    def tell(self, word: protocol.Connections, fds: Sequence[int] = ()) -> object:
+        """Send it connections; if it is gone, nothing."""
+        ...
 
 
 class Transit:
@@ -31,7 +39,7 @@ class Transit:
         self.was_read: Callable[[bytes], bool] = bool
         self._urgent: deque[tuple[int, bytes]] = deque()
         self._idle: deque[tuple[int, bytes]] = deque()
-        self._lent: dict[Child, list[tuple[int, bytes]]] = {}
+        self._lent: dict[Receiver, list[tuple[int, bytes]]] = {}
 
     def __len__(self) -> int:
         return len(self._urgent) + len(self._idle)
@@ -41,7 +49,7 @@ class Transit:
         for fd, data in connections:
             (self._urgent if self.was_read(data) else self._idle).append((fd, data))
 
-    def pass_on(self, receiver: Child) -> None:
+    def pass_on(self, receiver: Receiver) -> None:
         """Send some that wait to a child that serves, unless it has not said yet that it has those before."""
         if receiver in self._lent or not len(self):
             return
@@ -52,12 +60,12 @@ class Transit:
             # If it is gone, `lost` will bring them back.
             receiver.tell(protocol.Connections(sizes, data), fds)
 
-    def received(self, receiver: Child) -> None:
+    def received(self, receiver: Receiver) -> None:
         """The receiver has what was sent to it."""
         for fd, _ in self._lent.pop(receiver, ()):
             os.close(fd)
 
-    def lost(self, receiver: Child) -> None:
+    def lost(self, receiver: Receiver) -> None:
         """The receiver is gone; what it did not receive waits again, before what came later."""
         for fd, data in reversed(self._lent.pop(receiver, [])):
             (self._urgent if self.was_read(data) else self._idle).appendleft((fd, data))

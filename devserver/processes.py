@@ -1,0 +1,48 @@
+"""The section of the configuration that is about the processes that serve. What it brings about is known in
+`workers`."""
+
+from dataclasses import dataclass
+
+from devserver.option_types import PATH, integer, seconds
+from devserver.options import option
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workers:
+    """How many processes serve, and when one of them is replaced. Times are in seconds."""
+
+    count: int = option(
+        1,
+        "Number of processes that serve the application side by side.",
+        kind=integer(1),
+        flag="workers",
+        variable="WEB_CONCURRENCY",
+    )
+    healthcheck: float = option(
+        30.0,
+        "Replace a worker whose event loop, or all of whose threads, have stood still for this many seconds;"
+        " 0 never does.",
+        kind=seconds(zero=True),
+        flag="timeout-worker-healthcheck",
+    )
+    max_requests: int | None = option(
+        None, "Replace a worker after this many requests.", kind=integer(1), flag="limit-max-requests"
+    )
+    jitter: int = option(
+        0,
+        "Add up to this many requests, at random, to --limit-max-requests of each worker.",
+        kind=integer(0),
+        flag="limit-max-requests-jitter",
+    )
+    max_memory: int | None = option(
+        None,
+        "Replace a worker that holds more than this many MiB of memory (Linux).",
+        kind=integer(1),
+        flag="limit-max-memory",
+    )
+    pidfile: str | None = option(None, "Write the server's process id to this file while it runs.", kind=PATH)
+
+    @property
+    def several(self) -> bool:
+        """Whether processes of their own serve, which can be replaced."""
+        return self.count > 1 or self.max_requests is not None or self.max_memory is not None

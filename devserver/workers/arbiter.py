@@ -1,0 +1,316 @@
+"""The process that begins and replaces workers. It holds the listeners, and has neither user code nor a loop.
+
+gunicorn's word, and its signals: TTIN and TTOU are one worker more or less, HUP replaces all of them, one
+after the other, by such as load the application anew. TERM and INT end it as Ctrl-C ends a server; QUIT, or a
+second one of these, ends it at once. (gunicorn ends at once with INT, too. Here Ctrl-C is the same with and
+without workers.)
+
+What is to be done is decided by `pool`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import NoReturn
+
+from devserver import procfs
+from devserver.config import Config
+from devserver.events import Events
+from devserver.managers.systemd import Notifier
+from devserver.process import Orphans, await_end
+from devserver.process.control import Channel, Closed, QueueingChannel, unpack
+from devserver.process.reactor import Reactor
+from devserver.process.signals import Signals
+from devserver.reload.protocol import Connections
+from devserver.reload.transit import Transit
+from devserver.workers import words
+from devserver.workers.pool import Abort, Action, End, Kill, Phase, Pool, Retire, Start, Worker
+
+assert sys.platform != "win32"  # `launch` has looked; a type checker reads no further there
+
+logger = logging.getLogger("devserver")
+
+SIGNALS = tuple(
+    getattr(signal, f"SIG{name}") for name in ("INT", "TERM", "QUIT", "HUP", "TTIN", "TTOU", "CHLD")
+)
+
+LOOK = 1.0
+"""Seconds between two looks at how much memory workers hold."""
+
+SLACK = 1.0
+"""Seconds that a worker may take beyond its grace, to unwind."""
+
+_MIB = 1 << 20
+
+Work = Callable[[int, Channel], int]
+"""What a worker does in its process: its place, and its end of the channel. Returns the exit code."""
+
+
+@dataclass(slots=True, eq=False)
+class _Process:
+    """The process of a worker.
+
+    Attributes:
+        given: how often it was given connections of others.
+    """
+
+    worker: Worker
+    pid: int
+    channel: QueueingChannel
+    began: float
+    given: int = 0
+
+    def tell(self, word: Connections, fds: Sequence[int] = ()) -> None:
+        """See `Receiver`."""
+        with suppress(Closed):
+            self.channel.send({"word": words.CONNECTIONS, "sizes": word.sizes, "data": word.data}, fds)
+
+
+class Arbiter:
+    """See the module."""
+
+    def __init__(self, config: Config, events: Events, notifier: Notifier | None, work: Work) -> None:
+        """
+        Args:
+            config: the sections `workers` and `http` are used.
+            notifier: tells a manager of services at its times that this process lives.
+            work: is called in each worker.
+        """
+        self._reactor = Reactor()
+        self._notifier = notifier
+        self._orphans = Orphans()
+        self._orphans.attend(self._reactor)
+        self._section = config.workers
+        self._events = events
+        self._work = work
+        self._pool = Pool(config.workers.count, config.workers.healthcheck, 2 * config.http.graceful + SLACK)
+        self._processes: dict[Worker, _Process] = {}
+        self._has_terminal = _has_terminal()
+        self._interrupted = False
+        self._told = False  # that all serve
+        self._transit = Transit()
+        self._began = time.monotonic()
+        self._next_look = 0.0
+
+    def run(self) -> int:
+        """Serve until told to stop. Returns the exit code. Main thread only."""
+        with Signals(SIGNALS) as signals:
+            self._signals = signals
+            self._reactor.add(signals, lambda: self._hear(signals.taken()))
+            while True:
+                self._look_at_memory(now := time.monotonic())
+                if self._notifier is not None:
+                    self._notifier.be_punctual(now)
+                self._give()
+                for action in self._pool.decide(now):
+                    if isinstance(action, End):
+                        self._reactor.close()
+                        self._transit.close()
+                        await_end(self._orphans.end())
+                        logger.info("stopped")
+                        self._events.emit("stopped")
+                        return action.code
+                    self._act(action)
+                self._reactor.wait(self._until())
+
+    def _until(self) -> float | None:
+        times = [self._pool.next_look(), self._next_look if self._section.max_memory else None]
+        times += [] if self._notifier is None else self._notifier.deadlines()
+        return min((each for each in times if each is not None), default=None)
+
+    # what has happened
+
+    def _hear(self, signums: Sequence[int]) -> None:
+        for signum in signums:
+            if signum == signal.SIGCHLD:
+                self._reap()
+            elif signum == signal.SIGHUP and not (self._has_terminal and not _has_terminal()):
+                logger.info("replacing all workers (SIGHUP)")
+                self._pool.renew()
+            elif signum in (signal.SIGTTIN, signal.SIGTTOU):
+                self._pool.resize(1 if signum == signal.SIGTTIN else -1)
+                logger.info("%d workers wanted (%s)", self._pool.wanted, signal.Signals(signum).name)
+            elif signum == signal.SIGQUIT or self._interrupted:
+                self._pool.hurry()
+            else:
+                self._interrupted = True
+                self._events.emit("stopping")
+                self._pool.stop()
+
+    def _heard(self, process: _Process) -> None:
+        """Take what a worker has said."""
+        worker, now = process.worker, time.monotonic()
+        try:
+            for message, fds in process.channel.receive():
+                word = message["word"]
+                if word == words.SERVING:
+                    self._pool.is_serving(worker, now)
+                    self._tell_serving(process, now)
+                elif word == words.TURNS:
+                    self._pool.turns(worker, now)
+                elif word == words.WORN:
+                    self._pool.is_worn(worker, message["why"])
+                    logger.info("worker %d is replaced: %s", worker.place, message["why"])
+                elif word == words.LEAVING:
+                    self._pool.is_leaving(worker, now)
+                elif word == words.CONNECTIONS:
+                    self._transit.take(unpack(message["sizes"], message.get("data", b""), fds))
+                elif word == words.RECEIVED:
+                    self._transit.received(process)
+        except Closed:
+            self._reactor.remove(process.channel)  # its end is reported by a signal
+
+    def _give(self) -> None:
+        """Give connections that a worker has left to those that serve. If there is none yet, they wait."""
+        serving = [each for each in self._processes.values() if each.worker.phase is Phase.SERVING]
+        for process in sorted(serving, key=lambda each: each.given):
+            if len(self._transit):
+                process.given += 1
+                self._transit.pass_on(process)
+
+    def _tell_serving(self, process: _Process, now: float) -> None:
+        worker = process.worker
+        fields: dict[str, object] = {"pid": process.pid, "seconds": round(now - process.began, 4)}
+        self._events.emit("worker_serving", worker=worker.place, **fields)
+        serving = {each.worker.place for each in self._processes.values() if each.worker.turned}
+        if not self._told and len(serving) >= self._pool.wanted:
+            self._told = True
+            seconds = now - self._began
+            logger.info("%d workers ready in %.2f s", len(serving), seconds)
+            self._events.emit("serving", generation=1, pid=os.getpid(), seconds=round(seconds, 4))
+        elif self._told:
+            logger.info("worker %d serves (%d)", worker.place, process.pid)
+
+    def _reap(self) -> None:
+        for process in list(self._processes.values()):
+            with suppress(ChildProcessError):
+                pid, status = os.waitpid(process.pid, os.WNOHANG)
+                if pid:
+                    self._gone(process, os.waitstatus_to_exitcode(status))
+        self._orphans.reap(lambda: {process.pid for process in self._processes.values()})
+
+    def _gone(self, process: _Process, code: int) -> None:
+        self._heard(process)  # its last words
+        worker = process.worker
+        del self._processes[worker]
+        self._reactor.remove(process.channel)
+        process.channel.close()
+        self._transit.lost(process)
+        pause = self._pool.is_gone(worker, time.monotonic(), code)
+        how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+        self._events.emit(
+            "worker_exited", worker=worker.place, pid=process.pid, code=code, wanted=pause is None
+        )
+        if pause is not None:
+            again = f"in {pause:g} s" if pause else "now"
+            logger.error("worker %d ended (%s), and is started again %s", worker.place, how, again)
+
+    def _look_at_memory(self, now: float) -> None:
+        limit = self._section.max_memory
+        if limit is None or now < self._next_look or sys.platform != "linux":
+            return
+        self._next_look = now + LOOK
+        for worker, process in self._processes.items():
+            with suppress(OSError):
+                held = procfs.memory(process.pid).get("Rss", 0)
+                if held > limit * _MIB and worker.counts and not worker.worn:
+                    why = f"it holds {held // _MIB} MiB (--limit-max-memory {limit})"
+                    self._pool.is_worn(worker, why)
+                    logger.info("worker %d is replaced: %s", worker.place, why)
+
+    # what is done
+
+    def _act(self, action: Action) -> None:
+        if isinstance(action, Start):
+            self._start(action.worker)
+        elif isinstance(action, Retire):
+            with suppress(Closed):
+                last = self._pool.stopping
+                self._processes[action.worker].channel.send({"word": words.RETIRE, "last": last})
+        elif isinstance(action, Abort):
+            logger.error(
+                "worker %d has stood still for %g s (--timeout-worker-healthcheck) and is ended; it was at:",
+                action.worker.place,
+                self._section.healthcheck,
+            )
+            self._send_signal(action.worker, signal.SIGABRT)
+        elif isinstance(action, Kill):
+            self._send_signal(action.worker, signal.SIGKILL)
+
+    def _send_signal(self, worker: Worker, signum: int) -> None:
+        process = self._processes.get(worker)
+        if process is not None:
+            os.kill(process.pid, signum)  # until it has been waited for, the number is its own
+
+    def _start(self, worker: Worker) -> None:
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as error:
+            self._cannot_start(worker, error)
+            return
+        # Who is signalled before it has handlers of its own would act as this process.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        try:
+            pid = os.fork()
+            if not pid:
+                ours.close()
+                self._become(worker, Channel(theirs), before)
+        except OSError as error:
+            ours.close()
+            self._cannot_start(worker, error)
+            return
+        finally:
+            theirs.close()
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        process = _Process(worker, pid, QueueingChannel(ours), time.monotonic())
+        self._processes[worker] = process
+        self._reactor.add(process.channel, partial(self._heard, process), process.channel)
+        self._events.emit("worker_started", worker=worker.place, pid=pid)
+
+    def _cannot_start(self, worker: Worker, error: OSError) -> None:
+        logger.error("worker %d cannot be started: %s", worker.place, error.strerror)
+        self._pool.is_gone(worker, time.monotonic(), 1)
+
+    def _become(self, worker: Worker, channel: Channel, mask: set[signal.Signals | int]) -> NoReturn:
+        """In a copy of this process: be a worker, and never return into what was the arbiter."""
+        from devserver.process.ending import flush, flush_files, run_exit_handlers
+        from devserver.process.orphans import let_go
+
+        code = 1
+        try:
+            for process in self._processes.values():
+                process.channel.close()
+            self._reactor.close()
+            self._signals.__exit__(None, None, None)
+            let_go()
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            code = self._work(worker.place, channel)
+        except SystemExit as error:
+            code = error.code if isinstance(error.code, int) else 1
+        except BaseException:  # a fault of ours
+            logger.exception("worker %d failed", worker.place)
+        finally:
+            with suppress(BaseException):
+                run_exit_handlers()
+                flush()
+                flush_files()
+            os._exit(code)
+
+
+def _has_terminal() -> bool:
+    """Whether this process has a terminal that it can be controlled from."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True

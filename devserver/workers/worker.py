@@ -1,0 +1,186 @@
+"""What a worker does: loads the application, serves it, and tells the arbiter that its loop turns.
+
+Like `alone`, but the arbiter ends it, and replaces it. Ctrl-C comes to all processes of a terminal; it is the
+arbiter that acts on it.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import os
+import random
+import signal
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from devserver import console
+from devserver.alone import Ending, run_loop
+from devserver.app import Application
+from devserver.config import Config
+from devserver.errors import DevserverError
+from devserver.events import Events
+from devserver.gateway.lifespan import StartupFailed
+from devserver.http.exchange import Handler
+from devserver.process.control import Channel, Closed, pack, unpack
+from devserver.process.signals import leave_interrupts
+from devserver.server import Serving
+from devserver.stage import Program, Stage, refuse_green
+from devserver.workers import words
+
+logger = logging.getLogger("devserver")
+
+PLACE = "DEVSERVER_WORKER"
+"""Says to an application which worker it runs in: 1 to the number of workers."""
+
+BEATS = 4
+"""How often a worker says that its loop turns, within the time in which it must."""
+
+STARTUP_FAILED = 3
+"""The exit code after a lifespan that did not start up."""
+
+
+class Worker:
+    """See the module."""
+
+    def __init__(
+        self, config: Config, sockets: Sequence[socket.socket], events: Events, place: int, channel: Channel
+    ) -> None:
+        """Args: place: 1 to the number of workers. channel: to the arbiter."""
+        self._config = config
+        self._sockets = sockets
+        self._events = events
+        self._place = place
+        self._channel = channel
+        self._end: Ending | None = None
+        self._serving: Serving | None = None
+        self._lock = threading.Lock()
+        self._before: frozenset[Handler] = frozenset()
+
+    def work(self, program: Program) -> int:
+        """Have a program's application served. Returns the exit code."""
+        leave_interrupts()
+        os.environ[PLACE] = str(self._place)
+        console.configure(self._config.log, worker=self._place)
+        faulthandler.enable()  # for an arbiter that wants to know where this process stands
+        threading.Thread(target=self._listen, name="devserver-arbiter", daemon=True).start()
+        self._stage = Stage(self._config, self._sockets, self._serve)
+        try:
+            return self._stage.play(program)
+        except DevserverError as error:
+            self._events.emit("failed", phase="load", error=str(error), traceback="", worker=self._place)
+            logger.error("%s", error)
+        except Exception as error:  # user code
+            trace = console.format_failure(error)
+            self._events.emit("failed", phase="load", error=str(error), traceback=trace, worker=self._place)
+            logger.error("%s", console.folded(trace).rstrip())
+        return 1
+
+    def _serve(self, application: Application) -> int:
+        refuse_green()
+        section = self._config.workers
+        requests = None
+        if section.max_requests is not None:
+            requests = _Requests(section.max_requests + random.randint(0, section.jitter), self._say_worn)
+        serving = self._serving = Serving(
+            self._config,
+            application,
+            self._sockets,
+            on_closing=lambda: end.closing(),
+            gate=requests,
+            # A TLS session cannot go to another process.
+            hand_over=None if self._config.tls.enabled else self._hand_over,
+        )
+        end = Ending(serving, self._config.http.graceful, self._say_leaving, [signal.SIGTERM])
+        end.restart = True
+        self._end = end
+        end.listen()
+        self._stage.outcome.append(0)
+        try:
+            run_loop(end.heard(serving.run(self._on_serving)), self._config)
+        except StartupFailed as error:
+            self._events.emit("failed", phase="lifespan", error=str(error), traceback="", worker=self._place)
+            trace = console.format_failure(error.__cause__) if error.__cause__ else str(error)
+            logger.error("%s", console.folded(trace).rstrip())
+            self._stage.outcome[:] = [STARTUP_FAILED]
+        return self._stage.outcome[0]
+
+    def _on_serving(self) -> None:
+        self._say({"word": words.SERVING})
+        self._stage.on_serving()
+        if self._config.workers.healthcheck:
+            self._beat()
+
+    def _beat(self) -> None:
+        """Say that the loop turns; but not while all threads are at work and none has come to an end."""
+        import asyncio
+
+        assert self._serving is not None
+        running = frozenset(self._serving.running)
+        stands_still = len(running) >= self._threads and self._before and self._before <= running
+        self._before = running if len(running) >= self._threads else frozenset()
+        if not stands_still:
+            self._say({"word": words.TURNS})
+        asyncio.get_running_loop().call_later(self._config.workers.healthcheck / BEATS, self._beat)
+
+    @property
+    def _threads(self) -> float:
+        """How many requests are worked on at once; there is no bound where they are tasks."""
+        assert self._serving is not None
+        return self._config.http.wsgi_threads if self._serving.has_threads else float("inf")
+
+    # the arbiter
+
+    def _listen(self) -> None:
+        """In a thread of its own: do what the arbiter says; its end is ours."""
+        last = True
+        try:
+            while (message := (heard := self._channel.receive_one())[0])["word"] == words.CONNECTIONS:
+                self._adopt(unpack(message["sizes"], message.get("data", b""), heard[1]))
+            last = message["last"]
+        except Closed:
+            pass
+        if self._end is None:  # only one whose arbiter has gone comes here, and it serves nobody
+            os._exit(1)
+        if last:
+            self._end.restart = False
+        self._end.begin()
+
+    def _adopt(self, connections: list[tuple[int, bytes]]) -> None:
+        """Serve connections that another worker has left; if this one leaves, they stay the arbiter's."""
+        assert self._serving is not None
+        found = [(socket.socket(fileno=fd), data) for fd, data in connections]
+        if not self._serving.adopt(found, lambda: self._say({"word": words.RECEIVED})):
+            for connection, _ in found:
+                connection.close()
+
+    def _hand_over(self, connections: list[tuple[int, bytes]]) -> None:
+        for fds, sizes, data in pack(connections):
+            self._say({"word": words.CONNECTIONS, "sizes": sizes, "data": data}, fds)
+
+    def _say(self, message: dict[str, object], fds: Sequence[int] = ()) -> None:
+        with self._lock, suppress(Closed):  # `_listen` sees it, too
+            self._channel.send(message, fds)
+
+    def _say_worn(self, why: str) -> None:
+        self._say({"word": words.WORN, "why": why})
+
+    def _say_leaving(self) -> None:
+        self._say({"word": words.LEAVING})
+
+
+class _Requests:
+    """A gate that lets all in, and counts them."""
+
+    def __init__(self, limit: int, over: Callable[[str], None]) -> None:
+        self._left = limit
+        self._limit = limit
+        self._over = over
+
+    def lets_in(self) -> bool:
+        self._left -= 1
+        if self._left == 0:
+            self._over(f"it has begun {self._limit} requests (--limit-max-requests)")
+        return True

@@ -1,0 +1,282 @@
+"""Several processes that serve: started, told, replaced, ended."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import signal
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.live.process import DevServer, gone
+from tests.patience import DEADLINE
+
+pytestmark = pytest.mark.live
+
+APP = """
+import os, sys, time
+
+VERSION = 1
+if os.environ.get("DEVSERVER_WORKER") == os.environ.get("FAILS"):
+    raise RuntimeError("cannot load")
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        log = open("ended", "a")  # not closed: what it holds must be written all the same
+        log.write(os.environ["DEVSERVER_WORKER"])
+        await send({"type": "lifespan.shutdown.complete"})
+        app.log = log
+        return
+    if scope["path"] == "/hang":
+        time.sleep(3600)
+    if scope["path"] == "/die":
+        os._exit(7)
+    if scope["path"] == "/grow":
+        app.held = bytearray(os.urandom(1 << 20) * 200)
+    text = f"{VERSION} {os.environ['DEVSERVER_WORKER']} {os.getpid()}"
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": text.encode()})
+
+def wsgi(environ, start_response):
+    if environ["PATH_INFO"] == "/hang":
+        time.sleep(3600)
+    start_response("200 OK", [])
+    return [os.environ["DEVSERVER_WORKER"].encode()]
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "main.py").write_text(APP)
+    return tmp_path
+
+
+@contextlib.contextmanager
+def serves(*arguments: str, cwd: Path) -> Iterator[DevServer]:
+    with DevServer(*arguments, cwd=cwd) as server:
+        server.serving()
+        yield server
+
+
+def pids(server: DevServer) -> set[int]:
+    """The workers that live, by the events so far."""
+    started = {event["pid"] for event in server.events("worker_started")}
+    return started - {event["pid"] for event in server.events("worker_exited")}
+
+
+def answer(server: DevServer) -> tuple[str, str, int]:
+    version, place, pid = server.get().text.split()
+    return version, place, int(pid)
+
+
+class Clients:
+    """Ask without pause, each on a connection that it keeps as long as the server does."""
+
+    def __init__(self, server: DevServer, count: int = 8) -> None:
+        self.answers: Counter[str] = Counter()
+        self.failures: list[str] = []
+        self._server = server
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._ask) for _ in range(count)]
+
+    def __enter__(self) -> Clients:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _ask(self) -> None:
+        connection = http.client.HTTPConnection(self._server.host, self._server.port, timeout=DEADLINE)
+        while not self._stop.is_set():
+            try:
+                connection.request("GET", "/")
+                response = connection.getresponse()
+                self.answers[f"{response.status} {response.read()[:1].decode()}"] += 1
+            except (OSError, http.client.HTTPException) as error:
+                self.failures.append(repr(error))
+                connection.close()
+        connection.close()
+
+
+def test_all_serve_and_all_end(folder: Path) -> None:
+    (folder / "pid").write_text("999999999\n")  # of a process that ended long ago
+    with DevServer("main:app", "--workers", "3", "--pidfile", "pid", cwd=folder) as server:
+        server.serving()
+        assert (folder / "pid").read_text() == f"{server.supervisor}\n"
+        workers = pids(server)
+        assert len(workers) == 3
+        with Clients(server, 3):
+            seen = set[int]()
+            while seen != workers:
+                seen.add(answer(server)[2])
+        assert "devserver: 3 workers ready in" in server.log
+        server.process.send_signal(signal.SIGTERM)
+        server.wait("stopping")
+        server.wait("stopped")
+        assert server.process.wait(DEADLINE) == 0
+    assert sorted((folder / "ended").read_text()) == ["1", "2", "3"]  # by the lifespan of each
+    assert not (folder / "pid").exists()
+    for pid in workers:
+        gone(pid)
+
+
+def test_the_log_says_which_worker(folder: Path) -> None:
+    with DevServer("main:app", "--workers", "2", cwd=folder) as server:
+        server.serving()
+        _, place, _ = answer(server)
+        server.wait_log(f"[{place}] 127.0.0.1:")
+
+
+def test_a_second_server_with_the_same_pidfile_is_refused(folder: Path) -> None:
+    (folder / "pid").write_text(f"{os.getpid()}\n")
+    with DevServer("main:app", "--pidfile", "pid", cwd=folder) as server:
+        assert server.process.wait(DEADLINE) == 2
+        assert "runs, whose file that is" in server.log
+    assert (folder / "pid").read_text() == f"{os.getpid()}\n"
+
+
+@pytest.mark.parametrize("kills", [signal.SIGKILL, signal.SIGTERM])
+def test_who_dies_is_replaced_and_nobody_else_notices(folder: Path, kills: int) -> None:
+    with DevServer("main:app", "--workers", "2", cwd=folder) as server:
+        server.serving()
+        _, place, pid = answer(server)
+        os.kill(pid, kills)
+        # Who leaves by itself may do so after its successor serves.
+        heard = {server.wait("worker_exited", "worker_serving")["event"] for _ in range(2)}
+        assert heard == {"worker_exited", "worker_serving"}
+        [ended] = server.events("worker_exited")
+        assert (ended["pid"], ended["worker"], ended["wanted"]) == (pid, int(place), kills == signal.SIGTERM)
+        assert answer(server)[0] == "1"
+        assert ("ended (SIGKILL), and is started again now" in server.log) == (kills == signal.SIGKILL)
+
+
+def test_signals_change_the_workers_and_no_request_is_lost(folder: Path) -> None:
+    """TTIN, HUP with new code, HUP with code that cannot load, TTOU; and the end."""
+    main = folder / "main.py"
+    with serves("main:app", "--workers", "2", cwd=folder) as server, Clients(server) as clients:
+        server.process.send_signal(signal.SIGTTIN)
+        server.wait("worker_serving", worker=3)
+
+        before = pids(server)
+        main.write_text(APP.replace("VERSION = 1", "VERSION = 2"))
+        server.process.send_signal(signal.SIGHUP)
+        while before & pids(server):
+            server.wait("worker_exited", wanted=True)
+        assert answer(server)[0] == "2"
+        answered = clients.answers["200 1"]
+
+        before = pids(server)
+        main.write_text("syntax error")
+        server.process.send_signal(signal.SIGHUP)
+        assert "syntax" in server.wait("failed")["error"]
+        server.wait("worker_exited", wanted=False)
+        assert before <= pids(server)
+        assert answer(server)[0] == "2"
+        assert clients.answers["200 1"] == answered
+
+        main.write_text(APP.replace("VERSION = 1", "VERSION = 3"))
+        server.process.send_signal(signal.SIGHUP)
+        while before & pids(server):
+            server.wait("worker_exited", wanted=True)
+        server.process.send_signal(signal.SIGTTOU)
+        server.wait("worker_exited", worker=3, wanted=True)
+        assert answer(server)[0] == "3"
+    assert not clients.failures
+    assert set(clients.answers) == {"200 1", "200 2", "200 3"}
+
+
+@pytest.mark.parametrize("target", ["main:app", "main:wsgi"])
+def test_who_stands_still_is_replaced(folder: Path, target: str) -> None:
+    """A loop that is blocked; and threads that are all at work and never come to an end."""
+    options = ("--timeout-worker-healthcheck", "1", "--wsgi-threads", "2")
+    with DevServer(target, "--workers", "1", "--limit-max-requests", "999", *options, cwd=folder) as server:
+        server.serving()
+        [pid] = pids(server)
+        connections = [http.client.HTTPConnection(server.host, server.port) for _ in range(2)]
+        for connection in connections:
+            connection.request("GET", "/hang")
+        ended = server.wait("worker_exited", pid=pid)
+        assert ended["code"] in (-signal.SIGABRT, -signal.SIGKILL)
+        server.wait_log("has stood still for 1 s (--timeout-worker-healthcheck)")
+        if ended["code"] == -signal.SIGABRT:
+            server.wait_log('main.py", line')  # where it stood
+        assert server.get().status == 200  # its successor may serve since before that
+        for connection in connections:
+            connection.close()
+
+
+def test_who_has_served_enough_is_replaced_and_no_request_is_lost(folder: Path) -> None:
+    options = ("--limit-max-requests", "20", "--limit-max-requests-jitter", "10")
+    with (
+        serves("main:app", "--workers", "2", *options, cwd=folder) as server,
+        Clients(server, 4) as clients,
+    ):
+        for _ in range(6):
+            assert server.wait("worker_exited")["wanted"]
+    assert not clients.failures
+    assert set(clients.answers) == {"200 1"}
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="the system does not say")
+def test_who_holds_too_much_memory_is_replaced(folder: Path) -> None:
+    with DevServer("main:app", "--limit-max-memory", "150", cwd=folder) as server:
+        server.serving()
+        [pid] = pids(server)
+        server.get("/grow")
+        assert server.wait("worker_exited")["pid"] == pid
+        server.wait_log("MiB (--limit-max-memory 150)")
+        assert answer(server)[2] != pid
+
+
+@pytest.mark.parametrize("fails", ["1", "2"])
+def test_what_cannot_start_ends_it_with_its_reason(folder: Path, fails: str) -> None:
+    with DevServer("main:app", "--workers", "2", cwd=folder, env={"FAILS": fails}) as server:
+        # One of two that fails after the other has served is begun again, less and less often.
+        if server.wait("stopped", "serving", "worker_serving")["event"] == "stopped":
+            assert server.process.wait(DEADLINE) == 1
+        server.wait_log("RuntimeError: cannot load")
+
+
+def test_nothing_is_left_when_the_arbiter_is_killed(folder: Path) -> None:
+    with DevServer("main:app", "--workers", "2", cwd=folder) as server:
+        server.serving()
+        workers = pids(server)
+        server.process.kill()
+        server.process.wait()
+        for pid in workers:
+            gone(pid)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGQUIT, signal.SIGINT])
+def test_the_end_does_not_wait_for_who_hangs(folder: Path, signum: int) -> None:
+    """SIGQUIT ends it at once, a first SIGINT after the grace."""
+    grace = ("--timeout-graceful-shutdown", "0.2" if signum == signal.SIGINT else "3600")
+    with DevServer("main:app", "--workers", "2", *grace, cwd=folder) as server:
+        server.serving()
+        with server.connect() as connection:
+            connection.request("GET", "/hang")
+            server.process.send_signal(signum)
+            assert server.process.wait(DEADLINE) == 0
+        for pid in pids(server):
+            gone(pid)
+
+
+def test_with_reload_one_process_serves(folder: Path) -> None:
+    with DevServer(
+        "main:app", "--reload", cwd=folder, env={"WEB_CONCURRENCY": "4", "DEVSERVER_WORKER": "0"}
+    ) as server:
+        server.serving()
+        server.wait_log("--reload serves by one process")
+        assert not server.events("worker_started")
