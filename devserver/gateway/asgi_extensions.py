@@ -24,12 +24,14 @@ Extensions = dict[str, dict[str, Any]]
 _READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
 """A FIFO must not hold up the loop until somebody writes into it."""
 
-_OFFERED = ("http.response.early_hint", "http.response.pathsend", "http.response.zerocopysend")
-
 
 def offered(exchange: Exchange) -> Extensions:
     """What a scope says of these. Each request gets dictionaries of its own: applications write into them."""
-    extensions: Extensions = {name: {} for name in _OFFERED}
+    extensions: Extensions = {
+        "http.response.early_hint": {},
+        "http.response.pathsend": {},
+        "http.response.zerocopysend": {},
+    }
     if exchange.takes_trailers:
         extensions["http.response.trailers"] = {}
     parameters = exchange.request.parameters
