@@ -21,8 +21,13 @@ def main() -> None:
 
         # Debuggers have threads of their own, and more to do at the end than exit handlers say.
         leave(run(channel, program), whole=debugged())
+    raises = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if raises:  # nothing has begun that Ctrl-C could leave half done
+        signal.signal(signal.SIGINT, lambda signum, frame: os._exit(128 + signum))
     from devserver.cli import main as command_line
 
+    if raises:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     command_line()
 
 

@@ -7,6 +7,7 @@ import os
 import pty
 import signal
 import socket
+import subprocess
 import sys
 import termios
 from collections.abc import Callable, Iterator
@@ -456,3 +457,21 @@ def test_a_signal_that_comes_as_soon_as_it_listens_ends_it_cleanly(tmp_path: Pat
             assert server.stop() == 0
             assert "Traceback" not in server.log
             assert "KeyboardInterrupt" not in server.log
+
+
+def test_an_interrupt_before_anything_has_begun_shows_no_traceback(tmp_path: Path) -> None:
+    """Somebody has typed the wrong thing, and sees it at once."""
+    program = """
+import os, signal, sys
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "devserver.cli":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Finder())
+from devserver.__main__ import main
+main()
+"""
+    ended = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (130, "")
