@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from devserver.front.proxies import Proxies
@@ -206,6 +206,7 @@ def statuses(written: bytes) -> list[bytes]:
 
 @FEW
 @given(data=REQUESTS, cuts=CUTS)
+@example(data=b"M" * 65 + b"\nM / HTTP/1.1\r\nHost: a\r\n\r\n", cuts=[65])
 @pytest.mark.parametrize("name", PARSERS)
 def test_a_connection_answers_alike_however_requests_arrive(name: str, data: bytes, cuts: list[int]) -> None:
     """Nothing is raised, nothing is left, and it makes no difference where a request was cut."""

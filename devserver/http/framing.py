@@ -266,12 +266,12 @@ def _fault(head: bytes) -> Refused:
     """Name what the grammar refused; only ever called for a bad head, so it may take its time."""
     if head[:1] == b"\0":
         return Refused(BAD_REQUEST, _UWSGI)
+    if _LONG_METHOD.match(head):  # first, as where the head is not all there yet
+        return Refused(NOT_IMPLEMENTED, _UNKNOWN_METHOD)
     if b"\0" in head:
         return Refused(BAD_REQUEST, "NUL in the head")
     if _BARE.search(head):
         return Refused(BAD_REQUEST, "bare CR or LF in the head")
-    if _LONG_METHOD.match(head):
-        return Refused(NOT_IMPLEMENTED, _UNKNOWN_METHOD)
     line = _REQUEST_LINE.match(head)
     if line is None:
         return Refused(BAD_REQUEST, "malformed request line")
