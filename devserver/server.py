@@ -22,7 +22,8 @@ from devserver import __version__
 from devserver.app import Application
 from devserver.config import Config
 from devserver.errors import UsageError
-from devserver.front.entrance import entrance
+from devserver.front.entrance import Entrance
+from devserver.front.entrance import entrance as entrance_of
 from devserver.front.proxies import Proxies
 from devserver.gateway.asgi import AsgiGateway, asgi2
 from devserver.gateway.asgi_words import OnError
@@ -114,6 +115,7 @@ class Serving:
         gate: Gate | None = None,
         hand_over: HandOver | None = None,
         own: Own | None = None,
+        entrance: Entrance | None = None,
     ) -> None:
         """
         Args:
@@ -123,13 +125,14 @@ class Serving:
             on_error: makes the response to an exception of the application.
             on_closing: called when the drain is over and the lifespan's shutdown begins.
             gate, hand_over, own: see `Service`.
+            entrance: how connections are entered, if not as the configuration says.
 
         Raises:
             UsageError: the certificate cannot be used.
         """
         self._config = config
         self._application = application
-        self._entrance = entrance(config)
+        self._entrance = entrance or entrance_of(config)
         self._sockets = sockets if self._entrance.accepts else ()
         self._on_error = on_error
         self._on_closing = on_closing

@@ -56,7 +56,7 @@ FLOORS = [
     {"server"},
     {"alone", "stage", "target"},
     {"child", "workers"},
-    {"embedded", "launch"},
+    {"embedded", "gunicorn", "launch"},
     {"cli", "django", "__main__"},
 ]
 SEPARATE = [

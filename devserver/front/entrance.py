@@ -32,6 +32,13 @@ _SHUTDOWN = 3600.0
 """Seconds that a client may take for what is left at the end. Who is gone is noticed sooner (`http.line`)."""
 
 
+class Contexts(Protocol):
+    """What has a TLS context for each connection."""
+
+    def current(self) -> ssl.SSLContext:
+        """The context for a connection that begins now."""
+
+
 class Entrance(Protocol):
     """See the module.
 
@@ -107,11 +114,18 @@ class Handshake:
 
     accepts, waits = True, True
 
-    def __init__(self, config: Config) -> None:
-        from devserver.front.tls import Contexts, describe
+    def __init__(self, config: Config, contexts: Contexts | None = None) -> None:
+        """
+        Args:
+            contexts: gives the TLS contexts, if not those that the options ask for.
 
-        self._contexts = Contexts(config.tls)
-        self._describe = describe
+        Raises:
+            devserver.errors.UsageError: the certificate cannot be used.
+        """
+        from devserver.front import tls
+
+        self._contexts = contexts or tls.Contexts(config.tls)
+        self._describe = tls.describe
         self._patience = config.http.header_timeout
 
     async def enter(self, connection: socket.socket, data: bytes | None, make: Make) -> None:
