@@ -15,6 +15,10 @@ _INSTEAD = frozenset(("host", "port", "uds"))
 """The options that are not looked at where a socket was passed."""
 
 
+_MANAGERS = ("supervisord", "circusd")
+"""Programs in Python, which the system calls by the name of the interpreter."""
+
+
 def lines(section: Bind, environ: Mapping[str, str], pid: int) -> list[str]:
     """What has come from a manager, a line for each; none if this process has no manager.
 
@@ -38,8 +42,7 @@ def unused(section: Bind, environ: Mapping[str, str], pid: int) -> frozenset[str
 def _sockets(section: Bind, environ: Mapping[str, str], pid: int) -> Iterator[str]:
     if section.fd is not None:
         parent = os.getppid()
-        giver = f"{procfs.name(parent) or 'the process'} (pid {parent})"
-        yield f"--fd: descriptor {section.fd}, {_address(section.fd)}, from {giver}"
+        yield f"--fd: descriptor {section.fd}, {_address(section.fd)}, from {_program(parent)} (pid {parent})"
     for fd, name in systemd.take_sockets(dict(environ), pid):
         named = f" ({name})" if name else ""
         instead = ", not used: --fd comes first" if section.fd is not None else ""
@@ -56,6 +59,13 @@ def _others(environ: Mapping[str, str], pid: int) -> Iterator[str]:
             yield f"WATCHDOG_USEC: it is told at least every {seconds:g} s that the server is not stuck"
     if pid == 1:
         yield "PID 1: the server is a container's first process, and removes zombies"
+
+
+def _program(pid: int) -> str:
+    """What a process is called, for people: a program in Python by its own name."""
+    words = [os.path.basename(word) for word in procfs.words(pid, "cmdline")]
+    known = (name for name in _MANAGERS if any(word.endswith(name) for word in words))
+    return next(known, procfs.name(pid)) or "the process"
 
 
 def _address(fd: int) -> str:

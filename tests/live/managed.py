@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import os
 import re
+import secrets
 import signal
 import socket
 import subprocess
@@ -94,6 +95,12 @@ def clean() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
 
 
+def free_place() -> str:
+    """An address of this machine that nobody else takes, and a port: for programs that cannot choose one."""
+    host = ".".join(["127", *(str(1 + secrets.randbelow(250)) for _ in range(3))])
+    return f"{host}:8000"
+
+
 def eventually(holds: Callable[[], bool], what: str) -> None:
     """Wait for what a manager tells only when it is asked."""
     deadline = time.monotonic() + DEADLINE
@@ -110,10 +117,10 @@ class Customers:
         pids: who has answered.
     """
 
-    def __init__(self, port: int, count: int = 2) -> None:
+    def __init__(self, place: str, count: int = 2) -> None:
         self.answers = Counter[object]()
         self.pids = set[str]()
-        self._port = port
+        self._place = place
         self._over = threading.Event()
         self._lock = threading.Lock()
         self._threads = [threading.Thread(target=self._ask_on) for _ in range(count)]
@@ -130,15 +137,15 @@ class Customers:
 
     def _ask_on(self) -> None:
         while not self._over.wait(0.002):
-            result, text = ask(self._port)
+            result, text = ask(self._place)
             with self._lock:
                 self.answers[result] += 1
                 self.pids.add(text)
 
 
-def ask(port: int, path: str = "/") -> tuple[object, str]:
+def ask(place: str, path: str = "/") -> tuple[object, str]:
     """The status and the text of an answer, or the name of an error. The request must not be repeated."""
-    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE)) as connection:
+    with contextlib.closing(http.client.HTTPConnection(place, timeout=DEADLINE)) as connection:
         try:
             connection.request("POST", path, b"order")
             answer = connection.getresponse()

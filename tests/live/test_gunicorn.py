@@ -96,7 +96,7 @@ class Gunicorn:
     """A gunicorn that runs an application of a folder on a socket that is open already.
 
     Attributes:
-        port: of the socket: whoever asks early waits.
+        port, place: of the socket: whoever asks early waits.
         process: the arbiter.
     """
 
@@ -107,6 +107,7 @@ class Gunicorn:
         self._env = {**clean(), "HOME": str(folder), "XDG_RUNTIME_DIR": str(folder), **env}
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._socket.getsockname()[1]
+        self.place = f"127.0.0.1:{self.port}"
         (folder / "gunicorn.conf.py").write_text(HOOKS)
 
     def __enter__(self) -> Gunicorn:
@@ -160,9 +161,9 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
-def worker_of(port: int) -> int:
+def worker_of(place: str) -> int:
     """The process that answers."""
-    status, text = ask(port)
+    status, text = ask(place)
     assert status == 200
     return int(text.split()[0])
 
@@ -171,7 +172,7 @@ def worker_of(port: int) -> int:
 def test_asgi(worker: str, folder: Path) -> None:
     """What a worker does from the first request to the last."""
     with Gunicorn(folder, "asgi:app", "-w", "2", worker=worker) as gunicorn:
-        assert ask(gunicorn.port)[1].split()[1:] == ["127.0.0.1", "http"]
+        assert ask(gunicorn.place)[1].split()[1:] == ["127.0.0.1", "http"]
         gunicorn.until("hook: post_worker_init", 2)
         # A rotated log is opened again.
         shutil.move(folder / "access", folder / "access.1")
@@ -183,11 +184,11 @@ def test_asgi(worker: str, folder: Path) -> None:
             os.kill(pid, signal.SIGUSR1)
         eventually((folder / "access").exists, "the log")
         # New workers come, without a lost request.
-        with Customers(gunicorn.port) as customers:
+        with Customers(gunicorn.place) as customers:
             gunicorn.process.send_signal(signal.SIGHUP)
             gunicorn.until("shutdown", 2)
             gunicorn.until("hook: post_worker_init", 4)
-            worker_of(gunicorn.port)
+            worker_of(gunicorn.place)
         assert set(customers.answers) == {200}
         with connect(f"ws://127.0.0.1:{gunicorn.port}/chat") as chat:
             assert chat.recv(DEADLINE) == "hello"
@@ -225,7 +226,7 @@ def test_wsgi(folder: Path) -> None:
             assert [b"Connection: close" in answer for answer in answers] == [False, False, True]
             assert sock.recv(1) == b""
         first = int(answers[0].rpartition(b"\r\n")[2].split()[0])
-        status, text = ask(gunicorn.port)
+        status, text = ask(gunicorn.place)
         assert (status, text.split()[1:]) == (200, ["True", "False"])
         assert int(text.split()[0]) != first
         gunicorn.until("Autorestarting worker after current request.")
@@ -239,29 +240,29 @@ def test_wsgi(folder: Path) -> None:
 def test_a_worker_that_hangs_is_replaced(folder: Path) -> None:
     """The heartbeat comes from the loop, and the others live on."""
     with Gunicorn(folder, "asgi:app", "--timeout", "2") as gunicorn:
-        first = worker_of(gunicorn.port)
+        first = worker_of(gunicorn.place)
         with socket.create_connection(("127.0.0.1", gunicorn.port), DEADLINE) as sock:
             sock.sendall(b"GET /hang HTTP/1.1\r\nHost: localhost\r\n\r\n")
             gunicorn.until("hangs")
             gunicorn.until("WORKER TIMEOUT")
             gunicorn.until("hook: worker_abort")
-        assert worker_of(gunicorn.port) != first
+        assert worker_of(gunicorn.place) != first
         assert gunicorn.log.count("WORKER TIMEOUT") == 1
 
 
 def test_reload(folder: Path) -> None:
     with Gunicorn(folder, "wsgi:app", "--reload", "--reload-engine", "poll") as gunicorn:
-        first = worker_of(gunicorn.port)
+        first = worker_of(gunicorn.place)
         save(folder / "wsgi.py", "def app(")
         gunicorn.until("Worker reloading")
         gunicorn.until("SyntaxError")
-        status, text = ask(gunicorn.port)
+        status, text = ask(gunicorn.place)
         assert status == 500
         assert "SyntaxError" in text
         save(folder / "wsgi.py", WSGI)
         gunicorn.until("Worker reloading", 2)
         gunicorn.until("hook: post_worker_init", 3)
-        assert worker_of(gunicorn.port) != first
+        assert worker_of(gunicorn.place) != first
 
 
 def test_tls(folder: Path) -> None:
@@ -291,7 +292,7 @@ def test_a_lifespan_that_fails_ends_it(folder: Path) -> None:
 
 def test_a_worker_whose_arbiter_is_killed_ends(folder: Path) -> None:
     with Gunicorn(folder, "asgi:app") as gunicorn:
-        pid = worker_of(gunicorn.port)
+        pid = worker_of(gunicorn.place)
         gunicorn.process.kill()
         gunicorn.process.wait(DEADLINE)
         gunicorn.until(f"exit handlers {pid}")
