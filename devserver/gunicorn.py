@@ -139,11 +139,13 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn has no types
             sys.exit(0)
         self._serving.stop(0.0)
 
-    def _counted(self) -> None:
+    def _counted(self) -> bool:
+        """Another request begins; whether this worker ends after it."""
         self.nr += 1
         if self.nr >= self.max_requests and self.alive:
             self.log.info("Autorestarting worker after current request.")
             self._drain()
+        return not self.alive
 
     def _logged(self, request: Request, response: Response, seconds: float) -> None:
         """Write the access line in gunicorn's format. Args: seconds: from the head to the response's end."""
@@ -195,10 +197,10 @@ class Watched:
     running: set[Handler]
     websockets: bool
 
-    def __init__(self, counted: Callable[[], None], logged: Logged | None) -> None:
+    def __init__(self, counted: Callable[[], bool], logged: Logged | None) -> None:
         """
         Args:
-            counted: called when a request, or a WebSocket, has begun.
+            counted: called when a request, or a WebSocket, has begun; whether it is to be the last one.
             logged: takes what was answered, and the seconds that it took; None if nobody wants it.
         """
         self._counted = counted
@@ -216,9 +218,9 @@ class Watched:
 
     def exchange(self, exchange: Exchange) -> Handler:
         """See `Gateway`."""
-        self._counted()
-        if self._logged is not None:
-            exchange = cast(Exchange, _Counting(exchange, self._logged))
+        is_last = self._counted()
+        if self._logged is not None or is_last:
+            exchange = cast(Exchange, _Counting(exchange, self._logged, is_last=is_last))
         return self._gateway.exchange(exchange)
 
     def session(self, session: Session) -> Handler:
@@ -236,8 +238,10 @@ class Watched:
 class _Counting:
     """An exchange that notes what is sent; all else it leaves to the one behind it."""
 
-    def __init__(self, exchange: Exchange, logged: Logged) -> None:
+    def __init__(self, exchange: Exchange, logged: Logged | None, *, is_last: bool) -> None:
+        """Args: is_last: no other is to follow on the connection."""
         self._exchange = exchange
+        self._is_last = is_last
         self._logged = logged
         self._began = perf_counter()
         self._response = Response()
@@ -246,6 +250,8 @@ class _Counting:
         return getattr(self._exchange, name)
 
     def start(self, status: int, headers: Headers) -> None:
+        if self._is_last:
+            headers = [*headers, (b"Connection", b"close")]
         self._exchange.start(status, headers)
         self._response.status, self._response.headers = status, headers
 
@@ -265,7 +271,7 @@ class _Counting:
         exchange, response = self._exchange, self._response
         if exchange.request.method != "HEAD":
             response.sent += count
-        if not more and not exchange.disconnected:
+        if self._logged is not None and not more and not exchange.disconnected:
             self._logged(exchange.request, response, perf_counter() - self._began)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
 import re
 import shutil
@@ -74,7 +75,7 @@ async def app(scope, receive, send):
         print("hangs", flush=True)
         time.sleep(3600)
     if scope["path"] == "/held":
-        print("held", flush=True)
+        print("held by", os.getpid(), flush=True)
         await asyncio.to_thread(open, "fifo")
     text = f"{os.getpid()} {scope['client'][0]} {scope['scheme']}"
     await send({"type": "http.response.start", "status": 200, "headers": [(b"x-answer", b"yes")]})
@@ -168,18 +169,30 @@ def worker_of(place: str) -> int:
     return int(text.split()[0])
 
 
+@contextlib.contextmanager
+def connection_to(gunicorn: Gunicorn, pid: str) -> Iterator[socket.socket]:
+    """An idle connection to a worker. Which one accepts, the kernel chooses, so several are tried."""
+    with contextlib.ExitStack() as tried:
+        answered = ""
+        while answered != pid:
+            connection = http.client.HTTPConnection(gunicorn.place, timeout=DEADLINE)
+            tried.enter_context(contextlib.closing(connection))
+            connection.request("GET", "/")
+            answered = connection.getresponse().read().decode().split()[0]
+        yield connection.sock
+
+
 @pytest.mark.parametrize("worker", ["Worker", "H11Worker"])
 def test_asgi(worker: str, folder: Path) -> None:
     """What a worker does from the first request to the last."""
-    with Gunicorn(folder, "asgi:app", "-w", "2", worker=worker) as gunicorn:
+    with Gunicorn(folder, "asgi:app", "-w", "2", "--keep-alive", "600", worker=worker) as gunicorn:
         assert ask(gunicorn.place)[1].split()[1:] == ["127.0.0.1", "http"]
         gunicorn.until("hook: post_worker_init", 2)
+        eventually(lambda: bool(gunicorn.access), "the access line")
+        line = r'127\.0\.0\.1 - - \[.*\] "POST / HTTP/1\.1" 200 \d\d "-" "-"'
+        assert re.fullmatch(line, gunicorn.access[0])
         # A rotated log is opened again.
         shutil.move(folder / "access", folder / "access.1")
-        assert re.fullmatch(
-            r'127\.0\.0\.1 - - \[.*\] "POST / HTTP/1\.1" 200 \d\d "-" "-"',
-            (folder / "access.1").read_text().strip(),
-        )
         for pid in (gunicorn.process.pid, *descendants(gunicorn.process.pid)):
             os.kill(pid, signal.SIGUSR1)
         eventually((folder / "access").exists, "the log")
@@ -195,9 +208,11 @@ def test_asgi(worker: str, folder: Path) -> None:
         # A request in flight is finished.
         with socket.create_connection(("127.0.0.1", gunicorn.port), DEADLINE) as held:
             held.sendall(b"GET /held HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            gunicorn.until("held")
-            gunicorn.process.terminate()
-            gunicorn.until("Handling signal: term")
+            gunicorn.until("held by")
+            [pid] = re.findall(r"held by (\d+)", gunicorn.log)
+            with connection_to(gunicorn, pid) as idle:
+                gunicorn.process.terminate()
+                assert idle.recv(1) == b"", "an idle connection is closed when the end begins"
             (folder / "fifo").write_text("")
             answer = held.recv(65536)
             assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
