@@ -27,6 +27,7 @@ from types import SimpleNamespace
 from typing import Any, Literal, cast
 
 from gunicorn.arbiter import Arbiter
+from gunicorn.glogging import Logger
 from gunicorn.workers import base
 
 from devserver.alone import run_loop
@@ -80,7 +81,7 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn has no types
             config,
             self._application(),
             sockets,
-            own=Watched(self._counted, self._logged if self.log.access_log_enabled else None),
+            own=Watched(self._counted, self._logged if _logs(self.log) else None),
             entrance=Handshake(config, _Contexts(self.cfg, config)) if config.tls.enabled else None,
         )
         try:
@@ -286,6 +287,11 @@ class _Contexts:
     def current(self) -> ssl.SSLContext:
         """The context for a connection that begins now."""
         return self._context
+
+
+def _logs(log: Any) -> bool:
+    """Whether responses are logged, or counted by a logger of another class, such as statsd's."""
+    return type(log).access is not Logger.access or bool(getattr(log, "access_log_enabled", True))
 
 
 def _flagged(app: Callable[..., Any], settings: Any) -> Callable[..., Any]:
