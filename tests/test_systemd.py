@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import socket
+import tempfile
+import threading
 
 import pytest
 
@@ -11,6 +14,7 @@ from devserver.errors import UsageError
 from devserver.managers import given
 from devserver.managers.systemd import Notifier, Passed, Words, take_sockets, watchdog_in
 from devserver.origin import environ_for_another
+from tests.patience import DEADLINE
 
 OURS = {"LISTEN_PID": "7", "LISTEN_FDS": "2"}
 TRACE = """Traceback (most recent call last):
@@ -104,6 +108,28 @@ def test_a_manager_that_is_gone_stops_nothing() -> None:
     notifier.happened("serving", {})
     assert notifier.deadlines() == []
     notifier.close()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are no Unix sockets in Python on Windows")
+def test_a_manager_that_is_slow_hears_of_every_state() -> None:
+    """Its socket is full of words for the watchdog; they are dropped, and a state waits for room."""
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(f"{folder}/notify")
+        manager.settimeout(DEADLINE)
+        environ = {"NOTIFY_SOCKET": f"{folder}/notify", "WATCHDOG_USEC": "1000"}
+        notifier = Notifier.take(environ, 7, lives_on=True)
+        assert notifier is not None
+        for _ in range(1000):
+            notifier.beat()
+        thread = threading.Thread(target=notifier.happened, args=("serving", {}))
+        thread.start()
+        heard: list[bytes] = []
+        while not heard or heard[-1] == b"WATCHDOG=1":
+            heard.append(manager.recv(4096))
+        thread.join()
+        assert heard[-1].startswith(b"READY=1\n")
+        assert len(heard) < 1000
+        notifier.close()
 
 
 def test_what_was_for_one_process_is_not_given_to_another(monkeypatch: pytest.MonkeyPatch) -> None:

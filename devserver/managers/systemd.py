@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 import re
 import socket
+import struct
 import time
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import NamedTuple, Self
@@ -32,6 +33,11 @@ _FIRST = 3
 
 _BEATS = 2
 """How often the watchdog is told in the time in which it must be."""
+
+_PATIENCE = struct.pack("ll", 1, 0)
+"""A second (struct timeval) in which a manager that has not read yet may make room for what it is told."""
+
+_AT_ONCE = getattr(socket, "MSG_DONTWAIT", 0)
 
 _FRAME = re.compile(r'File "([^"<][^"]*)", line (\d+)')
 _UNNAMED = "unknown"
@@ -81,7 +87,7 @@ class Notifier:
         self.interval = None if interval is None else interval / _BEATS
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
         self._socket = socket.socket(_UNIX, socket.SOCK_DGRAM)
-        self._socket.setblocking(False)  # a manager that does not read must not hold up a server
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _PATIENCE)
         self._due = time.monotonic()
         self._words = Words(lives_on=lives_on)
 
@@ -120,12 +126,12 @@ class Notifier:
 
     def beat(self) -> None:
         """Tell the watchdog that this process lives."""
-        self._send({"WATCHDOG": "1"})
+        self._send({"WATCHDOG": "1"}, _AT_ONCE)  # where there is no room, others wait that say the same
 
-    def _send(self, told: Mapping[str, str]) -> None:
+    def _send(self, told: Mapping[str, str], flags: int = 0) -> None:
         text = "\n".join(f"{name}={value}" for name, value in told.items())
         try:
-            self._socket.sendto(text.encode("utf-8", "backslashreplace"), self._address)
+            self._socket.sendto(text.encode("utf-8", "backslashreplace"), flags, self._address)
         except OSError as error:
             logger.debug("NOTIFY_SOCKET: %s", error)
 

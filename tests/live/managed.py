@@ -62,7 +62,9 @@ class NotifySocket:
     def until(self, name: str) -> list[dict[str, str]]:
         """The messages up to the first that assigns to this name, without those for the watchdog."""
         found: list[dict[str, str]] = []
+        deadline = time.monotonic() + DEADLINE
         while not found or name not in found[-1]:
+            assert time.monotonic() < deadline, f"no {name} came; had {found}"
             message = self.told()
             if "WATCHDOG" not in message or name == "WATCHDOG":
                 found.append(message)
