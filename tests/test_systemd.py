@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 import tempfile
 import threading
 
@@ -11,7 +12,7 @@ import pytest
 
 from devserver.config import Bind
 from devserver.errors import UsageError
-from devserver.managers import given
+from devserver.managers import given, systemd
 from devserver.managers.systemd import Notifier, Passed, Words, take_sockets, watchdog_in
 from devserver.origin import environ_for_another
 from tests.patience import DEADLINE
@@ -111,8 +112,9 @@ def test_a_manager_that_is_gone_stops_nothing() -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there are no Unix sockets in Python on Windows")
-def test_a_manager_that_is_slow_hears_of_every_state() -> None:
+def test_a_manager_that_is_slow_hears_of_every_state(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its socket is full of words for the watchdog; they are dropped, and a state waits for room."""
+    monkeypatch.setattr(systemd, "_PATIENCE", struct.pack("ll", int(DEADLINE), 0))
     with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(f"{folder}/notify")
         manager.settimeout(DEADLINE)
@@ -123,6 +125,8 @@ def test_a_manager_that_is_slow_hears_of_every_state() -> None:
             notifier.beat()
         thread = threading.Thread(target=notifier.happened, args=("serving", {}))
         thread.start()
+        thread.join(0.1)
+        assert thread.is_alive(), "it does not wait for room"
         heard: list[bytes] = []
         while not heard or heard[-1] == b"WATCHDOG=1":
             heard.append(manager.recv(4096))
