@@ -333,6 +333,7 @@ def _configuration(settings: Any, parser: Literal["auto", "h11"], loop: Literal[
         timeout_keep_alive=settings.keepalive,
         timeout_graceful_shutdown=settings.graceful_timeout,
         wsgi_threads=settings.threads,
+        workers=settings.workers,
         h11_max_incomplete_event_size=max(_HEAD, head),
         ws_max_size=getattr(settings, "websocket_max_message_size", None),
         forwarded_allow_ips=[*_addresses(allowed), "unix"],

@@ -265,7 +265,8 @@ class Serving:
 
     def _accept(self, sock: socket.socket, service: Service) -> None:
         loop = asyncio.get_running_loop()
-        for _ in range(_ACCEPT_BURST):
+        # Others wait for the same connections: who is first must not have them all.
+        for _ in range(1 if self._config.workers.count > 1 else _ACCEPT_BURST):
             try:
                 connection, _address = sock.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import socket
+from typing import Any, cast
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as some
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from devserver.config import Config
+from devserver.server import Serving
 from devserver.workers.pool import (
     DYING,
     PAUSES,
@@ -296,3 +303,45 @@ class Life(RuleBasedStateMachine):
 
 Life.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 TestLife = Life.TestCase
+
+
+# Whose a connection is
+
+
+@pytest.mark.parametrize(("workers", "taken"), [(1, 3), (2, 1)])
+def test_a_worker_takes_one_connection_at_a_time(
+    workers: int, taken: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others wait for the same; whoever is first must not have them all."""
+    accepted: list[socket.socket] = []
+
+    async def accepts() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.ExitStack() as clients:
+            listener.setblocking(False)
+            for _ in range(3):
+                clients.enter_context(socket.create_connection(listener.getsockname()))
+            serving = Serving(Config(print, workers=workers), _Nothing(), [listener])
+            monkeypatch.setattr(
+                serving, "_begin", lambda connection, data, service: accepted.append(connection)
+            )
+            serving._accept(listener, cast(Any, None))
+
+    asyncio.run(accepts())
+    assert len(accepted) == taken
+    for connection in accepted:
+        connection.close()
+
+
+class _Nothing:
+    """A gateway that is never asked."""
+
+    websockets = False
+
+    def __init__(self) -> None:
+        self.running: set[Any] = set()
+
+    def exchange(self, exchange: Any) -> Any: ...
+
+    def session(self, session: Any) -> Any: ...
+
+    def close(self) -> None: ...
