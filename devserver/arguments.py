@@ -61,6 +61,7 @@ class Arguments(TypedDict, total=False):
 
     protocol: Literal["http", "uwsgi"] | None
     http: Literal["auto", "h11", "httptools"] | None
+    http2: bool | None
     loop: Literal["auto", "asyncio", "uvloop"] | None
     timeout_keep_alive: float | None
     timeout_header: float | None

@@ -66,7 +66,6 @@ REFUSED = {
     "--debugger": _SAVES,
     "--noreload": "leave it out: nothing restarts without --reload",
     "-r": "write --reload",
-    "--http2": "devserver speaks HTTP/1.1; put a proxy that speaks HTTP/2 in front of it, such as caddy",
     "--ws-max-queue": "leave it out; devserver reads no faster than the application receives",
     "--reset-contextvars": "set in the lifespan's state what every request may start from",
 }

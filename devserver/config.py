@@ -168,6 +168,9 @@ class Http:
         kind=choice("http", "uwsgi"),
     )
     parser: str = option("auto", "HTTP parser.", kind=choice("auto", "h11", "httptools"), flag="http")
+    http2: bool | None = option(
+        None, "Speak HTTP/2, too; auto does if the extra http2 is there.", kind=SWITCH, none="auto"
+    )
     loop: str = option("auto", "Event loop.", kind=choice("auto", "asyncio", "uvloop"))
     keep_alive: float = option(
         75.0,

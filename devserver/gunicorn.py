@@ -281,8 +281,10 @@ class _Contexts:
 
     def __init__(self, settings: Any, config: Config) -> None:
         from devserver.front.tls import make
+        from devserver.http.h2 import is_spoken
 
-        self._context: ssl.SSLContext = settings.ssl_context(settings, lambda: make(config.tls))
+        http2 = is_spoken(config.http)
+        self._context: ssl.SSLContext = settings.ssl_context(settings, lambda: make(config.tls, http2))
 
     def current(self) -> ssl.SSLContext:
         """The context for a connection that begins now."""

@@ -33,6 +33,7 @@ from devserver.http.codes import CLOSE_GOING_AWAY, CLOSE_RESTART, INTERNAL_ERROR
 from devserver.http.connection import Connection
 from devserver.http.exchange import Gateway, Handler, Headers, Request
 from devserver.http.framing import Parser
+from devserver.http.h2 import is_spoken
 from devserver.http.service import Gate, HandOver, Own, Service
 
 logger = logging.getLogger("devserver")
@@ -259,6 +260,7 @@ class Serving:
             own=self._own,
             front=Proxies(self._config.proxy),
             heads=uwsgi if is_uwsgi else framing,
+            http2=is_spoken(http),
         )
 
     # accepting
@@ -350,7 +352,7 @@ class Serving:
         """
         service = self._service
         if service is not None and not service.draining and service.hand_over is not None:
-            given = [each.abandoned() for each in list(service.connections) if isinstance(each, Connection)]
+            given = [each.abandoned() for each in list(service.connections)]
             service.hand_over([each for each in given if each is not None])
 
     async def _drain(self, service: Service, grace: float, restart: bool) -> None:
@@ -365,7 +367,7 @@ class Serving:
                 task.cancel()  # nothing was asked yet, and a handshake may never end
             await asyncio.wait(self._tasks)
         deadline = loop.time() + grace
-        endless = {c.handler for c in service.connections if c.handler is not None and c.endless}
+        endless = {handler for connection in service.connections for handler in connection.endless}
         # Those first of which something was read: somebody waits for their answer.
         for connection in sorted(service.connections, key=lambda each: not each.waiting):
             connection.shutdown(CLOSE_RESTART if restart else CLOSE_GOING_AWAY)

@@ -20,6 +20,7 @@ from typing import Protocol
 from devserver.config import Config
 from devserver.front import letter, plain
 from devserver.http.exchange import Peer
+from devserver.http.h2 import is_spoken
 from devserver.http.peer import Ends, peer
 
 logger = logging.getLogger("devserver")
@@ -124,7 +125,7 @@ class Handshake:
         """
         from devserver.front import tls
 
-        self._contexts = contexts or tls.Contexts(config.tls)
+        self._contexts = contexts or tls.Contexts(config.tls, is_spoken(config.http))
         self._describe = tls.describe
         self._patience = config.http.header_timeout
 

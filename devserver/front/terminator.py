@@ -33,6 +33,7 @@ from devserver.front.relay import READ, WRITE, Phase, Relay
 from devserver.front.tls import Contexts, describe
 from devserver.front.words import CONNECTIONS, FINISH, READY, REFUSED
 from devserver.http.exchange import Peer
+from devserver.http.h2 import is_spoken
 from devserver.http.peer import address
 from devserver.process import adopt, listeners_from
 from devserver.process.control import Channel, Closed, Message, QueueingChannel, pack
@@ -84,7 +85,7 @@ def serve(channel: Channel) -> None:
     config = Config.from_json(message["config"])
     console.configure(config.log)
     try:
-        contexts = Contexts(config.tls)
+        contexts = Contexts(config.tls, is_spoken(config.http))
     except DevserverError as error:
         channel.send({"word": REFUSED, "error": str(error)})
         return

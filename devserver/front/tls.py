@@ -25,8 +25,8 @@ from devserver.https import Tls as Section
 
 logger = logging.getLogger("devserver")
 
-PROTOCOLS = ("http/1.1",)
-"""What is offered by ALPN (RFC 7301), the best first."""
+HTTP1, HTTP2 = "http/1.1", "h2"
+"""Protocols as ALPN names them (RFC 7301)."""
 
 _NAME = "_devserver_name"
 """Attribute of a session: the name that its client has asked for."""
@@ -56,12 +56,16 @@ class Context(ssl.SSLContext):
 class Contexts:
     """The context of a server, as its files are now."""
 
-    def __init__(self, section: Section) -> None:
+    def __init__(self, section: Section, http2: bool = False) -> None:
         """
+        Args:
+            http2: whether HTTP/2 is offered to clients.
+
         Raises:
             UsageError: a file or an option cannot be used; the message names it.
         """
         self._section = section
+        self._http2 = http2
         self._is_ours = section.certfile is None
         self._looked = 0.0
         self._below: dict[str, Context] = {}
@@ -93,7 +97,7 @@ class Contexts:
             self._section = replace(self._section, certfile=leaf(), keyfile=None)
 
     def _make(self, section: Section) -> Context:
-        context = make(section)
+        context = make(section, self._http2)
         context.sni_callback = self._asked_for
         return context
 
@@ -120,7 +124,7 @@ class Contexts:
                 path = os.path.join(folder, "leaf.pem")
                 with open(path, "wb") as file:
                     file.write(leaf_for(name))
-                found = self._below[name] = make(replace(self._section, certfile=path))
+                found = self._below[name] = make(replace(self._section, certfile=path), self._http2)
         return found
 
     def _look(self) -> list[tuple[int, int, int]]:
@@ -136,8 +140,11 @@ class Contexts:
         return found
 
 
-def make(section: Section) -> Context:
+def make(section: Section, http2: bool) -> Context:
     """A context as the options say.
+
+    Args:
+        http2: whether HTTP/2 is offered to clients.
 
     Raises:
         UsageError: a file or an option cannot be used; the message names it.
@@ -156,7 +163,7 @@ def make(section: Section) -> Context:
             raise UsageError(
                 f"--ssl-ciphers {section.ciphers}: OpenSSL knows none of them; openssl ciphers lists its own"
             ) from None
-    context.set_alpn_protocols(list(PROTOCOLS))
+    context.set_alpn_protocols([HTTP2, HTTP1] if http2 else [HTTP1])  # the best first
     context.suites = {str(each["name"]): int(each["id"]) & 0xFFFF for each in context.get_ciphers()}
     return context
 

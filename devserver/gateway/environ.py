@@ -164,7 +164,8 @@ def request_environ(constant: Environ, request: Request) -> Environ:
     environ["PATH_INFO"] = _path_info(request.path)
     environ["QUERY_STRING"] = request.query.decode("latin-1")
     environ["REQUEST_URI"] = environ["RAW_URI"] = target
-    environ["SERVER_PROTOCOL"] = f"HTTP/{request.version}"
+    # RFC 3875 section 4.1.16 has two numbers, and so do others for HTTP/2, which has one.
+    environ["SERVER_PROTOCOL"] = "HTTP/2.0" if request.version == "2" else f"HTTP/{request.version}"
     environ["wsgi.url_scheme"] = request.peer.scheme
     # Looked up for each request: whoever replaces sys.stderr expects to see this too.
     environ["wsgi.errors"] = sys.stderr

@@ -1,8 +1,8 @@
 """One connection: reads heads, runs one exchange after the other, keeps the time.
 
-An `asyncio.Protocol`. A request is only begun when the response before it is complete and the
-client has taken most of it: what a pipelining client sent ahead waits as bytes, and when that is
-too much, at the client.
+An `asyncio.Protocol`. A request is only begun when the response before it is complete and the client has
+taken most of it: what a pipelining client sent ahead waits as bytes, and when that is too much, at the
+client.
 
 What it is at is a `Phase`, and `states` has the table of them. How it ends:
 
@@ -11,8 +11,11 @@ What it is at is a `Phase`, and `states` has the table of them. How it ends:
     a promise cannot be kept      the transport is aborted, so that nobody takes half for the whole
     somebody else serves next     the descriptor goes over, with what was read and not used
 
-Refuses to know WSGI and ASGI, what a head or a body must look like (`framing`, `body`), how a
-response is written (`stream`) and how a transport is closed (`line`).
+A client that speaks HTTP/2 begins with a head that HTTP/1.1 refuses (RFC 9113 section 3.4), in plain text
+and within TLS. So nothing is looked for in other heads: where that one is refused, `h2` takes the transport.
+
+Refuses to know WSGI and ASGI, what a head or a body must look like (`framing`, `body`), how a response is
+written (`stream`) and how a transport is closed (`line`).
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from devserver.http.body import BadBody
 from devserver.http.codes import BAD_REQUEST, CLIENT_GONE, REQUEST_TIMEOUT, SERVICE_UNAVAILABLE
 from devserver.http.exchange import Handler, Request
 from devserver.http.framing import Framing, Refused
+from devserver.http.h2.frames import PACKED, PREFACE_HEAD
 from devserver.http.line import Line
 from devserver.http.peer import Ends, peer, show
 from devserver.http.service import Service as Service
@@ -62,6 +66,7 @@ class Connection(asyncio.Protocol):
         self._line = cast(Line, None)  # set before anything else is called
         self._buffer = data or b""
         self._searched = 0  # of the buffer, for the end of a head
+        self._http2 = (PREFACE_HEAD, *([PACKED] if data else []))  # how that begins
         self._phase = Phase.IDLE if data == b"" else Phase.OPENING
 
     def _on(self, event: Event) -> None:
@@ -167,7 +172,13 @@ class Connection(asyncio.Protocol):
             self._buffer, self._searched = buffer[end:], 0
             request = service.request(head, frame, self.peer)
         except Refused as refused:
-            self._refuse(refused)
+            if service.http2 and self._buffer.startswith(self._http2):
+                # Only loaded when one comes.
+                from devserver.http.h2.connection import Connection as Http2Connection
+
+                Http2Connection(service, self.peer).begin(self._line.transport, self._let_go())
+            else:
+                self._refuse(refused)
         else:
             self._begin(request, frame)
 
@@ -269,7 +280,7 @@ class Connection(asyncio.Protocol):
     def _after(self, stream: Stream) -> None:
         """Request and response are complete: wait for the next request, or begin it."""
         if stream.keep_alive:
-            self.stream = None
+            self.stream, self._http2 = None, ()
             self._phase = PHASES[self._phase, _NEXT]
             self._idle()
         elif self._buffer:
@@ -331,14 +342,10 @@ class Connection(asyncio.Protocol):
         return bool(self._buffer) and self.stream is None
 
     @property
-    def endless(self) -> bool:
-        """Whether what is being answered never ends by itself."""
-        return self.stream is not None and self.stream.event_stream
-
-    @property
-    def handler(self) -> Handler | None:
-        """The application at work here."""
-        return None if self.stream is None else self.stream.handler
+    def endless(self) -> list[Handler]:
+        """The application at work here, if what it answers never ends by itself."""
+        stream = self.stream
+        return [stream.handler] if stream is not None and stream.event_stream and stream.handler else []
 
     def shutdown(self, code: int) -> None:
         """Leave as soon as what has begun is answered. `code` is for WebSockets only."""
@@ -403,17 +410,21 @@ class Connection(asyncio.Protocol):
         logger.warning("%s %s was %s", stream.request.method, stream.request.target.decode("latin-1"), why)
         stream.give_up(SERVICE_UNAVAILABLE, f"this request was {why}")
 
-    # WebSocket
+    # what a connection turns into
+
+    def _let_go(self) -> bytes:
+        """Serve it no more. Returns what was read and not used."""
+        self._on(Event.UPGRADE)
+        self._line.let_go()
+        self.service.connections.discard(self)
+        rest, self._buffer = self._buffer, b""
+        return rest
 
     def _upgrade(self, request: Request) -> None:
         """Give the transport to a new WebSocket."""
         from devserver.http.upgrade import Upgrade  # wsproto is only loaded when a WebSocket comes
 
-        self._on(Event.UPGRADE)
-        self._line.let_go()
-        self.service.connections.discard(self)
-        rest, self._buffer = self._buffer, b""
-        Upgrade(self.service, self._take_back).begin(self._line.transport, request, rest)
+        Upgrade(self.service, self._take_back).begin(self._line.transport, request, self._let_go())
 
     def _take_back(self, request: Request) -> Stream:
         """Answer a handshake by an ordinary response, after which the connection closes."""

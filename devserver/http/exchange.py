@@ -73,14 +73,14 @@ class Peer:
 
 @dataclass(slots=True)
 class Request:
-    """The head of a request (RFC 9112 section 3), checked: a gateway never sees a bad one.
+    """The head of a request (RFC 9112 section 3, RFC 9113 section 8.3), checked: no bad one gets here.
 
     Attributes:
         method: as sent, upper case where the standard methods are meant.
         target: the request target as sent.
         path: the target's path, percent-encoded as sent; b"*" for `OPTIONS *`.
         query: what follows the first "?", without it.
-        version: "1.0" or "1.1"; also "2" or "3", where a proxy tells the client's by the uwsgi protocol.
+        version: "1.0", "1.1" or "2"; also "3", where a proxy tells the client's by the uwsgi protocol.
         headers: all header lines.
         peer: the two ends of the connection.
         prefix: the path under which a proxy serves the application, decoded; "" if it does not say one.

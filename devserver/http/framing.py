@@ -110,23 +110,27 @@ def end_of_head(buffer: bytes, searched: int, limit: int) -> int:
             raise Refused(
                 BAD_REQUEST, "TLS on a plain HTTP port: ask with http://, or serve HTTPS by --https"
             )
-        if buffer[:1] == b"\0":
+        if buffer[:1] == b"\0":  # also what only a predecessor may begin with (`h2.frames.PACKED`)
             raise Refused(BAD_REQUEST, _UWSGI)
         if _LONG_METHOD.match(buffer):
             raise Refused(NOT_IMPLEMENTED, _UNKNOWN_METHOD)
         if len(buffer) > limit:
-            raise _too_large(buffer, limit)
+            raise too_large(buffer, limit)
         # Such a head may never end: said at once, the client need not wait for a timeout.
         if _BARE.search(buffer, max(0, searched - 1)):
             raise Refused(BAD_REQUEST, "bare CR or LF in the head")
         return -1
     if end + 4 > limit:
-        raise _too_large(buffer[:end], limit)
+        raise too_large(buffer[:end], limit)
     return end + 4
 
 
-def _too_large(head: bytes, limit: int) -> Refused:
-    """Why a head is refused, what of it is largest, and what can be done."""
+def too_large(head: bytes, limit: int) -> Refused:
+    """Why a head is refused, what of it is largest, and what can be done.
+
+    Args:
+        head: its lines, without the end.
+    """
     if _LONG_METHOD.match(head):
         return Refused(NOT_IMPLEMENTED, _UNKNOWN_METHOD)
     status = URI_TOO_LONG if head.find(b"\r\n", 0, limit // 2) < 0 else FIELDS_TOO_LARGE
@@ -153,8 +157,8 @@ class Framing:
     Attributes:
         method, target: as sent.
         path, query: of the target, as sent.
-        version: "1.0" or "1.1".
-        length: bytes of the body; 0 for none; -1 for chunked.
+        version: "1.0", "1.1" or "2".
+        length: bytes of the body; 0 for none; -1 for one that ends when its sender says so.
         keep_alive: the connection may carry another request.
         expects: the client waits for `100 Continue` before it sends the body.
         upgrade: the protocol that the client wants to change to, lower case, or b"".

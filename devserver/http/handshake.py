@@ -1,4 +1,4 @@
-"""The opening handshake of a WebSocket (RFC 6455 section 4.2): what is asked and what is answered.
+"""The opening handshake of a WebSocket (RFC 6455 section 4.2, RFC 8441): what is asked and what is answered.
 
 Pure: a checked request head in, a decision or bytes out. The head is read here and not by wsproto,
 whose handshake wants to parse the bytes of a head that has already been parsed and checked.
@@ -42,7 +42,7 @@ class Opening:
     """What a client asks for.
 
     Attributes:
-        key: the value of Sec-WebSocket-Key.
+        key: the value of Sec-WebSocket-Key; b"" over HTTP/2, which has none.
         subprotocols: offered, in the client's order of preference.
         extensions: offers, each a name with its parameters.
     """
@@ -53,7 +53,7 @@ class Opening:
 
 
 def read(request: Request) -> Opening:
-    """Check a client's handshake (RFC 6455 section 4.2.1).
+    """Check a client's handshake (RFC 6455 section 4.2.1; over HTTP/2, RFC 8441 section 5).
 
     Raises:
         BadHandshake: 426 for another version of the protocol, 400 for anything else.
@@ -61,23 +61,32 @@ def read(request: Request) -> Opening:
     fields: dict[bytes, list[bytes]] = {}
     for name, value in request.headers:
         fields.setdefault(name, []).append(value)
+    is_http2 = request.version == "2"  # then the request has asked for nothing else to come as far as this
+    if not is_http2:
+        _check_upgrade(request, fields)
+    if fields.get(b"sec-websocket-version") != [b"13"]:
+        headers = [(b"Sec-WebSocket-Version", b"13")]
+        if not is_http2:
+            headers.append((b"Upgrade", b"websocket"))
+        raise BadHandshake(UPGRADE_REQUIRED, "the only version of WebSocket spoken here is 13", headers)
+    keys = fields.get(b"sec-websocket-key", [])
+    if not is_http2 and (len(keys) != 1 or not _is_key(keys[0])):
+        raise BadHandshake(BAD_REQUEST, "Sec-WebSocket-Key must be there once and hold 16 bytes in base64")
+    return Opening(
+        b"" if is_http2 else keys[0],
+        [element.decode("latin-1") for element in _split(fields, b"sec-websocket-protocol")],
+        [element.decode("latin-1") for element in _split(fields, b"sec-websocket-extensions")],
+    )
+
+
+def _check_upgrade(request: Request, fields: dict[bytes, list[bytes]]) -> None:
+    """What only HTTP/1.1 has of a handshake."""
     if request.method != "GET" or request.version != "1.1":
         raise BadHandshake(BAD_REQUEST, "a WebSocket begins with GET and HTTP/1.1")
     if not (_lists(fields, b"connection", b"upgrade") and _lists(fields, b"upgrade", b"websocket")):
         raise BadHandshake(BAD_REQUEST, "a WebSocket needs 'Connection: Upgrade' and 'Upgrade: websocket'")
     if b"transfer-encoding" in fields or fields.get(b"content-length", [b"0"]) != [b"0"]:
         raise BadHandshake(BAD_REQUEST, "the request for a WebSocket has no body")
-    if fields.get(b"sec-websocket-version") != [b"13"]:
-        headers = [(b"Sec-WebSocket-Version", b"13"), (b"Upgrade", b"websocket")]
-        raise BadHandshake(UPGRADE_REQUIRED, "the only version of WebSocket spoken here is 13", headers)
-    keys = fields.get(b"sec-websocket-key", [])
-    if len(keys) != 1 or not _is_key(keys[0]):
-        raise BadHandshake(BAD_REQUEST, "Sec-WebSocket-Key must be there once and hold 16 bytes in base64")
-    return Opening(
-        keys[0],
-        [element.decode("latin-1") for element in _split(fields, b"sec-websocket-protocol")],
-        [element.decode("latin-1") for element in _split(fields, b"sec-websocket-extensions")],
-    )
 
 
 def answer(
@@ -98,22 +107,40 @@ def answer(
     Raises:
         ApplicationError: a subprotocol that was not offered, or a header that cannot be sent.
     """
-    if subprotocol is not None and subprotocol not in opening.subprotocols:
-        offers = ", ".join(map(repr, opening.subprotocols)) or "none"
-        raise ApplicationError(f"'websocket.accept' chose subprotocol {subprotocol!r}; offered: {offers}")
+    chosen = _chosen(opening, subprotocol, extension)
     digest = hashlib.sha1(opening.key + _GUID, usedforsecurity=False).digest()
     head = [
         (b"Upgrade", b"websocket"),
         (b"Connection", b"Upgrade"),
         (b"Sec-WebSocket-Accept", base64.b64encode(digest)),
     ]
+    head += [*chosen, *_allowed(headers)]
+    names = [name.lower() for name, _ in head]
+    return response_head(SWITCHING_PROTOCOLS, head, defaults.lines([*names, *_DROPPED, *_OURS]))
+
+
+def accepted(
+    opening: Opening, subprotocol: str | None, extension: str, headers: Headers, defaults: Defaults
+) -> bytes:
+    """The answer that completes a handshake over HTTP/2 (RFC 8441 section 5), as `answer` has it.
+
+    Its status is another one there, 200, and is for whoever sends it.
+    """
+    head = [*_chosen(opening, subprotocol, extension), *_allowed(headers)]
+    names = [name.lower() for name, _ in head]
+    return response_head(SWITCHING_PROTOCOLS, head, defaults.lines([*names, *_DROPPED, *_OURS]))
+
+
+def _chosen(opening: Opening, subprotocol: str | None, extension: str) -> Headers:
+    if subprotocol is not None and subprotocol not in opening.subprotocols:
+        offers = ", ".join(map(repr, opening.subprotocols)) or "none"
+        raise ApplicationError(f"'websocket.accept' chose subprotocol {subprotocol!r}; offered: {offers}")
+    head = []
     if subprotocol is not None:
         head.append((b"Sec-WebSocket-Protocol", subprotocol.encode("latin-1")))
     if extension:
         head.append((b"Sec-WebSocket-Extensions", extension.encode("ascii")))
-    head.extend(_allowed(headers))
-    names = [name.lower() for name, _ in head]
-    return response_head(SWITCHING_PROTOCOLS, head, defaults.lines([*names, *_DROPPED, *_OURS]))
+    return head
 
 
 def _allowed(headers: Headers) -> Headers:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Protocol
@@ -37,25 +37,24 @@ class Open(Protocol):
     """A connection that is open, as far as its end goes.
 
     Attributes:
-        handler: the application at work on it.
         waiting: something was read for which no request has been begun.
-        endless: what is being answered never ends by itself.
+        endless: the applications at work on it on what never ends by itself.
     """
-
-    @property
-    def handler(self) -> Handler | None: ...
 
     @property
     def waiting(self) -> bool: ...
 
     @property
-    def endless(self) -> bool: ...
+    def endless(self) -> Iterable[Handler]: ...
 
     def shutdown(self, code: int) -> None:
         """Leave as soon as what has begun is answered. `code` is for WebSockets."""
 
     def disconnect(self, why: str = "") -> None:
         """The grace is over: the application sees a disconnect, and the client is told why."""
+
+    def abandoned(self) -> tuple[int, bytes] | None:
+        """What is given away while the loop does not turn; None if a request has begun. Any thread."""
 
 
 class Held(Protocol):
@@ -165,6 +164,7 @@ class Service:
         gate: asked before each request is begun; None lets all in.
         hand_over: gives connections to whoever serves next. None: they are closed.
         own: pages of the server's own; None for none.
+        http2: whether HTTP/2 is spoken.
         front: the proxies in front; None if no proxy is believed.
         heads: how heads are read.
         defaults: `headers`, encoded.
@@ -185,6 +185,7 @@ class Service:
     own: Own | None = None
     front: Front | None = None
     heads: Heads = framing
+    http2: bool = False
     defaults: Defaults = field(init=False)
     kept: float = field(init=False)
     _leaving: list[tuple[int, bytes, Callable[[], None]]] = field(default_factory=list)
@@ -211,6 +212,10 @@ class Service:
         headers = self.parse(head)
         if frame.authority:
             headers = frame.hosted(headers, peer)
+        return self.made(frame, headers, peer)
+
+    def made(self, frame: framing.Framing, headers: Headers, peer: Peer) -> Request:
+        """The request that header lines make; where a proxy has sent it, as the client made it."""
         request = Request(frame.method, frame.target, frame.path, frame.query, frame.version, headers, peer)
         if not frame.forwarded or self.front is None:
             return request
@@ -261,11 +266,16 @@ class Service:
 
     def upgrades(self, request: Request, protocol: bytes) -> bool:
         """Whether a request turns into what it asks for, a protocol in lower case."""
-        if protocol != b"websocket" or request.method != "GET":
+        if protocol != b"websocket" or request.method != ("CONNECT" if request.version == "2" else "GET"):
             return False
-        if not self.gateway.websockets or self.websocket.implementation == "none":
+        if not self.serves_websockets:
             return False
         return not self.refuses(request.path)  # else it is refused like any other request
+
+    @property
+    def serves_websockets(self) -> bool:
+        """Whether WebSockets are served at all."""
+        return self.gateway.websockets and self.websocket.implementation != "none"
 
     def refuses(self, path: bytes) -> bool:
         """Whether `--limit-concurrency` forbids another request, for this path."""

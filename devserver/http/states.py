@@ -23,7 +23,7 @@ class Phase(IntEnum):
     DROPPING = auto()  # it is answered; the rest of its body, which nobody wants, is dropped
     CLOGGED = auto()  # all is answered, but the client has yet to take most of it
     LEAVING = auto()  # it goes to whoever serves next, as soon as everything is written
-    AWAY = auto()  # it is a WebSocket's
+    AWAY = auto()  # it is a WebSocket's, or HTTP/2's
     OVER = auto()  # nothing is to be sent any more; what still arrives is dropped
 
 
@@ -38,7 +38,7 @@ class Event(IntEnum):
     CLOG = auto()  # nothing may begin before the client has taken what was written to it
     ROOM = auto()  # it has taken it
     LEAVE = auto()  # another process is to serve it
-    UPGRADE = auto()  # it becomes a WebSocket
+    UPGRADE = auto()  # it becomes a WebSocket, or one of HTTP/2
     REFUSE = auto()  # it does not: the handshake gets an ordinary response
     END = auto()  # it is closed, cut or lost
 

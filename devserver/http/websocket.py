@@ -1,4 +1,4 @@
-"""One WebSocket over HTTP/1.1 (RFC 6455): implements `exchange.Session` on a transport.
+"""One WebSocket (RFC 6455): implements `exchange.Session` on a transport.
 
 wsproto turns bytes into frames and back. This module decides what a frame means here: it holds
 the client back when the application does not keep up, answers and sends pings, and ends the
@@ -38,11 +38,9 @@ from devserver.http.codes import (
     CLOSE_RESTART,
     CLOSE_TOO_BIG,
     SERVICE_UNAVAILABLE,
-    SWITCHING_PROTOCOLS,
 )
 from devserver.http.exchange import Exchange, Gateway, Handler, Headers, Request
 from devserver.http.inbox import WAITING_BYTES, Inbox, TooBig
-from devserver.http.response import Defaults
 
 logger = logging.getLogger("devserver")
 
@@ -57,20 +55,16 @@ class Refusal(Exchange, Protocol):
 
 
 class Owner(Protocol):
-    """Where a WebSocket came from: the HTTP connection that it was.
-
-    Attributes:
-        defaults: headers that the answer to a handshake gets unless it has them.
-    """
-
-    defaults: Defaults
+    """Where a WebSocket came from: the HTTP connection, or the stream of one, that it was."""
 
     def closed(self, connection: WebSocketConnection) -> None:
         """The WebSocket is over, or has become an ordinary response."""
         ...
 
-    def handshake(self, request: Request, status: int) -> None:
-        """The handshake was completed, for the access log; a refusal logs itself as a response."""
+    def accept(
+        self, opening: handshake.Opening, subprotocol: str | None, extension: str, headers: Headers
+    ) -> None:
+        """Send the answer that completes a handshake; see `handshake.answer`."""
         ...
 
     def refusal(self, request: Request) -> Refusal:
@@ -193,12 +187,10 @@ class WebSocketConnection(asyncio.Protocol):
         if self._settings.deflate:
             agreed = deflate.negotiate(self._opening.extensions, self._settings.max_size)
         extension = agreed[1] if agreed else ""
-        head = handshake.answer(self._opening, subprotocol, extension, headers, self._owner.defaults)
+        self._owner.accept(self._opening, subprotocol, extension, headers)
         self._frames = Connection(ConnectionType.SERVER, [agreed[0]] if agreed else [])
         self.accepted = True
         self._phase = Phase.OPEN
-        self._transport.write(head)
-        self._owner.handshake(self.request, SWITCHING_PROTOCOLS)
         self._schedule_ping()
         self._unhold()
         if self._early:
@@ -240,9 +232,12 @@ class WebSocketConnection(asyncio.Protocol):
     # the server's wishes
 
     @property
-    def endless(self) -> bool:
+    def endless(self) -> list[Handler]:
         """A WebSocket never ends by itself."""
-        return True
+        return [] if self.handler is None else [self.handler]
+
+    def abandoned(self) -> None:
+        """It cannot be given away."""
 
     def shutdown(self, code: int = CLOSE_RESTART, reason: str = "") -> None:
         """Close at once, or refuse a handshake that was not answered yet.
