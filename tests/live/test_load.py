@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.certificates import Certificates
@@ -216,6 +217,47 @@ class Crowd:
             await asyncio.wait_for(self.progress.wait(), DEADLINE)
 
 
+@dataclass
+class Http2Crowd(Crowd):
+    """Clients that speak HTTP/2, and ask several things at once on a connection.
+
+    Attributes:
+        url: where.
+        tls: what they need for TLS; None in plain text, where they know that HTTP/2 is spoken.
+    """
+
+    url: str = ""
+    tls: ssl.SSLContext | None = None
+
+    async def client(self, kind: int) -> None:
+        choose = random.Random(kind)
+        connection = self._connection()
+        while not self.stop:
+            requests = [self.request(choose) for _ in range(1 + kind % 4)]
+            await asyncio.gather(*(self.ask(connection, request) for request in requests))
+            if kind % 8 == 7:
+                await connection.aclose()
+                connection = self._connection()
+        await connection.aclose()
+
+    def _connection(self) -> httpx.AsyncClient:
+        verify = True if self.tls is None else self.tls
+        return httpx.AsyncClient(http1=False, http2=True, verify=verify, timeout=DEADLINE, trust_env=False)
+
+    async def ask(self, connection: httpx.AsyncClient, request: Request) -> None:
+        """Send a request, and hold its answer against what was true when it was sent."""
+        request.version = self.saves.version
+        target = f"{self.url}/?{request.number}-{request.size}"
+        try:
+            answer = await connection.request("POST" if request.body else "GET", target, content=request.body)
+        except httpx.HTTPError as error:
+            self.mistakes[f"no answer: {error!r}"] += 1
+            return
+        if answer.http_version != "HTTP/2":
+            self.mistakes[answer.http_version] += 1
+        self.check(request, answer.status_code, answer.content)
+
+
 def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
@@ -235,7 +277,9 @@ async def read_response(reader: asyncio.StreamReader) -> tuple[int, bool, bytes]
     return status, keep, b"".join(pieces)
 
 
-async def press(server: DevServer, saves: Saves, clients: int, count: int, uploads: bool) -> Crowd:
+async def press(
+    server: DevServer, saves: Saves, clients: int, count: int, uploads: bool, http2: bool
+) -> Crowd:
     """Let clients ask over `count` saves; with `uploads` each save comes when one request was answered."""
 
     async def connection() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -244,6 +288,9 @@ async def press(server: DevServer, saves: Saves, clients: int, count: int, uploa
         return await asyncio.open_connection(server.host, server.port, ssl=server.tls)
 
     crowd = Crowd(saves, connection, uploads)
+    if http2:
+        url = f"{server.scheme}://{server.host}:{server.port}"
+        crowd = Http2Crowd(saves, connection, uploads, url=url, tls=server.tls)
     tasks = [asyncio.create_task(crowd.client(kind)) for kind in range(clients)]
     choose = random.Random(count)
     try:
@@ -275,8 +322,14 @@ def check(
     *,
     uploads: bool = False,
     tls: ssl.SSLContext | None = None,
+    http2: bool = False,
 ) -> None:
-    """Press a server, and count. Args: tls: what clients need, if it speaks TLS."""
+    """Press a server, and count.
+
+    Args:
+        tls: what clients need, if it speaks TLS.
+        http2: whether they speak HTTP/2.
+    """
     project = folder / "project"
     project.mkdir()
     counted = folder / "counted"
@@ -287,7 +340,7 @@ def check(
     with DevServer("app:app", *quiet, cwd=project, env={"COUNT_FILE": str(counted)}) as server:
         server.serving()
         server.tls = tls
-        crowd = asyncio.run(press(server, saves, clients, count, uploads))
+        crowd = asyncio.run(press(server, saves, clients, count, uploads, http2))
         restarts = len(server.events("restart"))
         if crowd.mistakes:
             tell(server.log)
@@ -324,6 +377,23 @@ def test_saves_cost_no_upload(tmp_path: Path) -> None:
 def test_saves_cost_no_request_over_tls(interface: str, tmp_path: Path) -> None:
     certificates = Certificates(tmp_path)
     check(16, 6, interface, certificates.arguments, tmp_path, tls=certificates.client())
+
+
+@pytest.mark.parametrize("transport", ["plain", "tls"])
+def test_saves_cost_no_request_of_http2(transport: str, tmp_path: Path) -> None:
+    if transport == "plain":
+        check(12, 6, "asgi", [], tmp_path, http2=True)
+    else:
+        certificates = Certificates(tmp_path)
+        check(12, 6, "wsgi", certificates.arguments, tmp_path, tls=certificates.client(), http2=True)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("interface", SOURCES)
+def test_many_saves_cost_no_request_of_http2(interface: str, tmp_path: Path) -> None:
+    certificates = Certificates(tmp_path)
+    check(50, 20, interface, certificates.arguments, tmp_path, tls=certificates.client(), http2=True)
 
 
 @pytest.mark.soak
