@@ -163,14 +163,17 @@ def test_who_dies_is_replaced_and_nobody_else_notices(folder: Path, kills: int) 
 
 
 def test_signals_change_the_workers_and_no_request_is_lost(folder: Path) -> None:
-    """TTIN, HUP with new code, HUP with code that cannot load, TTOU; and the end."""
+    """TTIN, HUP with new code, HUP with code that cannot load, TTOU; and the end.
+
+    Each version has a size of its own, by which Python knows it from one of the same second.
+    """
     main = folder / "main.py"
     with serves("main:app", "--workers", "2", cwd=folder) as server, Clients(server) as clients:
         server.process.send_signal(signal.SIGTTIN)
         server.wait("worker_serving", worker=3)
 
         before = pids(server)
-        main.write_text(APP.replace("VERSION = 1", "VERSION = 2"))
+        main.write_text(APP.replace("VERSION = 1", "VERSION = 2  # new"))
         server.process.send_signal(signal.SIGHUP)
         while before & pids(server):
             server.wait("worker_exited", wanted=True)
@@ -186,7 +189,7 @@ def test_signals_change_the_workers_and_no_request_is_lost(folder: Path) -> None
         assert answer(server)[0] == "2"
         assert clients.answers["200 1"] == answered
 
-        main.write_text(APP.replace("VERSION = 1", "VERSION = 3"))
+        main.write_text(APP.replace("VERSION = 1", "VERSION = 3  # newest"))
         server.process.send_signal(signal.SIGHUP)
         while before & pids(server):
             server.wait("worker_exited", wanted=True)
