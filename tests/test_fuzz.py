@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hpack import Encoder
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -26,6 +27,7 @@ from devserver.http import framing, uwsgi
 from devserver.http.body import BadBody, ChunkedBody
 from devserver.http.framing import Framing, Parser, Refused
 from devserver.proxy import Proxy
+from tests.http2 import GET, POST, PREFACE, SETTINGS, Answers, Client, raw
 from tests.wire import DEFLATE, Wire, split_frames
 
 EXAMPLES = os.environ.get("FUZZ_EXAMPLES", "")
@@ -302,3 +304,63 @@ def test_a_websocket_hears_the_same_however_cut(data: bytes, cuts: list[int], de
         return received, [(first, payload[:2] if first == 0x88 else payload) for first, payload in sent]
 
     assert talk(pieces(data, cuts)) == talk([data])
+
+
+# HTTP/2
+
+FIELDS = [
+    *GET,
+    *POST,
+    (b":protocol", b"websocket"),
+    (b":method", b"CONNECT"),
+    (b":path", b"*"),
+    (b"content-length", b"5"),
+    (b"te", b"trailers"),
+    (b"connection", b"close"),
+    (b"Upper", b"case"),
+    (b"x", b"a\r\nb"),
+    (b"x", b"y" * 300),
+]
+BLOCKS = st.one_of(
+    st.sampled_from([GET, POST, [*POST, (b"content-length", b"5")]]),
+    st.lists(st.sampled_from(FIELDS), max_size=8),
+).map(lambda fields: Encoder().encode(fields))
+PAYLOADS = st.one_of(
+    BLOCKS,
+    BLOCKS.map(lambda block: b"\1" + block + b"\0"),
+    st.sampled_from([b"", b"hello", *(bytes(size) for size in (4, 5, 6, 8)), b"\xff" * 9]),
+    st.binary(max_size=20),
+)
+FRAME = st.builds(
+    raw,
+    st.sampled_from([0, 0, 1, 1, 1, 2, 3, 4, 5, 6, 8, 9, 10, 11]),  # after the client's GOAWAY nobody listens
+    st.sampled_from([0, 1, 4, 5, 5, 8, 0x20, 0x2D, 0xFF]),
+    st.sampled_from([0, 1, 1, 2, 3, 5]),
+    PAYLOADS,
+)
+
+
+def told(got: Answers) -> object:
+    """What a client learns: how each stream went, and the connection.
+
+    Where the connection ends by a fault, what had been answered before is a matter of when that came.
+    """
+    statuses = {stream: got.status(stream) for stream in got.heads}
+    return got.gone or (statuses, got.bodies, got.ended, got.resets)
+
+
+@FEW
+@given(st.lists(FRAME, max_size=12), CUTS)
+def test_http2_is_answered_alike_however_frames_arrive(frames: list[bytes], cuts: list[int]) -> None:
+    """Frames that are mostly well-formed, in any order. Nothing is raised."""
+    text = PREFACE + SETTINGS + b"".join(frames)
+
+    async def talk(parts: list[bytes]) -> Answers:
+        client = Client(echo)
+        for part in parts:
+            await client.send(part)
+        got = await client.settle()
+        await client.wire.leave()
+        return got
+
+    assert told(asyncio.run(talk(pieces(text, cuts)))) == told(asyncio.run(talk([text])))

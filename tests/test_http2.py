@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import struct
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -353,39 +352,6 @@ def test_the_option_is_a_wish_or_an_order(monkeypatch: pytest.MonkeyPatch) -> No
     assert not is_spoken(Http())
     with pytest.raises(UsageError, match=r"pip install 'devserver\[http2\]'"):
         is_spoken(Http(http2=True))
-
-
-@in_loop
-async def test_nothing_that_a_client_sends_raises() -> None:
-    """Frames that are mostly well-formed, in any order; and the same however their bytes arrive."""
-    choose = random.Random(9113)
-    payloads = [
-        b"",
-        bytes(4),
-        bytes(5),
-        bytes(6),
-        bytes(8),
-        BLOCK,
-        b"\1" + BLOCK + b"\0",
-        b"abc",
-        b"\xff" * 9,
-    ]
-    for _ in range(300):
-        frames = [
-            raw(
-                choose.randrange(11),
-                choose.choice((0, 1, 4, 5, 8, 0x20, 0x2D, 0xFF)),
-                choose.choice((0, 1, 1, 2, 3, 5)),
-                payload,
-            )
-            for payload in choose.choices(payloads, k=choose.randrange(1, 12))
-        ]
-        text = PREFACE + SETTINGS + b"".join(frames)
-        at_once, in_parts = await Client(wait).send(text), Client(wait)
-        cuts = sorted(choose.choices(range(len(text)), k=5))
-        parts = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
-        assert (await in_parts.send(*parts)).gone == at_once.gone, frames
-        await in_parts.wire.leave()
 
 
 # Requests and responses
