@@ -206,7 +206,7 @@ class Pool:
     def next_look(self) -> float | None:
         """When `decide` may have something to do although nothing has happened; None: never."""
         times = [end for worker in self.workers if (end := self._end_of(worker)) is not None]
-        if not self.stopping and len(self._current()) < self.wanted:
+        if not self.stopping and len(self._current()) < self.wanted and not self._is_in_turn():
             times.append(self._not_before)
         return min(times, default=None)
 
@@ -242,18 +242,25 @@ class Pool:
         yield from self._replaced(now)
         if now < self._not_before:
             return
-        current = self._current()
-        taken = {worker.place for worker in current}
-        stale = any(worker.counts for worker in self.workers if worker not in current)
+        taken = {worker.place for worker in self._current()}
         for place in range(1, self.wanted + 1):
             if place in taken:
                 continue
-            # One after the other, if others serve meanwhile: each takes memory, and its start a processor.
-            if stale and any(worker.phase is Phase.STARTING for worker in self.workers):
+            if self._is_in_turn():
                 return
             worker = Worker(place, self._epoch, since=now)
             self.workers.append(worker)
             yield Start(worker)
+
+    def _is_in_turn(self) -> bool:
+        """Whether the next one waits for one that starts. No clock ends that, but this one's start or death.
+
+        They start one by one if others serve meanwhile: each takes memory, and its start a processor.
+        """
+        if not any(worker.phase is Phase.STARTING for worker in self.workers):
+            return False
+        current = self._current()
+        return any(worker.counts for worker in self.workers if worker not in current)
 
     def _replaced(self, now: float) -> Iterator[Action]:
         """Have those leave whose successors serve, and those for whom there is no place any more."""
