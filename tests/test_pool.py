@@ -76,6 +76,20 @@ def test_a_worker_that_has_served_long_enough_ends_the_row() -> None:
     assert pool.is_gone(pool.workers[0], 100.0 + PROVEN, 1) == 0.0
 
 
+def test_who_stands_still_after_it_has_served_long_enough_ends_the_row() -> None:
+    """Else the hundredth in a year would leave its place empty for 15 s."""
+    pool = begun(1)
+    for now in (1.0, 101.0):
+        [worker] = pool.workers
+        pool.turns(worker, now + PROVEN)
+        now += PROVEN + STALL
+        abort, start = pool.decide(now)
+        assert abort == Abort(worker)
+        assert isinstance(start, Start)
+        pool.is_serving(start.worker, now)
+        assert pool.is_gone(worker, now, -6) == 0.0
+
+
 @pytest.mark.parametrize(("code", "expected"), [(3, 3), (1, 1), (0, 1), (-9, 1)])
 def test_what_cannot_start_at_all_ends_it(code: int, expected: int) -> None:
     pool = Pool(2, STALL, GRACE)
@@ -170,6 +184,20 @@ def test_who_stands_still_is_ended_and_replaced() -> None:
     assert start.worker.place == 2
     assert pool.decide(STALL + DYING) == [Kill(second)]  # it did not even write where
     assert pool.is_gone(second, STALL + DYING, -9) == 0.0
+
+
+def test_who_was_stopped_together_with_the_arbiter_has_not_stood_still() -> None:
+    pool = begun(3)
+    serving, hung, leaving = pool.workers
+    pool.turns(serving, STALL)
+    pool.turns(leaving, STALL)
+    pool.resize(-1)
+    assert pool.decide(STALL)[0] == Abort(hung)
+    pool.awoke(9999.0)
+    assert pool.decide(9999.0) == []
+    assert pool.decide(9999.0 + DYING) == [Kill(hung)]
+    assert Kill(leaving) in pool.decide(9999.0 + GRACE)
+    assert Abort(serving) in pool.decide(9999.0 + STALL)
 
 
 def test_nobody_stands_still_for_too_long_without_a_bound() -> None:

@@ -46,6 +46,9 @@ SIGNALS = tuple(
 LOOK = 1.0
 """Seconds between two looks at how much memory workers hold."""
 
+ASLEEP = 1.0
+"""Seconds by which a wait must have been too long for this process to have been stopped meanwhile."""
+
 SLACK = 1.0
 """Seconds that a worker may take beyond its grace, to unwind."""
 
@@ -120,7 +123,13 @@ class Arbiter:
                         self._events.emit("stopped")
                         return action.code
                     self._act(action)
-                self._reactor.wait(self._until())
+                self._wait(self._until())
+
+    def _wait(self, until: float | None) -> None:
+        """Wait for what may happen. Who stops this process, by Ctrl-Z say, stops the workers as well."""
+        self._reactor.wait(until)
+        if until is not None and (now := time.monotonic()) - until > ASLEEP:
+            self._pool.awoke(now)
 
     def _until(self) -> float | None:
         times = [self._pool.next_look(), self._next_look if self._section.max_memory else None]

@@ -163,12 +163,25 @@ class Pool:
         if not self.served:
             self.stop(code if code > 0 else 1)  # as where one process serves: what cannot start ends it
             return None
-        if worker.phase is Phase.SERVING and now - worker.since >= PROVEN:
-            self._deaths = 0
+        if worker.phase is Phase.SERVING:
+            self._end_row(worker, now)
         pause = PAUSES[min(self._deaths, len(PAUSES) - 1)]
         self._deaths += 1
         self._not_before = max(self._not_before, now + pause)
         return pause
+
+    def _end_row(self, worker: Worker, until: float) -> None:
+        """Forget the deaths so far if a worker has served well for long enough, until some time."""
+        if until - worker.since >= PROVEN:
+            self._deaths = 0
+
+    def awoke(self, now: float) -> None:
+        """All of this had been stopped, as by Ctrl-Z: none of the workers had the time that has passed."""
+        for worker in self.workers:
+            if worker.phase is Phase.SERVING:
+                worker.turned = now
+            else:
+                worker.since = now
 
     def renew(self) -> None:
         """Replace all, one after the other."""
@@ -225,6 +238,7 @@ class Pool:
                 continue
             if worker.phase is Phase.SERVING:
                 worker.hung = True
+                self._end_row(worker, worker.turned)
                 yield Abort(worker)
             else:
                 yield Kill(worker)

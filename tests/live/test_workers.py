@@ -7,6 +7,7 @@ import http.client
 import os
 import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -218,6 +219,20 @@ def test_who_stands_still_is_replaced(folder: Path, target: str) -> None:
         assert server.get().status == 200  # its successor may serve since before that
         for connection in connections:
             connection.close()
+
+
+def test_who_was_stopped_with_all_others_has_not_stood_still(folder: Path) -> None:
+    """Ctrl-Z, and fg after a while."""
+    options = ("--workers", "2", "--timeout-worker-healthcheck", "2")
+    with DevServer("main:app", *options, cwd=folder, new_session=True) as server:
+        server.serving()
+        os.killpg(server.supervisor, signal.SIGSTOP)
+        time.sleep(4)  # longer than the timeout, by more than a busy machine would be late
+        os.killpg(server.supervisor, signal.SIGCONT)
+        server.process.send_signal(signal.SIGTTIN)
+        server.wait("worker_serving", worker=3)
+        assert not server.events("worker_exited")
+        assert "has stood still" not in server.log
 
 
 def test_who_has_served_enough_is_replaced_and_no_request_is_lost(folder: Path) -> None:
