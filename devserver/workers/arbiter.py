@@ -298,6 +298,7 @@ class Arbiter:
         try:
             for process in self._processes.values():
                 process.channel.close()
+            self._transit.close()  # who is served elsewhere would never see the end of its connection
             self._reactor.close()
             self._signals.__exit__(None, None, None)
             let_go()

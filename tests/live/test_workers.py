@@ -235,6 +235,29 @@ def test_who_was_stopped_with_all_others_has_not_stood_still(folder: Path) -> No
         assert "has stood still" not in server.log
 
 
+def test_a_connection_that_waits_for_a_worker_is_nobody_elses(folder: Path) -> None:
+    """One that is forked meanwhile has no copy of it, and its client sees its end."""
+    (folder / "main.py").write_text("import os, time\nwhile os.path.exists('waits'): time.sleep(.01)\n" + APP)
+    with (
+        serves("main:app", "--limit-max-requests", "999", cwd=folder) as server,
+        server.connect() as connection,
+    ):
+        connection.request("GET", "/")
+        _, _, pid = connection.getresponse().read().split()
+        (folder / "waits").touch()
+        os.kill(int(pid), signal.SIGTERM)
+        server.wait("worker_exited", pid=int(pid))
+        server.process.send_signal(signal.SIGTTIN)
+        server.wait("worker_started", worker=2)
+        (folder / "waits").unlink()
+        assert connection.sock is not None
+        connection.sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        answer = b""
+        while data := connection.sock.recv(1 << 16):
+            answer += data
+        assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+
+
 def test_who_has_served_enough_is_replaced_and_no_request_is_lost(folder: Path) -> None:
     options = ("--limit-max-requests", "20", "--limit-max-requests-jitter", "10")
     with (
