@@ -214,6 +214,7 @@ class Arbiter:
         self._reactor.remove(process.channel)
         process.channel.close()
         self._transit.lost(process)
+        was_stopping = self._pool.stopping
         pause = self._pool.is_gone(worker, time.monotonic(), code)
         how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
         self._events.emit(
@@ -222,6 +223,8 @@ class Arbiter:
         if pause is not None:
             again = f"in {pause:g} s" if pause else "now"
             logger.error("worker %d ended (%s), and is started again %s", worker.place, how, again)
+        elif self._pool.stopping and not was_stopping:
+            logger.error("worker %d ended (%s) before any served: that ends the server", worker.place, how)
 
     def _look_at_memory(self, now: float) -> None:
         limit = self._section.max_memory
@@ -305,8 +308,10 @@ class Arbiter:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             code = self._work(worker.place, channel)
-        except SystemExit as error:
+        except SystemExit as error:  # user code's; as the interpreter would
             code = error.code if isinstance(error.code, int) else 1
+            if isinstance(error.code, str):
+                logger.error("%s", error.code)
         except BaseException:  # a fault of ours
             logger.exception("worker %d failed", worker.place)
         finally:

@@ -290,6 +290,18 @@ def test_what_cannot_start_ends_it_with_its_reason(folder: Path, fails: str) -> 
         server.wait_log("RuntimeError: cannot load")
 
 
+@pytest.mark.parametrize(
+    ("main", "told"),
+    [("import os; os._exit(7)", "(exit code 7)"), ("import sys; sys.exit('set SHOP_KEY')", "set SHOP_KEY")],
+)
+def test_who_ends_without_a_word_is_not_the_end_without_a_word(folder: Path, main: str, told: str) -> None:
+    (folder / "main.py").write_text(main)
+    with DevServer("main:app", "--workers", "2", cwd=folder) as server:
+        assert server.process.wait(DEADLINE) == (7 if "_exit" in main else 1)
+        assert told in server.log
+        assert server.log.count("before any served: that ends the server") == 1
+
+
 def test_nothing_is_left_when_the_arbiter_is_killed(folder: Path) -> None:
     with DevServer("main:app", "--workers", "2", cwd=folder) as server:
         server.serving()
