@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gzip
 import http.client
@@ -247,6 +248,37 @@ def test_a_file_that_becomes_shorter_cuts_the_connection(
         with pytest.raises((EOFError, ConnectionResetError)):
             raw.take(40 * SIZE)
     assert "the file that is sent ended" in caplog.text
+
+
+def test_a_file_is_not_read_ahead_of_a_client_that_takes_nothing(loop: str, tmp_path: Path) -> None:
+    """Under TLS, where it is copied, and behind what another task of the application still sends."""
+    certificates = Certificates(tmp_path)
+    sparse = tmp_path / "sparse"
+    sparse.touch()
+    os.truncate(sparse, 40 * SIZE)
+    left = Signal()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(START)
+        parts = {**PART, "body": bytes(4 * SIZE)}
+        other = asyncio.create_task(send(parts))
+        await asyncio.sleep(0)
+        while other.done():  # until the client is slower
+            other = asyncio.create_task(send(parts))
+            await asyncio.sleep(0)
+        file = asyncio.create_task(send(part_of(opened)))
+        for _ in range(50):
+            await asyncio.sleep(0)
+        left.set(send.__self__.exchange._file.left)
+        file.cancel()
+        other.cancel()
+
+    with sparse.open("rb") as opened, serving(app, loop=loop, **certificates.options) as server:
+        port = server.listeners.sockets[0].getsockname()[1]
+        client = http.client.HTTPSConnection("127.0.0.1", port, context=certificates.client())
+        client.request("GET", "/")
+        assert left.wait() == 40 * SIZE
+        client.close()
 
 
 def test_others_are_answered_while_a_file_is_sent(tmp_path: Path, loop: str) -> None:

@@ -39,7 +39,7 @@ class FilePart:
 
     Attributes:
         left: the number of bytes that have not been sent yet.
-        paused: the transport's buffer is too full.
+        paused: the transport's buffer is too full. To be set before `begin` if it is so already.
     """
 
     def __init__(self, transport: asyncio.Transport, file: int, offset: int, count: int) -> None:
@@ -52,7 +52,6 @@ class FilePart:
             OSError: there is no descriptor left.
         """
         self.left = count
-        self.paused = False
         self.paused = False
         self._transport = transport
         self._offset = offset

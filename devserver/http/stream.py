@@ -263,6 +263,7 @@ class Stream:
         if opening and not self.disconnected:
             self._transport.write(opening)
         if part is not None:
+            part.paused = self.paused  # nobody says again that the buffer is full
             self._file, self.paused = part, True
             part.begin(partial(self._file_sent, part, more))
         elif not more:
