@@ -8,12 +8,15 @@ import gzip
 import http.client
 import io
 import os
+import resource
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from devserver.errors import ApplicationError
 from devserver.gateway.environ import FileWrapper, file_part
 from tests.certificates import Certificates
 from tests.raw import Raw, Signal, serving
@@ -154,6 +157,54 @@ def test_a_path_that_cannot_be_sent_is_the_applications_fault(
         raw.get()
         assert raw.answer().status == 500
     assert fault in caplog.text
+
+
+@pytest.mark.parametrize("interface", ["asgi", "wsgi"])
+@pytest.mark.parametrize("made", ["/proc/version", "/sys/kernel/mm/transparent_hugepage/enabled"])
+def test_what_the_kernel_makes_when_it_is_read_has_no_size(made: str, interface: str, tmp_path: Path) -> None:
+    """In /proc it is said to be 0, in /sys a page."""
+    if not os.access(made, os.R_OK):
+        pytest.skip("there is no such file here")
+    app = Says(START, path_of(made)) if interface == "asgi" else wrapping(partial(open, made, "rb"))
+    with serving(app) as server, Raw(server) as raw:
+        for _ in range(2):
+            raw.get()
+            assert raw.answer().body == Path(made).read_bytes()
+
+
+@pytest.mark.parametrize("free", [0, 1, 2])
+def test_a_lack_of_descriptors_does_not_look_as_if_the_client_had_gone(
+    file: Path, free: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Frameworks take an OSError of `send` for that, and say nothing."""
+    heard = Signal()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(START)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        highest = max(int(each.partition(":")[0]) for each in descriptors())
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 2, hard))
+        held = []
+        try:
+            with contextlib.suppress(OSError):
+                while True:
+                    held.append(os.open(os.devnull, os.O_RDONLY))
+            for _ in range(free):
+                os.close(held.pop())
+            await send(path_of(file))
+        except Exception as error:
+            heard.set(error)
+            raise
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            for each in held:
+                os.close(each)
+
+    with serving(app) as server, Raw(server) as raw:
+        raw.get()
+        assert raw.answer().status == 500
+    assert isinstance(heard.wait(), ApplicationError)
+    assert "Too many open files" in caplog.text
 
 
 def test_a_fifo_holds_nobody_up(tmp_path: Path) -> None:

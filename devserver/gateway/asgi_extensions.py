@@ -13,10 +13,12 @@ Refuses to know tasks, and how a file gets to the client.
 
 import os
 import stat
+from functools import partial
 from typing import Any
 
 from devserver.errors import ApplicationError
 from devserver.gateway.asgi_words import Message
+from devserver.gateway.environ import BLOCK, is_made
 from devserver.http.exchange import Exchange, Headers
 
 Extensions = dict[str, dict[str, Any]]
@@ -116,7 +118,13 @@ def send_path(exchange: Exchange, message: Message, more: bool) -> None:
     except (OSError, ValueError) as error:  # ValueError: NUL
         raise ApplicationError(f"'http.response.pathsend': {error}") from None
     try:
-        exchange.send_file(file, 0, _size(file, message), more)
+        size = _size(file, message)
+        if is_made(os.fstat(file)):
+            exchange.write(b"".join(iter(partial(os.read, file, BLOCK), b"")), more)
+        else:
+            exchange.send_file(file, 0, size, more)
+    except OSError as error:
+        raise ApplicationError(f"'http.response.pathsend': {error}: {path!r}") from None
     finally:
         os.close(file)
 

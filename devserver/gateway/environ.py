@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 BLOCK = 65536
 """Bytes in one block of a file, and about what is read or written ahead of the other side."""
 
+_PAGE = 65536
+"""Bytes in the largest page of memory that a system has."""
+
 Environ = dict[str, Any]
 
 
@@ -91,8 +94,17 @@ def file_part(file: object) -> FilePart | None:
     except (OSError, ValueError):
         return None
     count = info.st_size - offset
-    # Files that the kernel makes when they are read have no size.
-    return (raw.fileno(), offset, count) if stat.S_ISREG(info.st_mode) and count > 0 else None
+    is_part = stat.S_ISREG(info.st_mode) and count > 0 and not is_made(info)
+    return (raw.fileno(), offset, count) if is_part else None
+
+
+def is_made(info: os.stat_result) -> bool:
+    """Whether the kernel may make a file's content when it is read, so that its size says nothing.
+
+    In /proc the size is 0, in /sys that of a page; on the disk neither has a block. A file with a hole may be
+    so, too, and loses nothing when it is read.
+    """
+    return not getattr(info, "st_blocks", 1) and info.st_size <= _PAGE
 
 
 class BodyStream(io.RawIOBase):
