@@ -98,6 +98,7 @@ class Arbiter:
         self._pool = Pool(config.workers.count, config.workers.healthcheck, 2 * config.http.graceful + SLACK)
         self._processes: dict[Worker, _Process] = {}
         self._has_terminal = _has_terminal()
+        self._outlives_terminal = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # nohup
         self._interrupted = False
         self._told = False  # that all serve
         self._transit = Transit()
@@ -142,9 +143,11 @@ class Arbiter:
         for signum in signums:
             if signum == signal.SIGCHLD:
                 self._reap()
-            elif signum == signal.SIGHUP and not (self._has_terminal and not _has_terminal()):
+            elif signum == signal.SIGHUP and not self._lost_terminal():
                 logger.info("replacing all workers (SIGHUP)")
                 self._pool.renew()
+            elif signum == signal.SIGHUP and self._outlives_terminal:
+                self._has_terminal = False
             elif signum in (signal.SIGTTIN, signal.SIGTTOU):
                 self._pool.resize(1 if signum == signal.SIGTTIN else -1)
                 logger.info("%d workers wanted (%s)", self._pool.wanted, signal.Signals(signum).name)
@@ -154,6 +157,10 @@ class Arbiter:
                 self._interrupted = True
                 self._events.emit("stopping")
                 self._pool.stop()
+
+    def _lost_terminal(self) -> bool:
+        """Whether the terminal in which this was started has been closed, which is told by SIGHUP, too."""
+        return self._has_terminal and not _has_terminal()
 
     def _heard(self, process: _Process) -> None:
         """Take what a worker has said."""

@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import os
 import signal
+import sys
 import threading
 import time
 from collections import Counter
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.live.process import DevServer, gone
+from tests.live.terminal import OnTerminal
 from tests.patience import DEADLINE
 
 pytestmark = pytest.mark.live
@@ -300,6 +302,23 @@ def test_who_ends_without_a_word_is_not_the_end_without_a_word(folder: Path, mai
         assert server.process.wait(DEADLINE) == (7 if "_exit" in main else 1)
         assert told in server.log
         assert server.log.count("before any served: that ends the server") == 1
+
+
+def test_nohup_outlives_the_terminal(folder: Path) -> None:
+    """Its end is told by SIGHUP, which after that is what it is without a terminal."""
+    program = ("/usr/bin/env", "nohup", sys.executable, "-m", "devserver")
+    with OnTerminal("main:app", "--workers", "2", cwd=folder, program=program) as server:
+        server.serving()
+        workers = pids(server)
+        server.hangs_up()
+        os.kill(server.supervisor, signal.SIGTTIN)
+        server.wait("worker_serving", worker=3)
+        assert pids(server) > workers
+        os.kill(server.supervisor, signal.SIGHUP)
+        while workers & pids(server):
+            server.wait("worker_exited", wanted=True)
+        assert not server.events("stopping")
+        assert server.stop(signal.SIGTERM) == 0
 
 
 def test_nothing_is_left_when_the_arbiter_is_killed(folder: Path) -> None:
