@@ -164,6 +164,19 @@ def target(fd: int) -> str:
     return _readlink(f"/proc/self/fd/{fd}")
 
 
+def targets(pid: int) -> Iterator[str]:
+    """What the descriptors of a process are open on, as far as we may see them; see `target`."""
+    try:
+        names = _listdir(f"/proc/{pid}/fd")
+    except OSError:
+        return
+    for name in names:
+        try:
+            yield _readlink(f"/proc/{pid}/fd/{name}")
+        except OSError:
+            continue
+
+
 def details(fd: int) -> bytes:
     """Flags, position and locks of a descriptor of this process.
 
@@ -187,19 +200,7 @@ class Listener(NamedTuple):
 
 def sockets(pid: int) -> set[int]:
     """The inodes of the sockets that a process has open, as far as we may see them."""
-    found = set()
-    try:
-        names = _listdir(f"/proc/{pid}/fd")
-    except OSError:
-        return set()
-    for name in names:
-        try:
-            match = _SOCKET.fullmatch(_readlink(f"/proc/{pid}/fd/{name}"))
-        except OSError:
-            continue
-        if match:
-            found.add(int(match[1]))
-    return found
+    return {int(match[1]) for each in targets(pid) if (match := _SOCKET.fullmatch(each))}
 
 
 def listeners(process: int | str = "self") -> Iterator[Listener]:

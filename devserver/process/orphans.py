@@ -4,8 +4,10 @@ Two cases. When a generation ends and the supervisor lives, the supervisor, as a
 (prctl(2)), has become the parent of whatever the generation had started, and ends it. When the
 supervisor itself is killed, nobody of its own could do that; so at its start it makes a *guardian*,
 which does nothing but wait for the end of a pipe, and then ends everything that carries the
-supervisor's tag in its environment. It is forked, which costs nothing; but a process that has threads,
-as under a debugger, cannot safely fork, and starts an interpreter for it.
+supervisor's tag. Programs have it in their environment. In /proc a copy of the supervisor, as a worker is,
+has the environment with which the supervisor was started; but it has a file open that is named so. The
+guardian is forked, which costs nothing; but a process that has threads, as under a debugger, cannot safely
+fork, and starts an interpreter for it.
 
 Only processes of our own session are ended. One that made a session of its own wanted to be
 left alone: a browser that the application opened, a daemon. And only what a generation has started: a shell
@@ -121,7 +123,7 @@ class Orphans:
         """Whether a generation has started it. Where others were here before us, by what it inherited."""
         if os.getsid(pid) != self._session:
             return False
-        return not _before or f"{TAG}={os.environ.get(TAG)}" in procfs.words(pid, "environ")
+        return not _before or _carries(pid, os.environ.get(TAG, ""))
 
 
 def await_end(pids: Set[int], seconds: float = _GRACE) -> None:
@@ -186,6 +188,7 @@ class _Guardian:
     def __init__(self, restore: Callable[[], None]) -> None:
         self.tag = f"{os.getpid()}-{os.urandom(8).hex()}"
         self._restore = restore
+        self._mark = _mark(self.tag)
         self._write = -1
         self.pid = self._begin()
 
@@ -220,6 +223,8 @@ class _Guardian:
     def end(self) -> None:
         """There is nothing left for it to do."""
         os.close(self._write)
+        if self._mark >= 0:
+            os.close(self._mark)
         with suppress(ProcessLookupError, ChildProcessError):
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
@@ -295,14 +300,27 @@ def _kill(pid: int) -> bool:
     return True
 
 
+def _mark(tag: str) -> int:
+    """A file in memory that is named by a tag, or -1. Copies of this process inherit it, programs do not."""
+    if sys.platform == "linux" and hasattr(os, "memfd_create"):
+        with suppress(OSError):  # a sandbox forbids it
+            return os.memfd_create(tag)
+    return -1
+
+
+def _carries(pid: int, tag: str) -> bool:
+    if f"{TAG}={tag}" in procfs.words(pid, "environ"):
+        return True
+    return any(f"/memfd:{tag} " in target for target in procfs.targets(pid))
+
+
 def tagged(tag: str) -> list[int]:
-    """Processes of our session that have a tag in their environment, apart from this one."""
-    wanted = f"{TAG}={tag}"
+    """Processes of our session that carry a tag, apart from this one."""
     session = os.getsid(0)
     found = []
     for pid in procfs.pids():
         try:
-            if pid != os.getpid() and os.getsid(pid) == session and wanted in procfs.words(pid, "environ"):
+            if pid != os.getpid() and os.getsid(pid) == session and _carries(pid, tag):
                 found.append(pid)
         except OSError:
             continue  # ended meanwhile

@@ -331,6 +331,23 @@ def test_nothing_is_left_when_the_arbiter_is_killed(folder: Path) -> None:
             gone(pid)
 
 
+def test_nor_is_what_workers_have_forked(folder: Path) -> None:
+    """It has no program of its own, and so no environment by which the guardian could know it."""
+    forks = """
+import os, time
+if not (pid := os.fork()):
+    time.sleep(9999)
+open("pids", "a").write(f"{pid} ")
+"""
+    (folder / "main.py").write_text(forks + APP)
+    with DevServer("main:app", "--workers", "2", cwd=folder) as server:
+        server.serving()
+        server.process.kill()
+        server.process.wait()
+        for pid in (folder / "pids").read_text().split():
+            gone(int(pid))
+
+
 @pytest.mark.parametrize("signum", [signal.SIGQUIT, signal.SIGINT])
 def test_the_end_does_not_wait_for_who_hangs(folder: Path, signum: int) -> None:
     """SIGQUIT ends it at once, a first SIGINT after the grace."""
