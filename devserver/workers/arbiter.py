@@ -64,6 +64,7 @@ class _Process:
 
     Attributes:
         given: how often it was given connections of others.
+        fits: it serves, and held no more than it may when it began to.
     """
 
     worker: Worker
@@ -71,6 +72,7 @@ class _Process:
     channel: QueueingChannel
     began: float
     given: int = 0
+    fits: bool = False
 
     def tell(self, word: Connections, fds: Sequence[int] = ()) -> None:
         """See `Receiver`."""
@@ -101,6 +103,7 @@ class Arbiter:
         self._outlives_terminal = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # nohup
         self._interrupted = False
         self._told = False  # that all serve
+        self._fits = True  # no worker has been seen that did not
         self._transit = Transit()
         self._began = time.monotonic()
         self._next_look = 0.0
@@ -170,6 +173,7 @@ class Arbiter:
                 word = message["word"]
                 if word == words.SERVING:
                     self._pool.is_serving(worker, now)
+                    self._see_if_fits(process)
                     self._tell_serving(process, now)
                 elif word == words.TURNS:
                     self._pool.turns(worker, now)
@@ -234,17 +238,35 @@ class Arbiter:
             logger.error("worker %d ended (%s) before any served: that ends the server", worker.place, how)
 
     def _look_at_memory(self, now: float) -> None:
-        limit = self._section.max_memory
-        if limit is None or now < self._next_look or sys.platform != "linux":
+        if self._section.max_memory is None or now < self._next_look:
             return
         self._next_look = now + LOOK
         for worker, process in self._processes.items():
+            if process.fits and worker.counts and not worker.worn and (held := self._too_much(process)):
+                why = f"it holds {held} MiB (--limit-max-memory {self._section.max_memory})"
+                self._pool.is_worn(worker, why)
+                logger.info("worker %d is replaced: %s", worker.place, why)
+
+    def _see_if_fits(self, process: _Process) -> None:
+        """Look whether who begins to serve holds too much already: its successors would be no better."""
+        held = self._too_much(process)
+        process.fits = not held
+        if held and self._fits:
+            self._fits = False
+            logger.error(
+                "a worker holds %d MiB before its first request: --limit-max-memory %d has no effect on it",
+                held,
+                self._section.max_memory,
+            )
+
+    def _too_much(self, process: _Process) -> int:
+        """How many MiB a worker holds if that is more than it may; else 0."""
+        limit = self._section.max_memory
+        if limit is not None and sys.platform == "linux":
             with suppress(OSError):
                 held = procfs.memory(process.pid).get("Rss", 0)
-                if held > limit * _MIB and worker.counts and not worker.worn:
-                    why = f"it holds {held // _MIB} MiB (--limit-max-memory {limit})"
-                    self._pool.is_worn(worker, why)
-                    logger.info("worker %d is replaced: %s", worker.place, why)
+                return held // _MIB if held > limit * _MIB else 0
+        return 0
 
     # what is done
 

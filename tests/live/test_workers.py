@@ -283,6 +283,23 @@ def test_who_holds_too_much_memory_is_replaced(folder: Path) -> None:
         assert answer(server)[2] != pid
 
 
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="the system does not say")
+def test_who_needs_more_memory_than_it_may_have_is_not_replaced_for_ever(folder: Path) -> None:
+    """It would be, once in a second, by one that needs as much."""
+    (folder / "main.py").write_text("import os\nHELD = os.urandom(1 << 20) * 150\n" + APP)
+    options = ("--limit-max-memory", "100", "--workers", "2")
+    with DevServer("main:app", *options, cwd=folder) as server:
+        server.serving()
+        server.process.send_signal(signal.SIGTTIN)
+        server.wait("worker_serving", worker=3)
+        server.get("/grow")
+        for _ in range(2):  # by then the arbiter has looked at them
+            time.sleep(1)
+            server.get()
+        assert not server.events("worker_exited")
+        assert server.log.count("--limit-max-memory 100 has no effect on it") == 1
+
+
 @pytest.mark.parametrize("fails", ["1", "2"])
 def test_what_cannot_start_ends_it_with_its_reason(folder: Path, fails: str) -> None:
     with DevServer("main:app", "--workers", "2", cwd=folder, env={"FAILS": fails}) as server:
