@@ -28,6 +28,7 @@ from devserver.events import Events
 from devserver.managers.systemd import Notifier
 from devserver.process import Orphans, await_end
 from devserver.process.control import Channel, Closed, QueueingChannel, unpack
+from devserver.process.limits import raise_limit, set_limit
 from devserver.process.reactor import Reactor
 from devserver.process.signals import Signals
 from devserver.reload.protocol import Connections
@@ -105,6 +106,7 @@ class Arbiter:
         self._told = False  # that all serve
         self._fits = True  # no worker has been seen that did not
         self._transit = Transit()
+        self._limit = raise_limit()  # for what waits in transit
         self._began = time.monotonic()
         self._next_look = 0.0
 
@@ -334,6 +336,7 @@ class Arbiter:
             self._reactor.close()
             self._signals.__exit__(None, None, None)
             let_go()
+            set_limit(self._limit)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             code = self._work(worker.place, channel)

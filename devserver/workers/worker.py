@@ -24,7 +24,8 @@ from devserver.errors import DevserverError
 from devserver.events import Events
 from devserver.gateway.lifespan import StartupFailed
 from devserver.http.exchange import Handler
-from devserver.process.control import Channel, Closed, pack, unpack
+from devserver.process.control import Channel, Closed, Message, pack, unpack
+from devserver.process.limits import raised
 from devserver.process.signals import leave_interrupts
 from devserver.server import Serving
 from devserver.stage import Program, Stage, refuse_green
@@ -137,7 +138,7 @@ class Worker:
         """In a thread of its own: do what the arbiter says; its end is ours."""
         last = True
         try:
-            while (message := (heard := self._channel.receive_one())[0])["word"] == words.CONNECTIONS:
+            while (message := (heard := self._heard())[0])["word"] == words.CONNECTIONS:
                 self._adopt(unpack(message["sizes"], message.get("data", b""), heard[1]))
             last = message["last"]
         except Closed:
@@ -147,6 +148,13 @@ class Worker:
         if last:
             self._end.restart = False
         self._end.begin()
+
+    def _heard(self) -> tuple[Message, list[int]]:
+        """Wait for a word, whose descriptors this process must take although it may have all that it may."""
+        while not self._channel.wait(3600.0):
+            pass
+        with raised():
+            return self._channel.receive_one()
 
     def _adopt(self, connections: list[tuple[int, bytes]]) -> None:
         """Serve connections that another worker has left; if this one leaves, they stay the arbiter's."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import select
+import signal
 import socket
 import sys
 import time
@@ -105,6 +107,24 @@ def test_connections_go_over_and_none_is_lost(tmp_path: Path) -> None:
         assert len(server.events("failed")) == 1
         assert not [event for event in server.events("restart") if "process" in event["reason"]]
         assert server.stop() == 0
+
+
+def test_a_worker_that_has_all_it_may_is_given_connections(tmp_path: Path) -> None:
+    """Two hold 60, which is more than one may open; the one that ends gives its own to the other."""
+    options = ("--workers", "2", "--timeout-keep-alive", "3600")
+    with limited(tmp_path, *options) as server, ExitStack() as stack:
+        clients = [
+            stack.enter_context(socket.create_connection((server.host, server.port), DEADLINE))
+            for _ in range(60)
+        ]
+        ask(clients)
+        assert set(answers(clients, 60).values()) == {f"one {SOFT} {SOFT}"}
+        ended = server.events("worker_started")[0]["pid"]
+        os.kill(ended, signal.SIGTERM)
+        server.wait("worker_exited", pid=ended)
+        ask(clients)
+        assert set(answers(clients, 60).values()) == {f"one {SOFT} {SOFT}"}
+        assert len(server.events("worker_exited")) == 1
 
 
 def test_a_python_that_knows_no_pidfds_restarts_from_nothing(tmp_path: Path) -> None:
