@@ -126,7 +126,8 @@ def _serve_by_workers(
 
         if not is_single():
             raise UsageError(
-                "workers cannot be forked from a process with threads: call run before they start"
+                "workers cannot be forked from a process with threads: call run before they start,"
+                " or have one process serve, without workers and WEB_CONCURRENCY"
             )
         terminal = Terminal()
         with guard(terminal.restore):

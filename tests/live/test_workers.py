@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -377,6 +378,21 @@ def test_the_end_does_not_wait_for_who_hangs(folder: Path, signum: int) -> None:
             assert server.process.wait(DEADLINE) == 0
         for pid in pids(server):
             gone(pid)
+
+
+def test_a_script_with_threads_is_told_who_wanted_workers(folder: Path) -> None:
+    """It may not have asked for any: the environment has."""
+    (folder / "script.py").write_text("""
+import devserver, threading, time
+threading.Thread(target=time.sleep, args=(9,), daemon=True).start()
+devserver.run("main:app", port=0)
+""")
+    command = [sys.executable, "script.py"]
+    ended = subprocess.run(
+        command, cwd=folder, env={**os.environ, "WEB_CONCURRENCY": "2"}, stderr=subprocess.PIPE, check=False
+    )
+    assert ended.returncode == 1
+    assert b"WEB_CONCURRENCY" in ended.stderr
 
 
 def test_with_reload_one_process_serves(folder: Path) -> None:
