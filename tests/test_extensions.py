@@ -183,7 +183,7 @@ def test_a_lack_of_descriptors_does_not_look_as_if_the_client_had_gone(
         await send(START)
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         highest = max(int(each.partition(":")[0]) for each in descriptors())
-        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 2, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 4, hard))
         held = []
         try:
             with contextlib.suppress(OSError):
