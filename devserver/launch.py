@@ -14,6 +14,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,7 @@ from devserver.options import misspelt
 from devserver.process import Terminal, adopt, guard
 from devserver.process.pidfile import PidFile
 from devserver.process.prompt import debugged
-from devserver.process.signals import Signals, wanted
+from devserver.process.signals import Signals, held, managing, wanted
 from devserver.target import serve_target
 
 if TYPE_CHECKING:
@@ -76,28 +77,27 @@ def start(
     events = Events.open(config.log.events, None if notifier is None else notifier.happened)
     pidfile = PidFile(config.workers.pidfile)
     try:
-        pidfile.write()
         if config.reload.enabled:
+            pidfile.write()
             if config.workers.several:
                 logger.warning("--reload serves by one process: --workers and its limits have no effect")
             with Signals(wanted()) as signals:  # from now on they are heard, if not at once
                 return _supervise(config, listeners, events, spare, signals, found, notifier)
-        if sys.platform == "linux":
-            from devserver.process.first import leave_first
-
-            leave_first()
-        console.show_prints_at_once()
+        if config.workers.several:
+            _check_forks()
+            with ExitStack() as stack:
+                signals = Signals(managing())
+                with held(managing()):  # who reads the file may send them
+                    pidfile.write()
+                    _leave_first()
+                    stack.enter_context(signals)
+                _prepare(config, listeners, events, spare, found)
+                return _serve_by_workers(config, listeners.sockets, events, notifier, program, signals)
+        pidfile.write()
+        _leave_first()
+        _prepare(config, listeners, events, spare, found)
         from devserver.alone import serve_alone
 
-        if config.tls.enabled:
-            from devserver.front.entrance import entrance
-
-            entrance(config)  # a certificate that cannot be used ends it here
-        if spare:
-            _keep()
-        _announce(config, listeners, events, found)
-        if config.workers.several:
-            return _serve_by_workers(config, listeners.sockets, events, notifier, program)
         return serve_alone(config, listeners.sockets, events, program, found, notifier)
     finally:
         pidfile.close()
@@ -107,36 +107,68 @@ def start(
             notifier.close()
 
 
-def _serve_by_workers(
-    config: Config,
-    sockets: list[socket.socket],
-    events: Events,
-    notifier: Notifier | None,
-    program: Program,
-) -> int:
-    """Begin workers, and replace them.
+def _leave_first() -> None:
+    if sys.platform == "linux":
+        from devserver.process.first import leave_first
+
+        leave_first()
+
+
+def _prepare(config: Config, listeners: Listeners, events: Events, spare: bool, found: str) -> None:
+    """Do what comes before an application is served without a supervisor.
+
+    Raises:
+        UsageError: the certificate cannot be used.
+    """
+    console.show_prints_at_once()
+    if config.tls.enabled:
+        from devserver.front.entrance import entrance
+
+        entrance(config)
+    if spare:
+        _keep()
+    _announce(config, listeners, events, found)
+
+
+def _check_forks() -> None:
+    """Refuse workers where they cannot be forked.
 
     Raises:
         UsageError: this system, or a process with threads, cannot fork.
     """
     if sys.platform != "win32":
         from devserver.process.orphans import is_single
-        from devserver.workers.arbiter import Arbiter
-        from devserver.workers.worker import Worker
 
         if not is_single():
             raise UsageError(
                 "workers cannot be forked from a process with threads: call run before they start,"
                 " or have one process serve, without workers and WEB_CONCURRENCY"
             )
+    else:
+        raise UsageError("--workers needs a system that can fork, which Windows is not: leave it out")
+
+
+def _serve_by_workers(
+    config: Config,
+    sockets: list[socket.socket],
+    events: Events,
+    notifier: Notifier | None,
+    program: Program,
+    signals: Signals,
+) -> int:
+    """Begin workers, and replace them."""
+    if sys.platform != "win32":
+        from devserver.workers.arbiter import Arbiter
+        from devserver.workers.worker import Worker
+
         terminal = Terminal()
         with guard(terminal.restore):
 
             def work(place: int, channel: Channel) -> int:
                 return Worker(config, sockets, events, place, channel).work(program)
 
-            return Arbiter(config, events, notifier, work).run()
-    raise UsageError("--workers needs a system that can fork, which Windows is not: leave it out")
+            return Arbiter(config, events, notifier, work).run(signals)
+    raise AssertionError("Windows cannot fork")
 
 
 def _empty_input() -> None:

@@ -27,6 +27,8 @@ _PASSED_ON = (
     signal.SIGINT,
     signal.SIGQUIT,
     signal.SIGTERM,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
     signal.SIGUSR1,
     signal.SIGUSR2,
     signal.SIGWINCH,

@@ -13,7 +13,7 @@ import socket
 import sys
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -42,6 +42,10 @@ class Signals:
             return list(self._read.recv(256))
         except BlockingIOError:
             return []
+
+    def were_ignored(self, signum: int) -> bool:
+        """Whether a signal was ignored before `__enter__`."""
+        return self._previous.get(signum) is signal.SIG_IGN
 
     def __enter__(self) -> Signals:
         self._wakeup = signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
@@ -112,14 +116,19 @@ def leave_interrupts() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
-@contextmanager
-def interrupts_held() -> Iterator[None]:
+def interrupts_held() -> AbstractContextManager[None]:
     """Block SIGINT, which a process that is started within inherits: while it starts it would end in
     a traceback. Nothing is lost for this process."""
+    return held([signal.SIGINT])
+
+
+@contextmanager
+def held(signums: Iterable[int]) -> Iterator[None]:
+    """Block signals: those that come within are heard after it."""
     if sys.platform == "win32":
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signums)
     try:
         yield
     finally:
@@ -134,6 +143,12 @@ def ending() -> list[int]:
     """
     typed = sys.stdin is not None and not sys.stdin.closed and sys.stdin.isatty()
     names = ("SIGINT", "SIGTERM", "SIGBREAK", *(() if typed else ("SIGQUIT",)))
+    return [getattr(signal, name) for name in names if hasattr(signal, name)]
+
+
+def managing() -> list[int]:
+    """The signals that mean something to an arbiter of workers, on this system; see `workers.arbiter`."""
+    names = ("SIGINT", "SIGTERM", "SIGQUIT", "SIGHUP", "SIGTTIN", "SIGTTOU", "SIGCHLD")
     return [getattr(signal, name) for name in names if hasattr(signal, name)]
 
 

@@ -30,7 +30,7 @@ from devserver.process import Orphans, await_end
 from devserver.process.control import Channel, Closed, QueueingChannel, unpack
 from devserver.process.limits import raise_limit, set_limit
 from devserver.process.reactor import Reactor
-from devserver.process.signals import Signals
+from devserver.process.signals import Signals, managing
 from devserver.reload.protocol import Connections
 from devserver.reload.transit import Transit
 from devserver.workers import words
@@ -39,10 +39,6 @@ from devserver.workers.pool import Abort, Action, End, Kill, Phase, Pool, Retire
 assert sys.platform != "win32"  # `launch` has looked; a type checker reads no further there
 
 logger = logging.getLogger("devserver")
-
-SIGNALS = tuple(
-    getattr(signal, f"SIG{name}") for name in ("INT", "TERM", "QUIT", "HUP", "TTIN", "TTOU", "CHLD")
-)
 
 LOOK = 1.0
 """Seconds between two looks at how much memory workers hold."""
@@ -101,7 +97,6 @@ class Arbiter:
         self._pool = Pool(config.workers.count, config.workers.healthcheck, 2 * config.http.graceful + SLACK)
         self._processes: dict[Worker, _Process] = {}
         self._has_terminal = _has_terminal()
-        self._outlives_terminal = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # nohup
         self._interrupted = False
         self._told = False  # that all serve
         self._fits = True  # no worker has been seen that did not
@@ -110,26 +105,29 @@ class Arbiter:
         self._began = time.monotonic()
         self._next_look = 0.0
 
-    def run(self) -> int:
-        """Serve until told to stop. Returns the exit code. Main thread only."""
-        with Signals(SIGNALS) as signals:
-            self._signals = signals
-            self._reactor.add(signals, lambda: self._hear(signals.taken()))
-            while True:
-                self._look_at_memory(now := time.monotonic())
-                if self._notifier is not None:
-                    self._notifier.be_punctual(now)
-                self._give()
-                for action in self._pool.decide(now):
-                    if isinstance(action, End):
-                        self._reactor.close()
-                        self._transit.close()
-                        await_end(self._orphans.end())
-                        logger.info("stopped")
-                        self._events.emit("stopped")
-                        return action.code
-                    self._act(action)
-                self._wait(self._until())
+    def run(self, signals: Signals) -> int:
+        """Serve until told to stop. Returns the exit code. Main thread only.
+
+        Args:
+            signals: captured, since before anybody was told where to send them.
+        """
+        self._signals = signals
+        self._reactor.add(signals, lambda: self._hear(signals.taken()))
+        while True:
+            self._look_at_memory(now := time.monotonic())
+            if self._notifier is not None:
+                self._notifier.be_punctual(now)
+            self._give()
+            for action in self._pool.decide(now):
+                if isinstance(action, End):
+                    self._reactor.close()
+                    self._transit.close()
+                    await_end(self._orphans.end())
+                    logger.info("stopped")
+                    self._events.emit("stopped")
+                    return action.code
+                self._act(action)
+            self._wait(self._until())
 
     def _wait(self, until: float | None) -> None:
         """Wait for what may happen. Who stops this process, by Ctrl-Z say, stops the workers as well."""
@@ -151,7 +149,7 @@ class Arbiter:
             elif signum == signal.SIGHUP and not self._lost_terminal():
                 logger.info("replacing all workers (SIGHUP)")
                 self._pool.renew()
-            elif signum == signal.SIGHUP and self._outlives_terminal:
+            elif signum == signal.SIGHUP and self._signals.were_ignored(signum):  # nohup
                 self._has_terminal = False
             elif signum in (signal.SIGTTIN, signal.SIGTTOU):
                 self._pool.resize(1 if signum == signal.SIGTTIN else -1)
@@ -301,7 +299,7 @@ class Arbiter:
             self._cannot_start(worker, error)
             return
         # Who is signalled before it has handlers of its own would act as this process.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, managing())
         try:
             pid = os.fork()
             if not pid:

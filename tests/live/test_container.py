@@ -147,3 +147,15 @@ def test_a_container_is_stopped_while_the_application_loads(
     with contained(container, tmp_path, *reload) as server:
         server.wait_log("loading\n")
         assert end(server, signal.SIGTERM) == (0 if reload else 128 + signal.SIGTERM)
+
+
+def test_signals_come_to_the_arbiter_of_a_container(container: list[str], tmp_path: Path) -> None:
+    """PID 1, to which they are sent, is not the arbiter."""
+    (tmp_path / "app.py").write_text("def app(environ, start_response): ...\n")
+    with contained(container, tmp_path, "--workers", "2") as server:
+        server.serving()
+        os.kill(descendants(server.process.pid)[0], signal.SIGTTIN)
+        server.wait("worker_serving", worker=3)
+        os.kill(descendants(server.process.pid)[0], signal.SIGTTOU)
+        server.wait("worker_exited", worker=3, wanted=True)
+        assert end(server, signal.SIGTERM) == 0

@@ -151,6 +151,19 @@ def test_a_second_server_with_the_same_pidfile_is_refused(folder: Path) -> None:
     assert (folder / "pid").read_text() == f"{os.getpid()}\n"
 
 
+def test_who_reads_the_pidfile_may_send_signals(folder: Path) -> None:
+    """However early: a script waits for the file, and then has all workers replaced."""
+    with DevServer("main:app", "--workers", "2", "--pidfile", "pid", cwd=folder) as server:
+        text = ""
+        while not text.endswith("\n") and server.process.poll() is None:
+            with contextlib.suppress(FileNotFoundError):
+                text = (folder / "pid").read_text()
+        os.kill(int(text), signal.SIGHUP)
+        server.serving()
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(DEADLINE) == 0
+
+
 @pytest.mark.parametrize("kills", [signal.SIGKILL, signal.SIGTERM])
 def test_who_dies_is_replaced_and_nobody_else_notices(folder: Path, kills: int) -> None:
     with DevServer("main:app", "--workers", "2", cwd=folder) as server:
