@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -239,11 +238,11 @@ def test_who_stands_still_is_replaced(folder: Path, target: str) -> None:
 
 def test_who_was_stopped_with_all_others_has_not_stood_still(folder: Path) -> None:
     """Ctrl-Z, and fg after a while."""
-    options = ("--workers", "2", "--timeout-worker-healthcheck", "2")
+    options = ("--workers", "2", "--timeout-worker-healthcheck", "5")
     with DevServer("main:app", *options, cwd=folder, new_session=True) as server:
         server.serving()
         os.killpg(server.supervisor, signal.SIGSTOP)
-        time.sleep(4)  # longer than the timeout, by more than a busy machine would be late
+        server.idle(7)  # longer than the timeout
         os.killpg(server.supervisor, signal.SIGCONT)
         server.process.send_signal(signal.SIGTTIN)
         server.wait("worker_serving", worker=3)
@@ -307,9 +306,8 @@ def test_who_needs_more_memory_than_it_may_have_is_not_replaced_for_ever(folder:
         server.process.send_signal(signal.SIGTTIN)
         server.wait("worker_serving", worker=3)
         server.get("/grow")
-        for _ in range(2):  # by then the arbiter has looked at them
-            time.sleep(1)
-            server.get()
+        server.wait_log("--limit-max-memory 100 has no effect on it")
+        server.get()
         assert not server.events("worker_exited")
         assert server.log.count("--limit-max-memory 100 has no effect on it") == 1
 
