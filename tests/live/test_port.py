@@ -92,7 +92,7 @@ def test_unix_socket_in_use_and_one_that_was_left_behind(tmp_path: Path) -> None
         (["--env-file", "missing.env"], "missing.env"),
         (["--no-such-option"], "--no-such-option"),
         (["--port", "eighty"], "eighty"),
-        (["--workers", "4"], "--workers is not supported"),
+        (["--debugger"], "--debugger is not supported"),
         (["--fd", "999"], "999"),
         (["--reload", "--fd", "999"], "999"),
     ],

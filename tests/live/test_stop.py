@@ -469,6 +469,7 @@ class Finder:
         if name == "devserver.cli":
             os.kill(os.getpid(), signal.SIGINT)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it in the background
 sys.meta_path.insert(0, Finder())
 from devserver.__main__ import main
 main()
