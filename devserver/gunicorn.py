@@ -72,7 +72,12 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn has no types
     def run(self) -> None:
         """Serve until told to stop."""
         _log_to(self.log.error_log, self.cfg.threads)
-        config = _configuration(self.cfg, self.parser, self.loop_name)
+        try:
+            config = _configuration(self.cfg, self.parser, self.loop_name)
+            contexts = _Contexts(self.cfg, config) if config.tls.enabled else None
+        except UsageError as error:  # another start would fail, too: the arbiter ends
+            self.log.error("%s", error)
+            sys.exit(Arbiter.WORKER_BOOT_ERROR)
         self._grace = max(self.cfg.graceful_timeout - _MARGIN, self.cfg.graceful_timeout / 2)
         sockets = [each.sock for each in self.sockets]
         for sock in sockets:
@@ -82,7 +87,7 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn has no types
             self._application(),
             sockets,
             own=Watched(self._counted, self._logged if _logs(self.log) else None),
-            entrance=Handshake(config, _Contexts(self.cfg, config)) if config.tls.enabled else None,
+            entrance=None if contexts is None else Handshake(config, contexts),
         )
         try:
             run_loop(self._serve(), config)
@@ -315,6 +320,9 @@ def _configuration(settings: Any, parser: Literal["auto", "h11"], loop: Literal[
     """
     announced = getattr(settings, "proxy_protocol", False) not in (False, "off")
     allowed = settings.proxy_allow_ips if announced else settings.forwarded_allow_ips
+    protocol: Any = getattr(settings, "protocol", "http")  # since gunicorn 24
+    if protocol == "uwsgi":
+        allowed = settings.uwsgi_allow_ips
     head = settings.limit_request_line + settings.limit_request_field_size
     tls: dict[str, Any] = {}
     if settings.is_ssl:
@@ -328,6 +336,7 @@ def _configuration(settings: Any, parser: Literal["auto", "h11"], loop: Literal[
             "ssl_ciphers": settings.ciphers,
         }
     return Config(
+        protocol=protocol,
         http=parser,
         loop=loop or cast(Literal["auto"], getattr(settings, "asgi_loop", "auto")),
         lifespan=getattr(settings, "asgi_lifespan", "auto"),

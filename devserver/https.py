@@ -75,8 +75,9 @@ def check_https(values: Mapping[str, object]) -> None:
     if values["ssl_certfile"] is None:
         for name in ("ssl_keyfile", "ssl_ca_certs"):
             if values[name] is not None and not (values["https"] and name == "ssl_ca_certs"):
+                instead = "" if name == "ssl_keyfile" else " or --https"
                 raise UsageError(
-                    f"--{name.replace('_', '-')} says nothing by itself: give --ssl-certfile, too"
+                    f"--{name.replace('_', '-')} says nothing by itself: give --ssl-certfile{instead}, too"
                 )
     if (values["https"] or values["ssl_certfile"] is not None) and values["proxy_protocol"]:
         raise UsageError("--proxy-protocol and HTTPS exclude each other: have the proxy end TLS")

@@ -23,6 +23,7 @@ from devserver.config import OPTIONS, Config, resolve
 from devserver.cpython import CAN_COPY, keep_all
 from devserver.errors import UsageError
 from devserver.events import Events
+from devserver.extras import check_extras
 from devserver.managers.systemd import Notifier
 from devserver.options import misspelt
 from devserver.process import Terminal, adopt, guard
@@ -68,6 +69,7 @@ def start(
     from devserver.listeners import bind
 
     console.configure(config.log)
+    check_extras(config)
     found = str(config.app.target or "the application found") if find is None else find(config)
     listeners = bind(config.bind)
     listeners.scheme = config.scheme

@@ -23,6 +23,7 @@ FLOORS = [
         "devserver",
         "procfs",
         "errors",
+        "extras",
         "option_types",
         "options",
         "processes",

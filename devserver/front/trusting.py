@@ -57,7 +57,10 @@ def untrust(say: Say, ask: Ask) -> bool:
         devserver.errors.UsageError: the authority cannot be read.
     """
     if not os.path.exists(os.path.join(own_folder(), ROOT)):
-        say("There is no authority of devserver's, and nothing to take back.")
+        if os.path.exists(own_folder()):  # certificates that mkcert's authority has signed
+            shutil.rmtree(own_folder())
+            say(f"removed: {own_folder()}")
+        say("There is no authority of devserver's, and nothing to take back from browsers.")
         return True
     if not ask(f"Remove the authority in {own_folder()} from all stores, and delete it?"):
         say("Nothing was changed.")

@@ -144,6 +144,8 @@ def _what_is_large(head: bytes, limit: int) -> str:
     name, colon, _ = largest.partition(b":")
     if not colon or len(first) > len(largest) or not _NAME.fullmatch(name):
         return text
+    if len(largest) < limit // 16:
+        return f"{text}; it has {len(lines)} fields"
     text = f"{text}; its largest field is {name.decode('ascii')}, with {len(largest)} bytes"
     if name.lower() == b"cookie":
         text += ": every application on this host sees the cookies of all; delete them in the browser"

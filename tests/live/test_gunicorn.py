@@ -306,6 +306,30 @@ def test_a_lifespan_that_fails_ends_it(folder: Path) -> None:
         assert "Worker failed to boot" in gunicorn.log
 
 
+def test_a_certificate_that_cannot_be_used_ends_it_with_a_line(folder: Path) -> None:
+    made = Certificates(folder)
+    _, other = made.issue("other")
+    with Gunicorn(folder, "asgi:app", "--certfile", str(made.certfile), "--keyfile", str(other)) as gunicorn:
+        assert gunicorn.process.wait(DEADLINE) == 3
+        assert "does not fit" in gunicorn.log
+        assert "Traceback" not in gunicorn.log
+
+
+def test_the_uwsgi_protocol(folder: Path) -> None:
+    pairs = {"REQUEST_METHOD": "GET", "PATH_INFO": "/", "REMOTE_ADDR": "192.0.2.7", "HTTPS": "on"}
+    texts = [text.encode() for pair in pairs.items() for text in pair]
+    parts = b"".join(len(text).to_bytes(2, "little") + text for text in texts)
+    with (
+        Gunicorn(folder, "asgi:app", "--protocol", "uwsgi") as gunicorn,
+        socket.create_connection(("127.0.0.1", gunicorn.port), DEADLINE) as sock,
+    ):
+        sock.sendall(b"\0" + len(parts).to_bytes(2, "little") + b"\0" + parts)
+        data = b""
+        while more := sock.recv(65536):
+            data += more
+        assert data.endswith(b" 192.0.2.7 https")
+
+
 def test_a_worker_whose_arbiter_is_killed_ends(folder: Path) -> None:
     with Gunicorn(folder, "asgi:app") as gunicorn:
         pid = worker_of(gunicorn.place)
