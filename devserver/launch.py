@@ -195,8 +195,16 @@ def _announce(config: Config, listeners: Listeners, events: Events, found: str) 
     if config.bind.qr:
         _show_qr(config, elsewhere)
     if config.tls.certfile is None and config.tls.https:
-        from devserver.front.folder import is_trusted
+        from devserver.front.folder import can_vouch, is_trusted
 
+        for url in elsewhere:
+            host = url.partition("://")[2].rpartition(":")[0].strip("[]")
+            if not can_vouch(host):
+                logger.warning(
+                    "browsers will warn at %s: it is not an address of a private network, so the certificate"
+                    " is not for it; give --ssl-certfile for one that is",
+                    url,
+                )
         if not is_trusted():
             logger.info("browsers will warn of the certificate until you run: devserver trust")
     events.emit("listening", url=listeners.urls[0], urls=listeners.urls, pid=os.getpid())

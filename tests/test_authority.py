@@ -352,3 +352,17 @@ def test_the_commands_name_the_extra_that_is_missing(command: str) -> None:
     assert done.returncode == 2
     assert done.stderr.endswith("pip install 'devserver[tls]'; or give --ssl-certfile\n")
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("host", "can"),
+    [
+        ("192.168.1.5", True),
+        ("100.64.0.1", True),
+        ("fd00::1", True),
+        ("203.0.113.5", False),
+        ("2001:db8::1", False),
+    ],
+)
+def test_the_authority_vouches_for_private_addresses_alone(host: str, can: bool) -> None:
+    assert folder.can_vouch(host) == can

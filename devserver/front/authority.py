@@ -28,7 +28,7 @@ from typing import Any
 
 from devserver import procfs
 from devserver.errors import UsageError
-from devserver.front.folder import has_mkcert, mkcert_folder, own_folder
+from devserver.front.folder import NETWORKS, has_mkcert, mkcert_folder, own_folder
 
 try:
     from cryptography import x509
@@ -56,17 +56,6 @@ _HOST = re.compile(r"[a-z0-9-]+(?:\.[a-z0-9-]+)*")
 _DOMAINS = ("localhost", "local", "test", "internal", "lan", "home.arpa")
 """Names that are nobody's on the internet (RFC 6761, RFC 6762, RFC 8375), or will never be."""
 
-_NETWORKS = tuple(
-    map(
-        ipaddress.ip_network,
-        (
-            "127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "100.64.0.0/10",
-            "::1/128", "fc00::/7", "fe80::/10",
-        ),
-    )
-)  # fmt: skip
-"""Addresses of this machine, and of private networks (RFC 1918, RFC 3927, RFC 4193, RFC 6598)."""
-
 
 @dataclass(frozen=True)
 class Names:
@@ -91,7 +80,7 @@ def names_here() -> Names:
             hosts.append(f"{host}.local")  # as mDNS knows it
     addresses = {ipaddress.ip_address("127.0.0.1"), ipaddress.ip_address("::1"), *_addresses()}
     # What is link-local on IPv6 no browser takes, and each container brings one.
-    kept = [each for each in addresses if any(each in network for network in _NETWORKS)]
+    kept = [each for each in addresses if any(each in network for network in NETWORKS)]
     kept = [each for each in kept if each.version == 4 or not each.is_link_local]
     return Names(tuple(hosts), tuple(sorted(kept, key=lambda each: (each.version, int(each)))))
 
@@ -216,7 +205,7 @@ def _make(folder: str, now: datetime) -> None:
     host = socket.gethostname().lower()
     domains = [*_DOMAINS, *([host] if _HOST.fullmatch(host) else [])]
     allowed: list[x509.GeneralName] = [x509.DNSName(each) for each in domains]
-    allowed += [x509.IPAddress(each) for each in _NETWORKS]
+    allowed += [x509.IPAddress(each) for each in NETWORKS]
     identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
     builder = (
         x509.CertificateBuilder()
