@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import struct
+import sys
+from collections import deque
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -926,6 +928,44 @@ async def test_a_websocket_that_nobody_reads_is_held_back() -> None:
     await client.settle()
     assert count == 120
     await client.wire.leave()
+
+
+# Requests that are held
+
+
+class Barred:
+    """A gate that lets nobody in, until it is opened."""
+
+    is_open = False
+
+    def lets_in(self) -> bool:
+        return self.is_open
+
+    def open(self, held: deque[service.Held]) -> None:
+        self.is_open = True
+        while held:
+            held.popleft().release()
+
+
+@in_loop
+async def test_a_part_of_a_held_body_costs_the_same_however_many_came_before() -> None:
+    costs = []
+    for count in (1000, 2000):
+        client = await Client(echo).greet()
+        client.wire.service.gate = Barred()
+        await client.send(client.head(1, POST, False))
+        calls = 0
+
+        def called(frame: Any, event: str, argument: Any) -> None:
+            nonlocal calls
+            calls += event == "call"
+
+        sys.setprofile(called)
+        client.wire.protocol.data_received(data(1, b"a", False) * count)
+        sys.setprofile(None)
+        costs.append(calls)
+        await client.wire.leave()
+    assert costs[1] < 2.5 * costs[0]
 
 
 # Hand-over

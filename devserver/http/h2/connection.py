@@ -173,7 +173,7 @@ class Connection(asyncio.Protocol):
         if stream is not None:
             stream.arrive(piece.data, piece.ended)
         elif piece.stream in self._held:
-            self._held[piece.stream].events.append(piece)
+            self._held[piece.stream].add(piece)
             self._hold_back()
         else:
             self._wire.drop(piece.stream, len(piece.data))

@@ -8,11 +8,17 @@ from devserver.http.h2.events import Arrived, Piece
 
 
 class Held:
-    """It is a `service.Held`. Attributes: events: its head, and parts of its body."""
+    """It is a `service.Held`.
+
+    Attributes:
+        events: its head, and parts of its body.
+        size: bytes of its body that have arrived.
+    """
 
     def __init__(self, first: Arrived, begin: Callable[[Held], None]) -> None:
         """Args: begin: begins it."""
         self.events: list[Arrived | Piece] = [first]
+        self.size = 0
         self._begin = begin
 
     @property
@@ -20,10 +26,10 @@ class Held:
         """The number of its stream."""
         return self.events[0].stream
 
-    @property
-    def size(self) -> int:
-        """Bytes of its body that have arrived."""
-        return sum(len(event.data) for event in self.events if isinstance(event, Piece))
+    def add(self, piece: Piece) -> None:
+        """A part of its body has arrived."""
+        self.events.append(piece)
+        self.size += len(piece.data)
 
     def release(self) -> None:
         """See `service.Held`."""
