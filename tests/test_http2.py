@@ -583,6 +583,21 @@ async def test_answers_do_not_pile_up_for_who_does_not_read() -> None:
 
 
 @in_loop
+async def test_no_more_requests_are_read_of_who_does_not_take_the_responses() -> None:
+    """Those without a body need no window."""
+    client = await Client(echo).greet()
+    client.wire.protocol.pause_writing()
+    client.wire.unsent = 2**20
+    first, second = (client.head(each, replaced(b":method", b"HEAD")) for each in (1, 3))
+    got = await client.send(first, second)
+    assert (got.status(1), got.status(3)) == (200, None)
+    client.wire.unsent = 0
+    client.wire.protocol.resume_writing()
+    got = await client.settle()
+    assert got.status(3) == 200
+
+
+@in_loop
 async def test_a_stream_that_is_reset_in_the_same_breath_is_never_begun() -> None:
     """CVE-2023-44487."""
     calls: list[str] = []
@@ -966,6 +981,17 @@ async def test_a_part_of_a_held_body_costs_the_same_however_many_came_before() -
         costs.append(calls)
         await client.wire.leave()
     assert costs[1] < 2.5 * costs[0]
+
+
+@in_loop
+async def test_a_held_request_that_is_reset_does_not_stop_the_connection() -> None:
+    client = await Client(echo).greet()
+    client.wire.service.gate = gate = Barred()
+    await client.send(client.head(1, POST, False))
+    await client.send(data(1, bytes(70_000), False) + raw(3, 0, 1, bytes(4)))
+    gate.open(client.wire.service.held)
+    got = await client.send(client.head(3, GET))
+    assert got.status(3) == 200
 
 
 # Hand-over

@@ -29,6 +29,8 @@ PATIENCE = 30.0
 HURRY = 0.2
 """Seconds for the same when the server stops."""
 
+_CLOG = 262144
+"""Bytes that wait for a client before no more of its requests are read."""
 
 _SOON = 1.0
 """Seconds in which what has arrived is read."""
@@ -72,6 +74,11 @@ class Line:
         if self.reading is Reading.PAUSED:
             self.transport.resume_reading()
             self.reading = READINGS[self.reading, Flow.RESUME]
+
+    @property
+    def is_clogged(self) -> bool:
+        """Whether the client has to take much of what was written to it, and does not."""
+        return self.choked and self.transport.get_write_buffer_size() > _CLOG
 
     def ended(self) -> None:
         """The client has ended its side."""

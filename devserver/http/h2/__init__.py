@@ -15,7 +15,7 @@ state cannot go to another process, which is how a connection outlives a restart
     outbox        what a stream has to send, until there is room for it
     turns         whose turn it is to send
     calm          how much of what costs a client nothing it may send
-    held          a request that has not begun
+    held          requests that have not begun
     stream        one exchange
     tunnel        one WebSocket (RFC 8441)
     connection    where they meet: the transport, time, and the server's wishes

@@ -1,5 +1,9 @@
 """How much of what costs a client nothing it may send: so much at once, and so much a second. Pure."""
 
+from collections.abc import Set
+
+from devserver.http.exchange import Handler
+
 _IDLE_FRAMES = 5000, 500.0
 """Frames without use at once, and a second: PING, SETTINGS, PRIORITY, empty DATA."""
 
@@ -35,3 +39,18 @@ class Calm:
         """Take some of each. Returns whether there was as much."""
         calm = self._idle_frames.spend(idle_frames, now)
         return self._resets.spend(resets, now) and calm
+
+
+class Abandoned(set[Handler]):
+    """Applications at work on streams that their client has reset."""
+
+    def __init__(self, most: int) -> None:
+        """Args: most: how many there may be."""
+        super().__init__()
+        self._most = most
+
+    def are_many(self, running: Set[Handler]) -> bool:
+        """Whether there are as many. Args: running: all that are at work."""
+        if len(self) >= self._most:
+            self &= running
+        return len(self) >= self._most

@@ -30,11 +30,11 @@ from typing import cast
 from devserver.http.codes import CLIENT_GONE, NOT_IMPLEMENTED, SERVICE_UNAVAILABLE
 from devserver.http.exchange import Handler, Headers, Peer, Request
 from devserver.http.framing import Framing, Refused
-from devserver.http.h2.calm import Calm
+from devserver.http.h2.calm import Abandoned, Calm
 from devserver.http.h2.events import Arrived, Ended, Event, Failed, Piece, Room
 from devserver.http.h2.frames import PACKED, Code
 from devserver.http.h2.handover import pack, unpack
-from devserver.http.h2.held import Held
+from devserver.http.h2.held import Held, Holding
 from devserver.http.h2.intake import Intake
 from devserver.http.h2.outbox import Outbox
 from devserver.http.h2.stream import Stream
@@ -69,14 +69,14 @@ class Connection(asyncio.Protocol):
         self._wire = cast(Wire, None)  # likewise
         self._intake = cast(Intake, None)  # likewise
         self._streams: dict[int, Stream | Tunnel] = {}
-        self._held: dict[int, Held] = {}
+        self._held = Holding()
         self._turns = cast(Turns, None)  # likewise
         self._is_leaving = False  # nothing is begun any more
         self._is_last = False  # the client will send no more requests
         self._is_over = False  # nothing is sent any more
         self._awaits_head = True
         self._calm = Calm()
-        self._abandoned: set[Handler] = set()  # at work on streams that their client has reset
+        self._abandoned = Abandoned(MAX_STREAMS)
 
     def begin(self, transport: asyncio.Transport, data: bytes) -> None:
         """Take over a transport.
@@ -117,6 +117,7 @@ class Connection(asyncio.Protocol):
         if not calm or (self._line.choked and wire.answers > _ANSWERS):
             self._fail("too much of what costs a client nothing")
             return
+        self._pace()
         if intake.is_amid is not self._awaits_head:
             self._awaits_head = intake.is_amid
             if self._awaits_head:
@@ -150,6 +151,8 @@ class Connection(asyncio.Protocol):
         self._line.choked = False
         self._wire.answers = 0
         self._turns.flush()
+        if not self._is_over:
+            self._pace()
 
     # what arrives
 
@@ -174,27 +177,29 @@ class Connection(asyncio.Protocol):
             stream.arrive(piece.data, piece.ended)
         elif piece.stream in self._held:
             self._held[piece.stream].add(piece)
-            self._hold_back()
         else:
             self._wire.drop(piece.stream, len(piece.data))
 
-    def _hold_back(self) -> None:
-        """Read no more while much is held and nothing is answered: it would only have to be handed over."""
-        if not self._streams and sum(held.size for held in self._held.values()) > HIGH_WATER:
-            self._line.pause()
+    def _pace(self) -> None:
+        """Read on, or no more for now.
+
+        Not while much is held and nothing is answered: it would only have to be handed over. Nor while the
+        client does not take what it has asked for: windows hold back bodies, and nothing does heads.
+        """
+        is_much = not self._streams and self._held.size > HIGH_WATER
+        (self._line.pause if is_much or self._line.is_clogged else self._line.resume)()
 
     def _ended(self, event: Ended) -> None:
         """A stream is over, by the client or its fault."""
         if event.reason:
             logger.warning("ended a stream of %s: %s", show(self.peer.client), event.reason)
-        if event.stream in self._held:
-            self._wire.credit(0, self._held.pop(event.stream).size)
+        self._wire.credit(0, self._held.drop(event.stream))
         stream = self._streams.pop(event.stream, None)
         if stream is not None:
             if stream.handler is not None:
                 self._abandoned.add(stream.handler)
             self._lose(stream)
-            self._rest()
+        self._rest()
 
     def _lose(self, stream: Stream | Tunnel) -> None:
         """Nobody is there any more."""
@@ -211,18 +216,13 @@ class Connection(asyncio.Protocol):
             return
         if self._is_leaving:
             self._held[number] = Held(event, self._release)
-        elif len(self._abandoned) >= MAX_STREAMS and self._is_crowded():
+        elif self._abandoned.are_many(service.gateway.running):
             self._wire.reset(number, Code.REFUSED_STREAM)
         elif service.gate is not None and service.holds(said[0].path):
             held = self._held[number] = Held(event, self._release)
             service.held.append(held)
         else:
             self._begin(number, *said)
-
-    def _is_crowded(self) -> bool:
-        """Whether as many applications as there may be streams work for nobody any more."""
-        self._abandoned &= self.service.gateway.running
-        return len(self._abandoned) >= MAX_STREAMS
 
     def _begin(self, number: int, frame: Framing, headers: Headers) -> None:
         service = self.service
@@ -251,12 +251,12 @@ class Connection(asyncio.Protocol):
         """Begin a request that the gate held back."""
         if self._is_leaving or self._held.pop(held.stream, None) is None:
             return
-        self._line.resume()
         for event in held.events:
             if isinstance(event, Piece):
                 self._feed(event)
             elif not isinstance(event.said, Refused):
                 self._begin(held.stream, *event.said)
+        self._pace()
         self._turns.schedule()
 
     # what is sent: `stream.Owner`
@@ -325,7 +325,7 @@ class Connection(asyncio.Protocol):
         """Wait for the next request, or leave, if nothing is to be answered."""
         if self._streams or self._is_over:
             return
-        self._hold_back()
+        self._pace()
         if self._is_leaving or self._is_last:
             self._turns.schedule()
         elif not (self._held or self._awaits_head):
@@ -346,8 +346,7 @@ class Connection(asyncio.Protocol):
             self._close()
 
     def _packed(self) -> bytes:
-        held = {number: each.events for number, each in self._held.items()}
-        return self.peer.letter + pack(self._intake, held)
+        return self.peer.letter + pack(self._intake, self._held.events())
 
     def _close(self) -> None:
         """Say that this is the end, and end."""

@@ -1,4 +1,4 @@
-"""A request that has not begun, and what has arrived of it."""
+"""Requests that have not begun, and what has arrived of them."""
 
 from __future__ import annotations
 
@@ -34,3 +34,21 @@ class Held:
     def release(self) -> None:
         """See `service.Held`."""
         self._begin(self)
+
+
+class Holding(dict[int, Held]):
+    """Those of a connection, by the numbers of their streams."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of their bodies."""
+        return sum(held.size for held in self.values())
+
+    def drop(self, stream: int) -> int:
+        """Hold one no more, if it was held. Returns the bytes of its body."""
+        held = self.pop(stream, None)
+        return 0 if held is None else held.size
+
+    def events(self) -> dict[int, list[Arrived | Piece]]:
+        """What has arrived of each."""
+        return {stream: held.events for stream, held in self.items()}
