@@ -994,6 +994,26 @@ async def test_a_held_request_that_is_reset_does_not_stop_the_connection() -> No
     assert got.status(3) == 200
 
 
+@in_loop
+async def test_a_client_that_has_ended_its_side_is_not_waited_for_when_its_request_begins() -> None:
+    heard: list[str] = []
+
+    async def app(scope: Any, receive: Receive, send: Send) -> None:
+        if scope["method"] == "GET":
+            await receive()
+        heard.append((await receive())["type"])
+
+    client = await Client(app).greet()
+    client.wire.service.gate = gate = Barred()
+    await client.send(client.head(1, GET), client.head(3, POST, False))
+    client.wire.protocol.eof_received()
+    gate.open(client.wire.service.held)
+    got = await client.settle()
+    assert heard == ["http.disconnect"] * 2
+    assert 3 in got.resets  # its body will never be all there
+    await client.wire.leave()
+
+
 # Hand-over
 
 

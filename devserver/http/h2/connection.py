@@ -256,6 +256,8 @@ class Connection(asyncio.Protocol):
                 self._feed(event)
             elif not isinstance(event.said, Refused):
                 self._begin(held.stream, *event.said)
+        if self._line.reading is Reading.ENDED and held.stream in self._streams:
+            self._streams[held.stream].hang_up()
         self._pace()
         self._turns.schedule()
 
