@@ -921,6 +921,31 @@ async def test_handshakes_that_are_refused() -> None:
 
 
 @in_loop
+async def test_a_handshake_whose_client_has_ended_its_side_is_reset() -> None:
+    """DATA without a head would break the client's connection, and an answer could not be used."""
+    heard: list[str] = []
+
+    async def app(scope: Any, receive: Receive, send: Send) -> None:
+        heard.append((await receive())["type"])
+        heard.append((await receive())["type"])
+
+    for later in (False, True):
+        client = await Client(app).greet()
+        client.wire.service.gate = gate = Barred()
+        gate.is_open = not later
+        await client.send(client.head(1, CONNECT, later))
+        if later:
+            gate.open(client.wire.service.held)
+            got = await client.settle()
+        else:
+            got = await client.send(data(1, b""))
+        assert (got.resets, got.bodies, got.ended) == ({1: Code.INTERNAL_ERROR}, {}, set())
+        assert len(client.wire.service.connections) == 1
+        assert heard == ["websocket.connect", "websocket.disconnect"]
+        heard.clear()
+
+
+@in_loop
 async def test_a_websocket_that_nobody_reads_is_held_back() -> None:
     go = asyncio.Event()
     count = 0

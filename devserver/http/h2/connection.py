@@ -222,14 +222,14 @@ class Connection(asyncio.Protocol):
             held = self._held[number] = Held(event, self._release)
             service.held.append(held)
         else:
-            self._begin(number, *said)
+            self._begin(number, *said, event.ended)
 
-    def _begin(self, number: int, frame: Framing, headers: Headers) -> None:
+    def _begin(self, number: int, frame: Framing, headers: Headers, ended: bool) -> None:
         service = self.service
         request = service.made(frame, headers, self.peer)
         if frame.upgrade and service.upgrades(request, frame.upgrade):
             tunnel = self._streams[number] = Tunnel(number, self, service)
-            tunnel.begin(request)
+            tunnel.begin(request, ended)
             return
         stream = self._streams[number] = Stream(number, request, frame, self, service.defaults)
         limited = service.settings.concurrency is not None and service.refuses(request.path)
@@ -255,7 +255,7 @@ class Connection(asyncio.Protocol):
             if isinstance(event, Piece):
                 self._feed(event)
             elif not isinstance(event.said, Refused):
-                self._begin(held.stream, *event.said)
+                self._begin(held.stream, *event.said, event.ended)
         if self._line.reading is Reading.ENDED and held.stream in self._streams:
             self._streams[held.stream].hang_up()
         self._pace()

@@ -58,16 +58,19 @@ class Tunnel(asyncio.Transport):
         self._session: WebSocketConnection | None = None
         self._waiting: deque[tuple[bytes, bool]] = deque()  # what has come while nobody was to read
         self._is_paused = False
+        self._is_accepted = False
         self._is_closing = False
         self._is_lost = False
         self._is_sent = self._is_heard = False  # either side has ended
 
-    def begin(self, request: Request) -> None:
-        """Begin the WebSocket. Args: request: its handshake."""
+    def begin(self, request: Request, ended: bool) -> None:
+        """Begin the WebSocket. Args: request: its handshake; ended: nothing follows."""
         service = self._service
         session = self._session = WebSocketConnection(self, request, service.gateway, service.websocket, self)
         service.connections.add(session)
         session.begin(b"")
+        if ended:
+            self.arrive(b"", True)
 
     # what the connection tells
 
@@ -135,7 +138,9 @@ class Tunnel(asyncio.Transport):
         self._owner.push(self.outbox)
 
     def close(self) -> None:
-        if not self._is_closing:
+        if not self._is_accepted:
+            self.abort()  # nothing can end without a head
+        elif not self._is_closing:
             self.write_eof()
 
     def abort(self) -> None:
@@ -159,6 +164,7 @@ class Tunnel(asyncio.Transport):
 
     def accept(self, opening: Opening, subprotocol: str | None, extension: str, headers: Headers) -> None:
         """See `websocket.Owner`."""
+        self._is_accepted = True
         fields = answered(accepted(opening, subprotocol, extension, headers, self.defaults))
         self._owner.head(self.number, [(b":status", b"%d" % _OK), *fields], False)
         if self._session is not None:
