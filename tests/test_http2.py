@@ -550,6 +550,7 @@ async def test_floods_end_the_connection() -> None:
         "WINDOW_UPDATE": more(1, 1),
         "unknown frames": raw(0x42, 0, 0),
     }
+    many = raw(4, 0, 0, struct.pack(">HL", 4, 1) * 2500)
 
     for name, frame in small.items():
         client = await Client(wait).greet()
@@ -560,6 +561,11 @@ async def test_floods_end_the_connection() -> None:
         assert got.gone == [(1, Code.ENHANCE_YOUR_CALM)], name
         assert client.wire.eof
         await client.wire.leave()
+    client = await Client(wait).greet()
+    got = await client.send(many)
+    assert not got.gone
+    got = await client.send(many * 3)
+    assert got.gone == [(0, Code.ENHANCE_YOUR_CALM)]
 
 
 def test_who_says_what_it_has_read_of_a_long_response_floods_nobody() -> None:

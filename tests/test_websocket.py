@@ -661,6 +661,18 @@ async def test_pings_are_answered() -> None:
 
 
 @in_loop
+async def test_of_pings_that_find_no_room_the_last_is_answered() -> None:
+    """RFC 6455 section 5.5.3. Else a client that reads nothing would fill the memory."""
+    wire = Wire(echo, ping_interval=0.0)
+    await wire.open()
+    wire.protocol.pause_writing()
+    assert await wire.frames(frame(PING, b"1"), frame(PING, b"2")) == []
+    wire.protocol.resume_writing()
+    assert await wire.frames(frame(PING, b"3")) == [(0x80 | PONG, b"2"), (0x80 | PONG, b"3")]
+    await wire.leave()
+
+
+@in_loop
 async def test_pings_go_on_as_long_as_they_are_answered() -> None:
     async with Site(echo, ping_interval=0.02, ping_timeout=10.0) as site:
         reader, writer = await site.dial()

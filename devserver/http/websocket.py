@@ -122,6 +122,7 @@ class WebSocketConnection(asyncio.Protocol):
         self._held = False
         self._timer: asyncio.TimerHandle | None = None
         self._pings = 0
+        self._unanswered: Ping | None = None  # there is no room for its answer
         self._refusal: Refusal | None = None
 
     @property
@@ -173,6 +174,8 @@ class WebSocketConnection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.paused = False
+        if self._unanswered is not None:
+            self._answer(self._unanswered)
         self._wake()
 
     # exchange.Session
@@ -283,10 +286,18 @@ class WebSocketConnection(asyncio.Protocol):
             if opened:
                 self._take_message(event)
         elif isinstance(event, Ping):
-            if opened:
-                self._transport.write(self._frames.send(event.response()))
+            self._answer(event)
         elif isinstance(event, Pong) and opened and event.payload == b"%d" % self._pings:
             self._schedule_ping()
+
+    def _answer(self, ping: Ping) -> None:
+        """Send the pong. While there is no room, only that to the last ping is owed (RFC 6455 section 5.5.3).
+
+        Else a client that sends pings and reads nothing would fill the memory.
+        """
+        self._unanswered = ping if self.paused else None
+        if self._phase is Phase.OPEN and not self.paused:
+            self._transport.write(self._frames.send(ping.response()))
 
     def _take_message(self, event: TextMessage | BytesMessage) -> None:
         data = event.data if isinstance(event, TextMessage) else bytes(event.data)

@@ -263,10 +263,11 @@ class Intake:
             raise Broken(Code.PROTOCOL_ERROR, "SETTINGS for a stream")
         if len(payload) % 6 or (flags & frames.ACK and payload):
             raise Broken(Code.FRAME_SIZE_ERROR, "SETTINGS of another size")
-        self.wire.idle_frames += 1
+        settings = frames.read_settings(payload)
+        self.wire.idle_frames += max(1, len(settings))  # each costs as much as a frame
         if flags & frames.ACK:
             return
-        for name, value in frames.read_settings(payload):
+        for name, value in settings:
             self._set(name, value)
         self.wire.answer(frames.frame(Kind.SETTINGS, frames.ACK, 0))
         self._events.append(Room(0))
