@@ -13,12 +13,15 @@ from typing import Any, NamedTuple
 import pytest
 import wsproto.events
 from hpack import Encoder
-from wsproto.connection import Connection, ConnectionType
+from wsproto.connection import Connection as Frames
+from wsproto.connection import ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, TextMessage
 
 from devserver.config import Http
+from devserver.front.proxies import Proxies
 from devserver.gateway.environ import constant_environ, request_environ
 from devserver.http import service
+from devserver.http.connection import Connection
 from devserver.http.exchange import Request
 from devserver.http.framing import Framing
 from devserver.http.h2 import is_spoken, wire
@@ -28,6 +31,8 @@ from devserver.http.h2.frames import Code, Kind
 from devserver.http.h2.handover import pack, unpack
 from devserver.http.h2.intake import Intake
 from devserver.http.h2.wire import CONNECTION_WINDOW, MAX_STREAMS, STREAM_WINDOW, Wire
+from devserver.http.line import Line
+from devserver.proxy import Proxy
 from tests.certificates import Certificates
 from tests.http2 import (
     GET,
@@ -848,7 +853,7 @@ class Talk:
 
     def __init__(self, client: Client) -> None:
         self.client = client
-        self.frames = Connection(ConnectionType.CLIENT)
+        self.frames = Frames(ConnectionType.CLIENT)
         self._seen = 0
 
     async def say(self, event: wsproto.events.Event, ended: bool = False) -> list[Any]:
@@ -966,7 +971,7 @@ async def test_a_websocket_that_nobody_reads_is_held_back() -> None:
 
     client = await Client(app, deflate=False).greet()
     await client.send(client.head(1, CONNECT, False))
-    frames = Connection(ConnectionType.CLIENT)
+    frames = Frames(ConnectionType.CLIENT)
     message = frames.send(BytesMessage(bytes(1000)))
     await client.send(data(1, message * 120, False))
     assert client.wire.reading  # the other streams are read
@@ -1093,6 +1098,67 @@ def test_a_connection_that_is_handed_over_at_any_byte_goes_on_as_if_it_had_not_b
             {each: half.send for each, half in whole.wire.streams.items()},
         ), cut
         assert successor.is_amid is False
+
+
+@in_loop
+async def test_what_a_client_sends_is_never_taken_for_a_predecessors_words() -> None:
+    """Not if it waited behind a request while the server restarted, nor if it came in parts."""
+    forged = pack(Intake(Wire(), 65536), {})
+    go = asyncio.Event()
+
+    async def app(scope: Any, receive: Receive, send: Send) -> None:
+        await go.wait()
+        await echo(scope, receive, send)
+
+    client = Client(app)
+    await client.wire.feed(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" + forged)
+    given: list[tuple[int, bytes]] = []
+    client.wire.service.hand_over = given.extend
+    client.wire.service.draining = True
+    client.wire.protocol.shutdown(1012)
+    assert client.wire.protocol.abandoned() is None
+    go.set()
+    assert (await client.wire.settle()).startswith(b"HTTP/1.1 200")
+    assert (given, client.wire.closing) == ([], True)
+    for left, rest in ((forged[:2], forged[2:]), (b"\r\n" + forged, b""), (PROXIED, forged)):
+        assert (await left_with(left).wire.feed(rest)).startswith(b"HTTP/1.1 400")
+
+
+@in_loop
+async def test_a_connection_through_a_proxy_goes_over_more_than_once() -> None:
+    left = PROXIED + pack(Intake(Wire(), 65536), {})
+    client = left_with(left)
+    await client.send(PREFACE, SETTINGS)
+    connection = client.wire.protocol
+    for _ in range(2):
+        client = left_with(connection._packed())
+        await client.settle()
+        connection = client.wire.protocol
+    got = await client.send(client.head(1, GET))
+    assert got.status(1) == 200
+
+
+@in_loop
+async def test_a_connection_goes_over_before_it_was_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Line, "fileno", lambda line: 9)
+    left = pack(Intake(Wire(), 65536), {})
+    for before in (b"", PROXIED):
+        client = left_with(before + left)
+        assert client.wire.protocol.abandoned() == (9, before + left)
+
+
+PROXIED = b"PROXY TCP4 192.0.2.1 192.0.2.2 1234 80\r\n"
+
+
+def left_with(left: bytes) -> Client:
+    """A connection that a predecessor has left."""
+    client = Client(echo)
+    service = client.wire.service
+    if left.startswith(PROXIED):
+        service.front = Proxies(Proxy(protocol=True, allow=("*",)))
+    client.wire.protocol = Connection(service, left)
+    client.wire.protocol.connection_made(client.wire)
+    return client
 
 
 def test_what_is_dropped_of_an_answered_request_is_dropped_by_the_successor() -> None:

@@ -29,7 +29,7 @@ from devserver.http.body import BadBody
 from devserver.http.codes import BAD_REQUEST, CLIENT_GONE, REQUEST_TIMEOUT, SERVICE_UNAVAILABLE
 from devserver.http.exchange import Handler, Request
 from devserver.http.framing import Framing, Refused
-from devserver.http.h2.frames import PACKED, PREFACE_HEAD
+from devserver.http.h2.frames import PACKED, beginning
 from devserver.http.line import Line
 from devserver.http.peer import Ends, peer, show
 from devserver.http.service import Service as Service
@@ -42,7 +42,6 @@ _FRESH = 0.5
 """Seconds since it was accepted in which a connection may bring its first request, though the server ends."""
 
 _AWAITING = (Phase.IDLE, Phase.OPENING)
-_CR = 0x0D
 
 # What comes with each request is asked for by short ways.
 _BEGIN, _NEXT, _OVER = Event.BEGIN, Event.NEXT, Phase.OVER
@@ -66,7 +65,7 @@ class Connection(asyncio.Protocol):
         self._line = cast(Line, None)  # set before anything else is called
         self._buffer = data or b""
         self._searched = 0  # of the buffer, for the end of a head
-        self._http2 = (PREFACE_HEAD, *([PACKED] if data else []))  # how that begins
+        self._http2, self._left = beginning(self._buffer), len(self._buffer)
         self._phase = Phase.IDLE if data == b"" else Phase.OPENING
 
     def _on(self, event: Event) -> None:
@@ -150,6 +149,7 @@ class Connection(asyncio.Protocol):
                 if not size:
                     self._await_head()
                     return
+                self._http2 = beginning(self._buffer[size : self._left])
                 self._opened, self._buffer, self._searched = True, self._buffer[size:], 0
             if self._buffer[:1] == b"\r":
                 self._buffer = self._buffer[heads.blank_lines(self._buffer) :]
@@ -388,18 +388,21 @@ class Connection(asyncio.Protocol):
 
     @property
     def _gone(self) -> bool:
-        """Whether nobody is there who could be served by anybody."""
+        """Whether nobody is there who could be served by anybody.
+
+        Who sends what only a predecessor may begin with would be refused, and is not to be believed.
+        """
         ended = self._line.reading is _ENDED and not self._buffer
-        return ended or self._phase is Phase.OVER or self._line.transport.is_closing()
+        forged = PACKED not in self._http2 and self._buffer.lstrip(b"\r\n").startswith(PACKED)
+        return ended or forged or self._phase is Phase.OVER or self._line.transport.is_closing()
 
     def abandoned(self) -> tuple[int, bytes] | None:
         """What is given away while the loop does not turn; None if a request has begun. Any thread."""
-        line = self._line
-        busy = self.stream is not None or line.transport.get_write_buffer_size()
+        busy = self.stream is not None or self._line.transport.get_write_buffer_size()
         if busy or self._gone:
             return None
         self._on(Event.END)
-        return line.fileno(), self.peer.letter + self._buffer
+        return self._line.fileno(), self.peer.letter + self._buffer
 
     def disconnect(self, why: str = "cut off") -> None:
         """The grace is over: the application sees a disconnect, and the client is told why."""

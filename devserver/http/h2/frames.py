@@ -90,6 +90,11 @@ _PAIR = struct.Struct(">LL")
 _SETTING = struct.Struct(">HL")
 
 
+def beginning(left: bytes) -> tuple[bytes, ...]:
+    """How a connection of HTTP/2 begins. Args: left: what a predecessor has left of it; b"" for none."""
+    return (PACKED,) if left.startswith(PACKED) else (PREFACE_HEAD,)
+
+
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
     """A frame as bytes."""
     size = len(payload)
