@@ -445,6 +445,22 @@ async def test_a_file_is_sent_as_far_as_there_is_room(tmp_path: Path) -> None:
 
 
 @in_loop
+async def test_a_file_that_ends_a_response_without_a_body_ends_its_stream(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"abc")
+
+    async def app(scope: Any, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"6")]})
+        with (tmp_path / "file").open("rb") as file:
+            await send({"type": "http.response.zerocopysend", "file": file, "more_body": True})
+            await send({"type": "http.response.zerocopysend", "file": file, "offset": 0})
+
+    client = await Client(app).greet()
+    got = await client.send(client.head(1, replaced(b":method", b"HEAD")))
+    assert (got.heads[1], got.bodies.get(1, b"")) == ([{b":status": b"200", b"content-length": b"6"}], b"")
+    assert got.ended == {1}
+
+
+@in_loop
 async def test_what_an_application_does_not_finish_is_reset_and_no_other_stream() -> None:
     async def app(scope: Any, receive: Receive, send: Send) -> None:
         if scope["path"] == "/broken":

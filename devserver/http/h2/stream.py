@@ -172,7 +172,7 @@ class Stream(http1.Stream):
             self.outbox.put_file(copy, offset, count)
             self._connection.push(self.outbox)
         elif not more:
-            self._finish()
+            self.write(b"", False)
 
     def trail(self, headers: Headers) -> None:
         lines = trailer_lines(headers)
