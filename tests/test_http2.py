@@ -461,6 +461,14 @@ async def test_a_file_that_ends_a_response_without_a_body_ends_its_stream(tmp_pa
 
 
 @in_loop
+async def test_a_refusal_of_head_has_no_body() -> None:
+    """Clients take one for a fault, and do not show the status."""
+    client = await Client(echo).greet()
+    got = await client.send(client.head(1, [*replaced(b":method", b"HEAD"), (b"expect", b"a")]))
+    assert (got.status(1), got.bodies, got.ended) == (417, {}, {1})
+
+
+@in_loop
 async def test_what_an_application_does_not_finish_is_reset_and_no_other_stream() -> None:
     async def app(scope: Any, receive: Receive, send: Send) -> None:
         if scope["path"] == "/broken":

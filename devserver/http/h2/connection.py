@@ -212,7 +212,7 @@ class Connection(asyncio.Protocol):
     def _arrived(self, event: Arrived) -> None:
         number, said, service = event.stream, event.said, self.service
         if isinstance(said, Refused):
-            self._refuse(number, said)
+            self._refuse(number, said, "HEAD" if event.is_head else "GET")
             return
         if self._is_leaving:
             self._held[number] = Held(event, self._release)
@@ -240,10 +240,10 @@ class Connection(asyncio.Protocol):
         else:
             stream.handler = service.gateway.exchange(stream)
 
-    def _refuse(self, number: int, refused: Refused) -> None:
+    def _refuse(self, number: int, refused: Refused, method: str) -> None:
         """Answer a request that is not served. The application never hears of it."""
         logger.warning("refused a request from %s: %s", show(self.peer.client), refused.reason)
-        request = Request("GET", b"", b"", b"", "2", [], self.peer)
+        request = Request(method, b"", b"", b"", "2", [], self.peer)
         stream = self._streams[number] = Stream(number, request, Framing(), self, self.service.defaults)
         stream.say(refused.status, refused.reason)
 

@@ -10,11 +10,18 @@ from devserver.http.framing import Framing, Refused
 
 @dataclass(slots=True)
 class Arrived:
-    """The head of a request. Attributes: said: what it says, or why it is refused."""
+    """The head of a request.
+
+    Attributes:
+        said: what it says, or why it is refused.
+        ended: nothing follows.
+        is_head: its method is HEAD.
+    """
 
     stream: int
     said: tuple[Framing, Headers] | Refused
     ended: bool
+    is_head: bool
 
 
 @dataclass(slots=True)

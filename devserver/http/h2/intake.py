@@ -182,7 +182,7 @@ class Intake:
             said = refused
         else:
             found.left = said[0].length if said[0].length >= 0 else None
-        self._events.append(Arrived(stream, said, ended))
+        self._events.append(Arrived(stream, said, ended, (b":method", b"HEAD") in fields))
 
     def _trailers(self, stream: int, found: Half, fields: Headers, ended: bool) -> None:
         if found.is_over:
