@@ -224,7 +224,7 @@ class Intake:
         self._body(stream, found, data, ended)
 
     def _body(self, stream: int, found: Half, data: bytes, ended: bool) -> None:
-        if found.left is not None:
+        if found.left is not None and not found.is_answered:  # else nobody reads it, and it may be given up
             found.left -= len(data)
             if found.left < 0 or (ended and found.left):
                 self.wire.credit(0, len(data))
