@@ -6,6 +6,7 @@ import asyncio
 import os
 import struct
 import sys
+import tracemalloc
 from collections import deque
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -532,6 +533,27 @@ async def test_a_body_that_nobody_reads_is_held_back_and_holds_up_no_other() -> 
     assert [each.window_increment for each in updates] == [STREAM_WINDOW]
     got = await client.send(data(1, b"end"))
     assert got.bodies[1] == bytes(STREAM_WINDOW) + b"end"
+
+
+@in_loop
+async def test_a_body_in_small_parts_takes_no_more_memory_than_in_large_ones() -> None:
+    async def app(scope: Any, receive: Receive, send: Send) -> None:
+        await over.wait()
+
+    for gate in (None, Barred()):
+        over = asyncio.Event()
+        client = await Client(app).greet()
+        client.wire.service.gate = gate
+        await client.send(client.head(1, POST, False))
+        part = data(1, b"ab", False) * 1000
+        tracemalloc.start()
+        for _ in range(30):
+            client.wire.protocol.data_received(part)
+        held, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert held < 5 * 60_000
+        over.set()
+        await client.wire.leave()
 
 
 @in_loop

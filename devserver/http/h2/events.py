@@ -7,6 +7,12 @@ from dataclasses import dataclass
 from devserver.http.exchange import Headers
 from devserver.http.framing import Framing, Refused
 
+SMALL = 4096
+"""Bytes up to which parts of a body that waits are put together.
+
+The window counts bytes, and so many objects of one byte would take fifty times as much.
+"""
+
 
 @dataclass(slots=True)
 class Arrived:

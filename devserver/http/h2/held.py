@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from devserver.http.h2.events import Arrived, Piece
+from devserver.http.h2.events import SMALL, Arrived, Piece
 
 
 class Held:
@@ -28,7 +28,12 @@ class Held:
 
     def add(self, piece: Piece) -> None:
         """A part of its body has arrived."""
-        self.events.append(piece)
+        last = self.events[-1]
+        if isinstance(last, Piece) and len(last.data) + len(piece.data) <= SMALL:
+            last.data += piece.data
+            last.ended = piece.ended
+        else:
+            self.events.append(piece)
         self.size += len(piece.data)
 
     def release(self) -> None:

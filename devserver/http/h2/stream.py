@@ -16,6 +16,7 @@ from devserver.http import stream as http1
 from devserver.http.codes import BODILESS, EARLY_HINTS
 from devserver.http.exchange import Headers, Request
 from devserver.http.framing import Framing
+from devserver.http.h2.events import SMALL
 from devserver.http.h2.outbox import Outbox
 from devserver.http.response import (
     UNKNOWN,
@@ -86,6 +87,8 @@ class Stream(http1.Stream):
             self.complete = True
         if data and (self.finished or self.disconnected):
             self._connection.credit(self.number, len(data))
+        elif data and self._pieces and len(self._pieces[-1]) + len(data) <= SMALL:
+            self._pieces[-1] += data
         elif data:
             self._pieces.append(data)
         self.wake()
