@@ -90,7 +90,8 @@ def tests(session: nox.Session) -> None:
     session.run("coverage", "erase", env=env)
     _pytest(session, "not live", *UNITS, under=["coverage", "run", "-m"], env=env)
     session.run("coverage", "combine", "--quiet", env=env)
-    session.run("coverage", "report", "--skip-covered", env=env)  # it fails below the floor
+    # It fails below the floor. Tests have packages of our name in folders that are gone by then: no error.
+    session.run("coverage", "report", "--skip-covered", "--ignore-errors", env=env)
 
 
 @nox.session(python=PYTHONS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 from typing import Any, cast
 
@@ -344,7 +345,14 @@ class Life(RuleBasedStateMachine):
         assert len(starting) == len(set(starting))
 
 
-Life.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+EXAMPLES = os.environ.get("FUZZ_EXAMPLES", "")
+Life.TestCase.settings = settings(
+    max_examples=int(EXAMPLES or 60),
+    stateful_step_count=40,
+    deadline=None,
+    derandomize=not EXAMPLES,
+    database=None,
+)
 TestLife = Life.TestCase
 
 

@@ -286,7 +286,7 @@ class Pool:
             if worker.phase is Phase.STARTING:
                 worker.phase, worker.since = Phase.DYING, now
                 yield Kill(worker)
-            elif worker.place > self.wanted or worker.place in serving:
+            elif worker.place in serving or (worker.place > self.wanted and serving):
                 yield self._retire(worker, now)
 
     def _retire(self, worker: Worker, now: float) -> Retire:
