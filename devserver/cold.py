@@ -14,6 +14,11 @@ from devserver.reload.spawner import Spawner
 from devserver.watching.watchset import WatchSet
 
 
+def first(config: Config) -> int:
+    """The place of the worker that loads; 0 if it is the only one."""
+    return 1 if config.workers.count > 1 else 0
+
+
 class Cold:
     """See the module, and `devserver.reload.launcher.Launcher`."""
 
@@ -24,7 +29,7 @@ class Cold:
 
     def launch(self, generation: int, before: Config, config: Config) -> Begun:
         """See `Launcher.launch`."""
-        return Begun(self.boot(generation, config, protocol.Boot(config.to_json())))
+        return Begun(self.boot(generation, config, protocol.Boot(config.to_json(), place=first(config))))
 
     def boot(self, generation: int, config: Config, word: protocol.Boot) -> Child:
         """Start a child that loads, and tell it this word.
@@ -36,6 +41,10 @@ class Cold:
             return self._start(generation, word)
         finally:
             self._watched.begin(config)  # what the child says is heard later than this
+
+    def join(self, generation: int, config: Config, place: int) -> Child:
+        """See `Launcher.join`. It loads for itself."""
+        return self._start(generation, protocol.Boot(config.to_json(), place=place))
 
     def show(self, config: Config, generation: int, failure: Message) -> Child:
         """See `Launcher.show`."""

@@ -119,7 +119,19 @@ def configure(section: config.Log, stream: TextIO | None = None, worker: int = 0
     if LOGGER.level == logging.NOTSET:
         LOGGER.setLevel(logging.getLevelNamesMapping()[section.level.upper()])
     if not (by_file and LOGGER.hasHandlers() and ACCESS.hasHandlers()):
-        _add_handlers(section, stream or sys.stderr, by_file, f"[{worker}] " if worker else "")
+        _add_handlers(section, stream or sys.stderr, by_file, _who(worker))
+
+
+def number(worker: int) -> None:
+    """Have the lines that `configure` has set up begin with the place of this worker."""
+    for logger in (LOGGER, ACCESS):
+        for handler in logger.handlers:
+            if isinstance(handler, _Handler) and isinstance(handler.formatter, _Formatter | _AccessFormatter):
+                handler.formatter.who = _who(worker)
+
+
+def _who(worker: int) -> str:
+    return f"[{worker}] " if worker else ""
 
 
 def _add_handlers(section: config.Log, stream: TextIO | None, only_where_none: bool, who: str) -> None:
@@ -210,14 +222,14 @@ class _Formatter(logging.Formatter):
     def __init__(self, colors: bool, who: str) -> None:
         super().__init__()
         self._colors = colors
-        self._who = who
+        self.who = who
 
     def format(self, record: logging.LogRecord) -> str:
         text = record.getMessage()
         if record.exc_info and record.exc_info[1] is not None:
             text = f"{text}\n{folded(format_failure(record.exc_info[1])).rstrip()}"
         label = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
-        label = self._who + label
+        label = self.who + label
         return f"{self._prefix(record.levelno, label)}{text.translate(_ESCAPED)}"
 
     def _prefix(self, level: int, label: str) -> str:
@@ -236,10 +248,10 @@ class _AccessFormatter(logging.Formatter):
     def __init__(self, colors: bool, who: str) -> None:
         super().__init__()
         self._colors = colors
-        self._who = who
+        self.who = who
 
     def format(self, record: logging.LogRecord) -> str:
-        return self._who + self._line(record)
+        return self.who + self._line(record)
 
     def _line(self, record: logging.LogRecord) -> str:
         args = record.args

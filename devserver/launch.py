@@ -81,8 +81,8 @@ def start(
     try:
         if config.reload.enabled:
             pidfile.write()
-            if config.workers.several:
-                logger.warning("--reload serves by one process: --workers and its limits have no effect")
+            if config.workers.limited:
+                logger.warning("with --reload no worker is replaced: the limits of workers have no effect")
             with Signals(wanted()) as signals:  # from now on they are heard, if not at once
                 return _supervise(config, listeners, events, spare, signals, found, notifier)
         if config.workers.several:

@@ -45,4 +45,9 @@ class Workers:
     @property
     def several(self) -> bool:
         """Whether processes of their own serve, which can be replaced."""
-        return self.count > 1 or self.max_requests is not None or self.max_memory is not None
+        return self.count > 1 or self.limited
+
+    @property
+    def limited(self) -> bool:
+        """Whether a process that serves is replaced when it has served enough, or holds too much."""
+        return self.max_requests is not None or self.max_memory is not None

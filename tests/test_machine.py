@@ -490,6 +490,12 @@ EXITS = {
     "a child that has served": Meaning(About(serves=True, resumed=True), Event.CRASHED, heals=True),
     "a child that has served, once too often": Meaning(About(serves=True), Event.CRASHED_AGAIN, heals=False),
     "a child that ends because of a change": Meaning(About(serves=True), None, changing=True),
+    "one of several workers: the others must end": Meaning(
+        About(serves=True, beside=True), Event.FAILED, heals=True
+    ),
+    "one of several workers, once too often": Meaning(
+        About(serves=True, beside=True), Event.CRASHED_AGAIN, heals=False
+    ),
 }
 FAILURES = {
     "a load": Meaning(About(), Event.FAILED),

@@ -103,6 +103,15 @@ def test_what_a_receiver_did_not_take_goes_to_the_next_in_order(
     assert child.takes() == [b"1", b"2", b"3", b""]
 
 
+def test_a_receiver_is_given_no_more_than_its_share(transit: Transit, receiver: Receivers) -> None:
+    arrive(transit, b"1", b"2", b"", b"")
+    (child, spawned), (other, one_more) = receiver(), receiver()
+    transit.pass_on(spawned, 2)
+    transit.pass_on(one_more)
+    assert child.takes() == [b"1", b"2"]
+    assert other.takes() == [b"", b""]
+
+
 @pytest.mark.parametrize("count", [0, 1, MAX_FDS, MAX_FDS + 1])
 def test_packing_loses_nothing(count: int) -> None:
     connections = [(number, b"x" * (number % 3)) for number in range(count)]

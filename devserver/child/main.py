@@ -30,7 +30,7 @@ from devserver.devtools.error_page import Failure, PageGateway, for_exceptions
 from devserver.errors import DevserverError
 from devserver.gateway import wsgi as wsgi  # ahead
 from devserver.loading.recorder import Recorder
-from devserver.process import listeners_from
+from devserver.process import WORKER, listeners_from
 from devserver.process.control import Channel, Closed
 from devserver.process.ending import leave
 from devserver.process.prompt import debugged
@@ -70,7 +70,9 @@ def run(channel: Channel, program: Program) -> int:
     sockets = listeners_from(message, fds)
     for sock in sockets:
         sock.setblocking(False)
-    process = ChildProcess(channel, config)
+    process = ChildProcess(channel, config, boot.place)
+    if boot.place:
+        os.environ[WORKER] = str(boot.place)
     if boot.role == protocol.PAGE:
         code = PageChild(process, config, sockets, boot).run()
     else:
@@ -186,10 +188,10 @@ class AppChild:
 
     def _serve_at_the_word(self, application: Application) -> int:
         config, process, stage = self._config, self._process, self._stage
-        moment = os.urandom(8).hex()  # not `secrets`: an application may have a module of that name
         freshness = Freshness(self._gate, process, stage)
         freshness.watch()
-        process.wait_for_word()
+        moment = process.wait_for_word().moment
+        console.number(process.place)
         serving = Serving(
             config,
             application,

@@ -98,13 +98,15 @@ class ChildProcess:
     Attributes:
         channel: to the supervisor.
         pid: of this process.
+        place: which of several workers it is; 0 if there is one.
         sayings: what is said, one after the other.
         state: where it stands.
     """
 
-    def __init__(self, channel: Channel, config: Config) -> None:
+    def __init__(self, channel: Channel, config: Config, place: int = 0) -> None:
         """Args: config: for the seconds that a drain and the lifespan's shutdown may take."""
         self.channel = channel
+        self.place = place
         self.pid = os.getpid()
         self.state = State.LOADING
         self.sayings = Turns(self._send)
@@ -201,8 +203,8 @@ class ChildProcess:
         if self.state in _CALM:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    def wait_for_word(self) -> None:
-        """Say that the application is loaded, and wait until it may be served.
+    def wait_for_word(self) -> protocol.Serve:
+        """Say that the application is loaded, and wait until it may be served. Returns the word.
 
         Raises:
             Retired: it never may.
@@ -214,10 +216,10 @@ class ChildProcess:
             except Closed:
                 self._happen(Event.ORPHANED)
             match protocol.told(message):
-                case protocol.Serve():
-                    return
-                case protocol.Retire() as word:
-                    self._happen(Event.RETIRE, word)
+                case protocol.Serve() as word:
+                    return word
+                case protocol.Retire() as order:
+                    self._happen(Event.RETIRE, order)
 
     def load_failed(self, error: BaseException, half_written: Callable[[], bool]) -> int:
         """Report what user code raised while it was loaded, if it is news. Returns the exit code.

@@ -28,6 +28,8 @@ from typing import Any
 
 from devserver import procfs
 from devserver.loading.locks import Locks
+from devserver.loading.variable import Variable
+from devserver.process import WORKER
 from devserver.process.ending import log_files
 from devserver.process.forks import fork
 
@@ -78,8 +80,13 @@ _stat = os.stat  # while the application is loaded there is another, which notes
 class Barriers:
     """Looks whether a fork is safe, cheaply first."""
 
-    def __init__(self, ours: Iterable[int]) -> None:
-        """Args: ours: descriptors that copies may share: the channel, listeners, standard streams."""
+    def __init__(self, ours: Iterable[int], variable: Variable | None = None) -> None:
+        """
+        Args:
+            ours: descriptors that copies may share: the channel, listeners, standard streams.
+            variable: is another one in some copies.
+        """
+        self._variable = variable
         self._ours = set(ours) | _descriptors()
         self._any = min(ours)  # descriptor that is open for certain
         self._at_exit = _exit_handlers()
@@ -156,6 +163,7 @@ class Barriers:
             len(self._temporary),
             len(_file_locks()),
             _has_timer(),
+            self._variable is not None and self._variable.asked,
             len(_finalizers()),
         )
 
@@ -182,6 +190,7 @@ class Barriers:
             self._timers,
             self._mappings,
             self._file_locks,
+            self._asked_for,
         )
 
     def _tracer(self) -> str:
@@ -257,6 +266,10 @@ class Barriers:
     def _file_locks(self) -> str:
         """Locks of filelock, version 4: they refuse to be used in a copy, whether they are held or not."""
         return "a lock of filelock" if len(_file_locks()) else ""
+
+    def _asked_for(self) -> str:
+        asked = self._variable is not None and self._variable.asked
+        return f"reading {WORKER}, which is another one in each worker," if asked else ""
 
 
 def _event_loop() -> str:

@@ -7,7 +7,7 @@ which offers the same names; the choice is made here, once. What only Linux has 
 
 import sys
 
-from devserver.process.control import CONTROL, EXIT_RESTART, RUN_MAIN
+from devserver.process.control import CONTROL, EXIT_RESTART, RUN_MAIN, WORKER
 
 if sys.platform == "win32":
     from devserver.process.windows import (
@@ -30,6 +30,7 @@ __all__ = [
     "CONTROL",
     "EXIT_RESTART",
     "RUN_MAIN",
+    "WORKER",
     "Orphans",
     "Process",
     "Terminal",

@@ -36,6 +36,9 @@ MAX_FDS = 253
 RUN_MAIN = "DEVSERVER_RUN_MAIN"
 """Says to an application that it runs in the child that a supervisor restarts."""
 
+WORKER = "DEVSERVER_WORKER"
+"""Says to an application which of several workers it runs in: 1 to their number."""
+
 CONTROL = "DEVSERVER_CONTROL"
 """Where a child finds its channel. Taken out of the environment as soon as it was looked at."""
 

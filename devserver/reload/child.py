@@ -35,6 +35,7 @@ class Child:
         unjudged: so many changes it has not answered yet.
         at: what it said last that it would read.
         resumed: it goes on from a checkpoint.
+        place: which of several workers it is; 0 if there is one.
     """
 
     def __init__(self, process: Process, crash: int) -> None:
@@ -53,12 +54,14 @@ class Child:
         self.kill_at: float | None = None
         self.at = ""
         self.resumed = False
+        self.place = 0
         self._crash = crash
 
     def copied(self, process: Process) -> Child:
         """What a copy is that this process has made of itself."""
         copy = Child(process, os.dup(self._crash) if self._crash >= 0 else -1)
         copy.role, copy.generation, copy.began, copy.at = self.role, self.generation, self.began, self.at
+        copy.place = self.place
         return copy
 
     def tell(self, word: protocol.Told, fds: Sequence[int] = ()) -> bool:
@@ -74,14 +77,10 @@ class Child:
         self.unjudged += 1
         return self.tell(protocol.Judge(paths))
 
-    def answered(self) -> bool:
-        """Note an answer to `ask`; whether no other is awaited."""
-        self.unjudged -= 1
-        return not self.unjudged
-
     def boot(self, word: protocol.Boot, generation: int, sockets: Sequence[socket.socket]) -> None:
         """Tell it what to be."""
         self.role, self.generation, self.began = word.role, generation, time.monotonic()
+        self.place = word.place
         shared: list[Any] = list(sockets)
         if self._crash >= 0:
             shared.append(_Descriptor(self._crash))

@@ -24,6 +24,7 @@ from devserver.process.standing import Standing
 from devserver.process.teardown import Teardowns
 from devserver.reload import protocol
 from devserver.reload.child import Child
+from devserver.reload.machine import About
 from devserver.reload.protocol import APP
 from devserver.reload.transit import Transit
 
@@ -70,6 +71,7 @@ class Children:
 
     Attributes:
         current: the child that loads or serves the application.
+        fellows: those that serve it beside the current one, which is the first of several workers.
         page: the child that shows why nobody serves it.
         stopping: nobody is to come after those that end now.
         sockets: listening; every child gets duplicates.
@@ -96,6 +98,7 @@ class Children:
         """
         self.config = config
         self.current: Child | None = None
+        self.fellows: list[Child] = []
         self.page: Child | None = None
         self.stopping = False
         self.sockets = sockets
@@ -106,6 +109,7 @@ class Children:
         self._retired: list[Child] = []
         self._unheard = unheard
         self._has_lost = False
+        self._turn = 0
         self._transit = Transit()
         self._orphans = Orphans()
         self._orphans.attend(reactor)
@@ -147,12 +151,44 @@ class Children:
         """There may be processes that are nobody's, to be ended when whatever goes on is over."""
         self._has_lost = True
 
+    def workers(self) -> list[Child]:
+        """The child that loads or serves the application, and those that do beside it."""
+        return [*([] if self.current is None else [self.current]), *self.fellows]
+
+    def about(self, child: Child) -> About:
+        """A child, as far as it decides what happens to it means."""
+        if child in self.fellows:  # which are only there since the first serves
+            return About(serves=True, failed=child.failed, beside=True)
+        return About(child is self.current, child.serves, child.resumed, child.failed, bool(self.fellows))
+
+    def serves(self, child: Child, judges: bool) -> None:
+        """A child answers. Args: judges: its application wants to say itself what a change means."""
+        child.serves, child.judges = True, judges
+        self.pass_on()
+
+    def judge(self) -> bool:
+        """Whether the application wants to say itself what a change means."""
+        return self.current is not None and self.current.judges
+
     def pass_on(self) -> None:
-        """Give connections in transit to whoever serves now."""
-        for child in (self.current, self.page):
-            if child is not None and child.serves and not child.exited:
-                self._transit.pass_on(child)
-                return
+        """Give connections in transit to whoever serves now, to several workers in turn."""
+        receivers = [child for child in self.workers() if child.serves and not child.exited]
+        if not receivers and self.page is not None and self.page.serves and not self.page.exited:
+            receivers = [self.page]
+        self._turn += 1
+        for number in range(len(receivers)):
+            share = -(-len(self._transit) // (len(receivers) - number))
+            self._transit.pass_on(receivers[(self._turn + number) % len(receivers)], share)
+
+    def ask(self, paths: list[str]) -> bool:
+        """Ask whoever serves what a change means to the application; whether any could be asked."""
+        asked = [child.ask(paths) for child in self.workers() if child.serves]
+        return any(asked)
+
+    def answered(self, child: Child) -> bool:
+        """Note an answer to `ask`; whether no other is awaited."""
+        child.unjudged -= 1
+        return not any(each.unjudged for each in self.workers())
 
     # hearing
 
@@ -200,12 +236,12 @@ class Children:
     # ending
 
     def retire_current(self) -> None:
-        """Have the current child drain and end."""
+        """Have the current child drain and end, and whoever serves beside it."""
         for waiting in self._retired if self.stopping else ():
             if waiting.kill_at is None:
                 self._wait_no_more(waiting)
-        child, self.current = self.current, None
-        if child is not None:
+        workers, self.current, self.fellows = self.workers(), None, []
+        for child in workers:
             self._retire(child)
             if not child.told and not child.failed and not child.exited:
                 # It loads, and reads no messages. One that serves would take the signal for the end of all.
@@ -283,7 +319,7 @@ class Children:
         await_end(self._orphans.end())
 
     def _living(self) -> list[Child]:
-        ours = [*self._retired, *self.waiting, self.current, self.page]
+        ours = [*self._retired, *self.waiting, *self.fellows, self.current, self.page]
         return [child for child in ours if child is not None and not child.exited]
 
     def _exited(self, child: Child) -> None:

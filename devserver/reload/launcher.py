@@ -65,6 +65,18 @@ class Launcher(Protocol):
         """
         ...
 
+    def join(self, generation: int, config: Config, place: int) -> Child:
+        """Have one more child come to where the current one of this generation has come by loading.
+
+        Args:
+            config: the options of that load.
+            place: which of several workers it is to be, from 2.
+
+        Raises:
+            OSError: no process can be started.
+        """
+        ...
+
     def show(self, config: Config, generation: int, failure: Message) -> Child:
         """Have a child show why nothing is served.
 

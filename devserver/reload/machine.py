@@ -153,16 +153,18 @@ class About:
     """A child, as far as it decides what happens to it means.
 
     Attributes:
-        current: it is the one that loads or serves.
-        serves: it has answered requests.
+        current: it is the one that loads or serves, or one of several that do.
+        serves: it has answered requests, or the first of its generation has.
         resumed: it goes on from a checkpoint.
         failed: it has said that it has failed.
+        beside: others of its generation may live.
     """
 
     current: bool = True
     serves: bool = False
     resumed: bool = False
     failed: bool = False
+    beside: bool = False
 
 
 def of_exit(about: About, *, changing: bool, heals: Callable[[], bool]) -> Event | None:
@@ -176,8 +178,9 @@ def of_exit(about: About, *, changing: bool, heals: Callable[[], bool]) -> Event
         return Event.GONE
     if about.failed:
         return None  # it has said so
-    if about.serves:
-        return _of_loss(Event.CRASHED, changing=changing, heals=heals)
+    if about.serves:  # where there are others, they must be told to end
+        event = Event.FAILED if about.beside else Event.CRASHED
+        return _of_loss(event, changing=changing, heals=heals)
     return Event.STRAYED if about.resumed else Event.CRASHED
 
 

@@ -225,6 +225,7 @@ class Boot(Word):
         crash: a descriptor comes last into which a fatal signal may write.
         failure: what a page shows.
         warm, marks: whether checkpoints may be made, and before which statements they are wanted.
+        place: which of several workers to be; 0 if there is one.
     """
 
     config: dict[str, Any]
@@ -233,10 +234,17 @@ class Boot(Word):
     failure: dict[str, Any] | None = None
     warm: bool = False
     marks: Sequence[Mark] = ()
+    place: int = 0
 
 
 class Serve(Word):
-    """Start up and serve."""
+    """Start up and serve.
+
+    Attributes:
+        moment: by this word pages wait for the end of what serves; all workers of a generation know it.
+    """
+
+    moment: str
 
 
 class Judge(Word):
@@ -276,10 +284,12 @@ class Resume(Word):
     Attributes:
         marks: statements before which checkpoints are wanted.
         touched: entries of the timeline, as JSON, that are known better by now.
+        place: which of several workers the copy is to be. Only the first leaves checkpoints.
     """
 
     marks: Sequence[Mark]
     touched: list[Any]
+    place: int = 0
 
 
 class Prepare(Word):

@@ -17,6 +17,7 @@ from devserver.events import Events
 from devserver.managers.systemd import Notifier
 from devserver.process.control import Message
 from devserver.process.standing import GUARD, Standing
+from devserver.reload.child import Child
 from devserver.reload.launcher import Place
 
 logger = logging.getLogger("devserver")
@@ -175,6 +176,22 @@ class Report:
             where = f"{_short(path)}, line {line}" if path else "the start"
             logger.info("%s: %s prevents checkpoints; edits below it restart from there", where, reason)
             self._events.emit("barrier", path=path, line=line, reason=reason)
+
+    def worker_started(self, child: Child) -> None:
+        """One of several workers begins."""
+        self._events.emit("worker_started", worker=child.place, pid=child.process.pid)
+
+    def worker_serves(self, child: Child) -> None:
+        """One of several workers answers; the first does so for its generation."""
+        if child.place:
+            seconds = round(time.monotonic() - child.began, 4)
+            self._events.emit("worker_serving", worker=child.place, pid=child.process.pid, seconds=seconds)
+
+    def worker_exited(self, child: Child, code: int, wanted: bool) -> None:
+        """The process of one of several workers is gone. One that waits at a checkpoint never was one."""
+        if child.told or child.place > 1:
+            pid = child.process.pid
+            self._events.emit("worker_exited", worker=child.place, pid=pid, code=code, wanted=wanted)
 
     def loaded(self, generation: int, pid: int, seconds: float) -> None:
         """The application is loaded; it may still have to wait for its predecessor."""

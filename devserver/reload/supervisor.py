@@ -24,12 +24,12 @@ from devserver.reload import protocol
 from devserver.reload.by_hand import ByHand
 from devserver.reload.child import Child, describe_exit
 from devserver.reload.children import Children
+from devserver.reload.fellows import Fellows, of_worker
 from devserver.reload.launcher import MakeLauncher
 from devserver.reload.machine import (
     ENDS,
     HEAL,
     RETRY,
-    About,
     Action,
     Attempts,
     Event,
@@ -94,6 +94,7 @@ class Supervisor:
         self._failure: Message = {}
         self._heals = Attempts(*HEAL, time.monotonic)
         self._retries = Attempts(*RETRY, time.monotonic)
+        self._fellows = Fellows(self._children, self._launcher, self._report)
         self._page = Page(self._children, lambda *what: self._launcher.show(self._config, *what))
         self._finished = False
         self._actions: dict[Action, Callable[[], object]] = {
@@ -165,7 +166,9 @@ class Supervisor:
             if not self._timers.is_stuck(current, self._config.reload.load_timeout):
                 return
             self._stray("takes too long")
-        if is_over(event, None if about is None else self._about(about), alone=self._children.alone()):
+        if is_over(
+            event, None if about is None else self._children.about(about), alone=self._children.alone()
+        ):
             return
         if current is not None and current.exited and event in ENDS:
             self._children.current = None
@@ -199,17 +202,16 @@ class Supervisor:
 
     def _judged(self, paths: list[str]) -> bool:
         """Leave to the application what a change means, if it has a say, but not for ever."""
-        current = self._children.current
-        if current is None or not is_judged(self._state, judges=current.judges, changing=self._changing):
+        if not is_judged(self._state, judges=self._children.judge(), changing=self._changing):
             return False
         self._report.suspects(paths)
         self._timers.judge()
-        return current.ask(paths)
+        return self._children.ask(paths)
 
     def _handled(self, child: Child, paths: list[str]) -> None:
         self._watched.accept(paths)
         self._launcher.changed(paths, handled=True)
-        if child.answered():
+        if self._children.answered(child):
             self._timers.stop(Event.CHANGED)
 
     def _changed(self, paths: list[str]) -> None:
@@ -230,21 +232,18 @@ class Supervisor:
         match word:
             case protocol.ReadsTerminal():
                 self._by_hand.listen(not word.reading)
-            case _ if child is self._children.page:
-                self._page_said(child, word)
+            case protocol.Serving() if child is self._children.page:
+                self._children.serves(child, word.judges)
+            case protocol.Asked() if child is self._children.page:
+                self._asked(child)
+            case _ if child in self._fellows:
+                if not self._fellows.heard(child, word):
+                    self._current_said(child, word)
             case _ if child is self._children.current:  # from another it comes too late
+                self._launcher.heard(child, word, [])
                 self._current_said(child, word)
 
-    def _page_said(self, page: Child, word: protocol.OfCurrent) -> None:
-        match word:
-            case protocol.Serving():
-                page.serves = True
-                self._children.pass_on()
-            case protocol.Asked():
-                self._asked(page)
-
     def _current_said(self, child: Child, word: protocol.OfCurrent) -> None:
-        self._launcher.heard(child, word, [])
         match word:
             case protocol.Read():
                 self._note_reads(child, word)
@@ -259,8 +258,7 @@ class Supervisor:
                 self._loaded(child)
             case protocol.Serving():
                 self._timers.stop(Event.SLOW, Event.STRAYED)
-                child.serves = True
-                child.judges = word.judges
+                self._children.serves(child, word.judges)
                 self._raise(Event.SERVING, child)
             case protocol.Failed():
                 self._failed(child, {"phase": word.phase, "error": word.error, "traceback": word.traceback})
@@ -297,10 +295,11 @@ class Supervisor:
         self._raise(Event.LOADED, child)
 
     def _failed(self, child: Child, failure: Message) -> None:
+        about = self._children.about(child)
         event = of_failure(
-            self._about(child), check=failure["phase"] == "check", changing=self._changing, heals=self._heals
+            about, check=failure["phase"] == "check", changing=self._changing, heals=self._heals
         )
-        child.failed, self._failure = True, failure
+        child.failed, self._failure = True, of_worker(child, failure)
         self._lost(child, event, failure["error"])
 
     def _ended(self, child: Child, code: int, trace: str) -> None:
@@ -313,12 +312,13 @@ class Supervisor:
             if self._page.may_return(how):
                 self._raise(Event.PAGE_LOST)
             return
-        about = self._about(child)
+        about = self._children.about(child)
+        self._report.worker_exited(child, code, wanted=not about.current)
         event = of_exit(about, changing=self._changing, heals=self._heals)
         if event is Event.GONE:
             self._await()
         elif about.current and not about.failed:
-            self._failure = crash(how, child.serves, child.at, trace)
+            self._failure = of_worker(child, crash(how, child.serves, child.at, trace))
             if event is Event.STRAYED:
                 self._stray(how)
             self._lost(child, event, f"the application's process {how}")
@@ -332,13 +332,10 @@ class Supervisor:
         """A child does not go on; if it had served, and is replaced, that is what the next one is for."""
         if event is None:
             return
-        if child.serves and event is not Event.CRASHED_AGAIN:
+        if self._children.about(child).serves and event is not Event.CRASHED_AGAIN:
             self._report.healing(self._failure)
             self._report.because(reason)
         self._raise(event, child)
-
-    def _about(self, child: Child) -> About:
-        return About(child is self._children.current, child.serves, child.resumed, child.failed)
 
     @property
     def _changing(self) -> bool:
@@ -382,7 +379,7 @@ class Supervisor:
 
     def _serve(self) -> None:
         if self._children.current is not None:
-            self._children.current.told = self._children.current.tell(protocol.Serve())
+            self._fellows.serve(self._children.current)
             self._report.starts()
             self._expect()
 
@@ -406,6 +403,7 @@ class Supervisor:
         self._served = self._watched.timeline
         self._children.pass_on()
         self._report.serving(self._generation, current.process.pid, current.began)
+        self._fellows.begin(current, self._config)
         self._timers.rest()
 
     def _rest(self) -> None:

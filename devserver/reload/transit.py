@@ -49,12 +49,16 @@ class Transit:
         for fd, data in connections:
             (self._urgent if self.was_read(data) else self._idle).append((fd, data))
 
-    def pass_on(self, receiver: Receiver) -> None:
-        """Send some that wait to a child that serves, unless it has not said yet that it has those before."""
+    def pass_on(self, receiver: Receiver, most: int = MAX_FDS) -> None:
+        """Send some that wait to a child that serves, unless it has not said yet that it has those before.
+
+        Args:
+            most: of them, of which no more than a message can have are sent.
+        """
         if receiver in self._lent or not len(self):
             return
         some = self._lent[receiver] = []
-        while len(self) and len(some) < MAX_FDS:
+        while len(self) and len(some) < min(most, MAX_FDS):
             some.append((self._urgent or self._idle).popleft())
         for fds, sizes, data in pack(some):
             # If it is gone, `lost` will bring them back.

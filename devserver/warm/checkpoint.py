@@ -38,6 +38,8 @@ from devserver.loading.modules import Stepping
 from devserver.loading.recorder import Recorder
 from devserver.loading.rng import RandomStates
 from devserver.loading.ticks import Execution, Text, Ticker, can_go_on
+from devserver.loading.variable import Variable
+from devserver.process import WORKER
 from devserver.process.control import Channel, Closed
 from devserver.process.ending import fileno, flush
 from devserver.process.forks import fork
@@ -62,10 +64,12 @@ class Process(Protocol):
     Attributes:
         channel: to the supervisor; replaced in each new half.
         pid: of this process, replaced likewise.
+        place: which of several workers it is; 0 if there is one.
     """
 
     channel: Channel
     pid: int
+    place: int
 
     @property
     def sayings(self) -> Turns[Any]:
@@ -104,7 +108,8 @@ class Checkpoints:
         self._marks = set(marks)
         self._turn = turn
         self._ahead = ahead
-        self._barriers = Barriers([this.channel.fileno()])
+        self._variable = Variable(WORKER) if this.place else None
+        self._barriers = Barriers([this.channel.fileno()], self._variable)
         self._random = RandomStates()
         self._reread: list[tuple[str, Fingerprint, bytes]] = []
         self._touched: list[Entry] = []
@@ -119,6 +124,8 @@ class Checkpoints:
     def start(self) -> None:
         """Make a checkpoint where nothing of the user's has been executed, and others on the way."""
         self._barriers.start()
+        if self._variable is not None:
+            self._variable.start()
         self._random.start()
         self.ticker.install()
         self._stepping.start()
@@ -135,6 +142,8 @@ class Checkpoints:
             self._tell()
         self._on = False
         self._barriers.stop()
+        if self._variable is not None:
+            self._variable.stop()
         self._random.stop()
         self._stepping.stop()
         self.ticker.uninstall()
@@ -350,9 +359,17 @@ class Checkpoints:
         for execution, _, data in reread:
             execution.keep(data)
         self._reread = [(execution.path, fingerprint, data) for execution, fingerprint, data in reread]
+        self._be(word.place)
         invalidate_caches()
         _forget_lines()
         return True
+
+    def _be(self, place: int) -> None:
+        """In a copy that goes on: be this one of several workers."""
+        if place != self._this.place and self._variable is not None:
+            self._this.place = place
+            self._variable.set(str(place))
+            self._on = False  # the first leaves checkpoints for all
 
 
 def _last_statement(stack: list[Execution]) -> tuple[str, int] | None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from devserver import procfs
-from devserver.cold import Cold
+from devserver.cold import Cold, first
 from devserver.config import Config
 from devserver.discovery import discover, may_change
 from devserver.errors import TargetError
@@ -146,8 +146,20 @@ class Warm:
         self._changed, self._cold, self._loaded, self._target = [], "", None, _found(config)
         # A script that calls `run` may have read whatever, before anybody noted it.
         clean = self._spawner.is_clean or config.reload.restart == "warm"
-        word = protocol.Boot(config.to_json(), warm=is_wanted(config) and clean, marks=self._marks())
+        word = protocol.Boot(
+            config.to_json(), warm=is_wanted(config) and clean, marks=self._marks(), place=first(config)
+        )
         return Begun(self._nothing.boot(generation, config, word), obstacle=self._obstacle)
+
+    def join(self, generation: int, config: Config, place: int) -> Child:
+        """See `Launcher.join`. It goes on from the latest checkpoint, which mostly is at the end."""
+        for checkpoint in reversed(list(self.chain)):
+            word = self._word(checkpoint, self._watched.timeline, place)
+            child = self._copies.resume(checkpoint.child, word)
+            if child is not None:
+                child.resumed = True
+                return child
+        return self._nothing.join(generation, config, place)
 
     def show(self, config: Config, generation: int, failure: Message) -> Child:
         """See `Launcher.show`. The first checkpoint holds no user code, and so its copy may be the page."""
@@ -160,7 +172,13 @@ class Warm:
         return self._nothing.show(config, generation, failure)
 
     def _marks(self) -> Sequence[Mark]:
-        return [*self._edited, *self._barred]
+        several = self._config is not None and self._config.workers.count > 1
+        return [*self._edited, *self._barred, *([END] if several else [])]
+
+    def _word(self, checkpoint: Checkpoint, timeline: Timeline, place: int) -> protocol.Resume:
+        # It does not know digests, so that a file that was only touched would be a change to it.
+        touched = timeline.touched(checkpoint.seq, checkpoint.unfinished)
+        return protocol.Resume(self._marks(), [entry.to_json() for entry in touched], place)
 
     # going on
 
@@ -176,11 +194,8 @@ class Warm:
             return None, None
         outdated = self._watched.timeline.outdated(changed)
         self._edited = [*self._edited, *self._places(changed, outdated)][-MARKS:]
-        marks = self._marks()
         for checkpoint, timeline in self._candidates(outdated):
-            # It does not know digests, so that a file that was only touched would be a change to it.
-            touched = timeline.touched(checkpoint.seq, checkpoint.unfinished)
-            word = protocol.Resume(marks, [entry.to_json() for entry in touched])
+            word = self._word(checkpoint, timeline, first(config))
             child = self._copies.resume(checkpoint.child, word)
             if child is not None:
                 break
@@ -286,8 +301,10 @@ class Warm:
                 checkpoint.likely = self._likely(checkpoint)
 
     def _likely(self, checkpoint: Checkpoint) -> int:
-        """How many of the latest edits were made behind it; one at least if the last restart began there."""
-        return max(checkpoint is self._resumed, sum(path == checkpoint.marked for path, _ in self._edited))
+        """How many of the latest edits were made behind it; one at least if something begins there."""
+        edits = sum(path == checkpoint.marked for path, _ in self._edited)
+        joined = END in self._marks() and checkpoint.marked == END[0]
+        return max(joined, checkpoint is self._resumed, edits)
 
     def rest(self, *, serves: bool) -> tuple[int, int] | None:
         """See `Launcher.rest`."""

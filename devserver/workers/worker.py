@@ -24,6 +24,7 @@ from devserver.errors import DevserverError
 from devserver.events import Events
 from devserver.gateway.lifespan import StartupFailed
 from devserver.http.exchange import Handler
+from devserver.process import WORKER
 from devserver.process.control import Channel, Closed, Message, pack, unpack
 from devserver.process.limits import raised
 from devserver.process.signals import leave_interrupts
@@ -32,9 +33,6 @@ from devserver.stage import Program, Stage, refuse_green
 from devserver.workers import words
 
 logger = logging.getLogger("devserver")
-
-PLACE = "DEVSERVER_WORKER"
-"""Says to an application which worker it runs in: 1 to the number of workers."""
 
 BEATS = 4
 """How often a worker says that its loop turns, within the time in which it must."""
@@ -63,7 +61,7 @@ class Worker:
     def work(self, program: Program) -> int:
         """Have a program's application served. Returns the exit code."""
         leave_interrupts()
-        os.environ[PLACE] = str(self._place)
+        os.environ[WORKER] = str(self._place)
         console.configure(self._config.log, worker=self._place)
         faulthandler.enable()  # for an arbiter that wants to know where this process stands
         threading.Thread(target=self._listen, name="devserver-arbiter", daemon=True).start()

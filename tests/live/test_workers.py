@@ -8,13 +8,12 @@ import os
 import signal
 import subprocess
 import sys
-import threading
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.live.clients import Clients
 from tests.live.process import DevServer, gone
 from tests.live.terminal import OnTerminal
 from tests.patience import DEADLINE
@@ -78,39 +77,6 @@ def pids(server: DevServer) -> set[int]:
 def answer(server: DevServer) -> tuple[str, str, int]:
     version, place, pid = server.get().text.split()
     return version, place, int(pid)
-
-
-class Clients:
-    """Ask without pause, each on a connection that it keeps as long as the server does."""
-
-    def __init__(self, server: DevServer, count: int = 8) -> None:
-        self.answers: Counter[str] = Counter()
-        self.failures: list[str] = []
-        self._server = server
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._ask) for _ in range(count)]
-
-    def __enter__(self) -> Clients:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _ask(self) -> None:
-        connection = http.client.HTTPConnection(self._server.host, self._server.port, timeout=DEADLINE)
-        while not self._stop.is_set():
-            try:
-                connection.request("GET", "/")
-                response = connection.getresponse()
-                self.answers[f"{response.status} {response.read()[:1].decode()}"] += 1
-            except (OSError, http.client.HTTPException) as error:
-                self.failures.append(repr(error))
-                connection.close()
-        connection.close()
 
 
 def test_all_serve_and_all_end(folder: Path) -> None:
@@ -404,12 +370,3 @@ devserver.run("main:app", port=0)
     )
     assert ended.returncode == 1
     assert b"WEB_CONCURRENCY" in ended.stderr
-
-
-def test_with_reload_one_process_serves(folder: Path) -> None:
-    with DevServer(
-        "main:app", "--reload", cwd=folder, env={"WEB_CONCURRENCY": "4", "DEVSERVER_WORKER": "0"}
-    ) as server:
-        server.serving()
-        server.wait_log("--reload serves by one process")
-        assert not server.events("worker_started")
