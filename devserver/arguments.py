@@ -53,6 +53,7 @@ class Arguments(TypedDict, total=False):
     error_page: Literal["full", "short"] | None
 
     workers: int | None
+    preload: bool | None
     timeout_worker_healthcheck: float | None
     limit_max_requests: int | None
     limit_max_requests_jitter: int | None

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     import socket
 
     from devserver.listeners import Listeners
-    from devserver.process.control import Channel
     from devserver.reload.children import Children
     from devserver.reload.launcher import Launcher, MakeLauncher
     from devserver.reload.spawner import Spawner
@@ -160,16 +159,17 @@ def _serve_by_workers(
 ) -> int:
     """Begin workers, and replace them."""
     if sys.platform != "win32":
-        from devserver.workers.arbiter import Arbiter
+        from devserver.workers.arbiter import Arbiter, Roles
+        from devserver.workers.loader import Loader
         from devserver.workers.worker import Worker
 
         terminal = Terminal()
         with guard(terminal.restore):
-
-            def work(place: int, channel: Channel) -> int:
-                return Worker(config, sockets, events, place, channel).work(program)
-
-            return Arbiter(config, events, notifier, work).run(signals)
+            roles = Roles(
+                work=lambda place, channel: Worker(config, sockets, events, place, channel).work(program),
+                load=lambda channel: Loader(config, sockets, events, channel).run(program),
+            )
+            return Arbiter(config, events, notifier, roles).run(signals)
     raise AssertionError("Windows cannot fork")
 
 

@@ -3,7 +3,7 @@
 
 from dataclasses import dataclass
 
-from devserver.option_types import PATH, integer, seconds
+from devserver.option_types import PATH, SWITCH, integer, seconds
 from devserver.options import option
 
 
@@ -17,6 +17,11 @@ class Workers:
         kind=integer(1),
         flag="workers",
         variable="WEB_CONCURRENCY",
+    )
+    preload: bool = option(
+        False,
+        "Load the application once, and fork workers that share its memory and start at once.",
+        kind=SWITCH,
     )
     healthcheck: float = option(
         30.0,

@@ -178,6 +178,10 @@ class Barriers:
         self._calm, self._found = self._sign(), found
         return found
 
+    def inherited(self) -> str:
+        """What a process would miss, or share, that is forked now and has come since: "" for nothing."""
+        return self._threads() or self._open_files()
+
     def _checks(self) -> tuple[Callable[[], str], ...]:
         return (
             self._tracer,

@@ -20,7 +20,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import NoReturn
 
 from devserver import procfs
 from devserver.config import Config
@@ -30,11 +29,14 @@ from devserver.process import Orphans, await_end
 from devserver.process.control import Channel, Closed, QueueingChannel, unpack
 from devserver.process.limits import raise_limit, set_limit
 from devserver.process.reactor import Reactor
-from devserver.process.signals import Signals, managing
+from devserver.process.signals import Signals
 from devserver.reload.protocol import Connections
 from devserver.reload.transit import Transit
 from devserver.workers import words
 from devserver.workers.pool import Abort, Action, End, Kill, Phase, Pool, Retire, Start, Worker
+
+if sys.platform != "win32":
+    from devserver.workers.births import Births, Forked, Preloaded
 
 assert sys.platform != "win32"  # `launch` has looked; a type checker reads no further there
 
@@ -51,8 +53,18 @@ SLACK = 1.0
 
 _MIB = 1 << 20
 
-Work = Callable[[int, Channel], int]
-"""What a worker does in its process: its place, and its end of the channel. Returns the exit code."""
+
+@dataclass(frozen=True, slots=True)
+class Roles:
+    """What copies of an arbiter do; both return the exit code.
+
+    Attributes:
+        work: what a worker does that loads for itself: its place, and its end of the channel.
+        load: what a loader does: its end of the channel.
+    """
+
+    work: Callable[[int, Channel], int]
+    load: Callable[[Channel], int]
 
 
 @dataclass(slots=True, eq=False)
@@ -60,14 +72,15 @@ class _Process:
     """The process of a worker.
 
     Attributes:
+        pid: 0 as long as it has not been forked.
         given: how often it was given connections of others.
         fits: it serves, and held no more than it may when it began to.
     """
 
     worker: Worker
-    pid: int
     channel: QueueingChannel
     began: float
+    pid: int = 0
     given: int = 0
     fits: bool = False
 
@@ -80,12 +93,11 @@ class _Process:
 class Arbiter:
     """See the module."""
 
-    def __init__(self, config: Config, events: Events, notifier: Notifier | None, work: Work) -> None:
+    def __init__(self, config: Config, events: Events, notifier: Notifier | None, roles: Roles) -> None:
         """
         Args:
             config: the sections `workers` and `http` are used.
             notifier: tells a manager of services at its times that this process lives.
-            work: is called in each worker.
         """
         self._reactor = Reactor()
         self._notifier = notifier
@@ -93,7 +105,11 @@ class Arbiter:
         self._orphans.attend(self._reactor)
         self._section = config.workers
         self._events = events
-        self._work = work
+        self._births: Births = (
+            Preloaded(roles.load, self._leave, self._reactor, self._born, self._gone)
+            if config.workers.preload
+            else Forked(roles.work, self._leave, self._born, self._gone)
+        )
         self._pool = Pool(config.workers.count, config.workers.healthcheck, 2 * config.http.graceful + SLACK)
         self._processes: dict[Worker, _Process] = {}
         self._has_terminal = _has_terminal()
@@ -120,6 +136,7 @@ class Arbiter:
             self._give()
             for action in self._pool.decide(now):
                 if isinstance(action, End):
+                    self._births.close()
                     self._reactor.close()
                     self._transit.close()
                     await_end(self._orphans.end())
@@ -127,6 +144,7 @@ class Arbiter:
                     self._events.emit("stopped")
                     return action.code
                 self._act(action)
+            self._births.settle(self._pool.epoch)
             self._wait(self._until())
 
     def _wait(self, until: float | None) -> None:
@@ -211,19 +229,13 @@ class Arbiter:
             logger.info("worker %d serves (%d)", worker.place, process.pid)
 
     def _reap(self) -> None:
-        for process in list(self._processes.values()):
-            with suppress(ChildProcessError):
-                pid, status = os.waitpid(process.pid, os.WNOHANG)
-                if pid:
-                    self._gone(process, os.waitstatus_to_exitcode(status))
-        self._orphans.reap(lambda: {process.pid for process in self._processes.values()})
+        self._births.reap()
+        self._orphans.reap(lambda: self._births.pids())
 
-    def _gone(self, process: _Process, code: int) -> None:
+    def _gone(self, worker: Worker, code: int) -> None:
+        process = self._processes[worker]
         self._heard(process)  # its last words
-        worker = process.worker
-        del self._processes[worker]
-        self._reactor.remove(process.channel)
-        process.channel.close()
+        self._forget(process)
         self._transit.lost(process)
         was_stopping = self._pool.stopping
         pause = self._pool.is_gone(worker, time.monotonic(), code)
@@ -236,6 +248,11 @@ class Arbiter:
             logger.error("worker %d ended (%s), and is started again %s", worker.place, how, again)
         elif self._pool.stopping and not was_stopping:
             logger.error("worker %d ended (%s) before any served: that ends the server", worker.place, how)
+
+    def _forget(self, process: _Process) -> None:
+        del self._processes[process.worker]
+        self._reactor.remove(process.channel)
+        process.channel.close()
 
     def _look_at_memory(self, now: float) -> None:
         if self._section.max_memory is None or now < self._next_look:
@@ -288,9 +305,8 @@ class Arbiter:
             self._send_signal(action.worker, signal.SIGKILL)
 
     def _send_signal(self, worker: Worker, signum: int) -> None:
-        process = self._processes.get(worker)
-        if process is not None:
-            os.kill(process.pid, signum)  # until it has been waited for, the number is its own
+        if (process := self._processes.get(worker)) is not None:
+            self._births.signal(worker, process.pid, signum)
 
     def _start(self, worker: Worker) -> None:
         try:
@@ -298,58 +314,39 @@ class Arbiter:
         except OSError as error:
             self._cannot_start(worker, error)
             return
-        # Who is signalled before it has handlers of its own would act as this process.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, managing())
+        process = self._processes[worker] = _Process(worker, QueueingChannel(ours), time.monotonic())
+        self._reactor.add(process.channel, partial(self._heard, process), process.channel)
         try:
-            pid = os.fork()
-            if not pid:
-                ours.close()
-                self._become(worker, Channel(theirs), before)
+            self._births.begin(worker, theirs)
         except OSError as error:
-            ours.close()
+            self._forget(process)
             self._cannot_start(worker, error)
-            return
         finally:
             theirs.close()
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        process = _Process(worker, pid, QueueingChannel(ours), time.monotonic())
-        self._processes[worker] = process
-        self._reactor.add(process.channel, partial(self._heard, process), process.channel)
+
+    def _born(self, worker: Worker, pid: int) -> None:
+        process = self._processes[worker]
+        process.pid = pid
         self._events.emit("worker_started", worker=worker.place, pid=pid)
+        if worker.phase is Phase.DYING:  # it was to be ended before it had a number
+            self._births.signal(worker, pid, signal.SIGKILL)
 
     def _cannot_start(self, worker: Worker, error: OSError) -> None:
         logger.error("worker %d cannot be started: %s", worker.place, error.strerror)
         self._pool.is_gone(worker, time.monotonic(), 1)
 
-    def _become(self, worker: Worker, channel: Channel, mask: set[signal.Signals | int]) -> NoReturn:
-        """In a copy of this process: be a worker, and never return into what was the arbiter."""
-        from devserver.process.ending import flush, flush_files, run_exit_handlers
+    def _leave(self) -> None:
+        """In a copy of this process: close what is the arbiter's."""
         from devserver.process.orphans import let_go
 
-        code = 1
-        try:
-            for process in self._processes.values():
-                process.channel.close()
-            self._transit.close()  # who is served elsewhere would never see the end of its connection
-            self._reactor.close()
-            self._signals.__exit__(None, None, None)
-            let_go()
-            set_limit(self._limit)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            code = self._work(worker.place, channel)
-        except SystemExit as error:  # user code's; as the interpreter would
-            code = error.code if isinstance(error.code, int) else 1
-            if isinstance(error.code, str):
-                logger.error("%s", error.code)
-        except BaseException:  # a fault of ours
-            logger.exception("worker %d failed", worker.place)
-        finally:
-            with suppress(BaseException):
-                run_exit_handlers()
-                flush()
-                flush_files()
-            os._exit(code)
+        for process in self._processes.values():
+            process.channel.close()
+        self._births.let_go()
+        self._transit.close()  # who is served elsewhere would never see the end of its connection
+        self._reactor.close()
+        self._signals.__exit__(None, None, None)
+        let_go()
+        set_limit(self._limit)
 
 
 def _has_terminal() -> bool:

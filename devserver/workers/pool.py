@@ -115,6 +115,7 @@ class Pool:
         grace: seconds that a worker may take to leave.
         workers: those that there are.
         served: at least one worker has ever served.
+        epoch: the number of renewals so far.
     """
 
     wanted: int
@@ -122,7 +123,7 @@ class Pool:
     grace: float
     workers: list[Worker] = field(default_factory=list)
     served: bool = False
-    _epoch: int = 0
+    epoch: int = 0
     _deaths: int = 0  # in a row
     _not_before: float = 0.0
     _code: int | None = None  # it ends with this code
@@ -185,7 +186,7 @@ class Pool:
 
     def renew(self) -> None:
         """Replace all, one after the other."""
-        self._epoch += 1
+        self.epoch += 1
         self._deaths, self._not_before = 0, 0.0  # what could not start may be mended
 
     def resize(self, by: int) -> None:
@@ -262,7 +263,7 @@ class Pool:
                 continue
             if self._is_in_turn():
                 return
-            worker = Worker(place, self._epoch, since=now)
+            worker = Worker(place, self.epoch, since=now)
             self.workers.append(worker)
             yield Start(worker)
 
@@ -280,7 +281,7 @@ class Pool:
         """Have those leave whose successors serve, and those for whom there is no place any more."""
         serving = {worker.place for worker in self._current() if worker.phase is Phase.SERVING}
         for worker in list(self.workers):
-            is_current = not worker.worn and worker.epoch == self._epoch
+            is_current = not worker.worn and worker.epoch == self.epoch
             if not worker.counts or (is_current and worker.place <= self.wanted):
                 continue
             if worker.phase is Phase.STARTING:
@@ -300,6 +301,6 @@ class Pool:
             for worker in self.workers
             if worker.counts
             and not worker.worn
-            and worker.epoch == self._epoch
+            and worker.epoch == self.epoch
             and worker.place <= self.wanted
         ]

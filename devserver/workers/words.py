@@ -22,3 +22,18 @@ CONNECTIONS: Final = "connections"
 
 RECEIVED: Final = "received"
 """A worker: I have them."""
+
+FORK: Final = "fork"
+"""The arbiter to a loader: fork worker `place`, whose end of a channel has come with it."""
+
+FORKED: Final = "forked"
+"""A loader: the worker that was wanted first is the process `pid`."""
+
+ENDED: Final = "ended"
+"""A loader: the process `pid` has ended, with this exit `code`."""
+
+SIGNAL: Final = "signal"
+"""The arbiter to a loader: send `signum` to the process `pid`, if it has not ended."""
+
+END: Final = "end"
+"""The arbiter to a loader: end; nobody is wanted of you any more."""

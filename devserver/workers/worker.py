@@ -61,21 +61,26 @@ class Worker:
     def work(self, program: Program) -> int:
         """Have a program's application served. Returns the exit code."""
         leave_interrupts()
-        os.environ[WORKER] = str(self._place)
         console.configure(self._config.log, worker=self._place)
+        self._begin()
+        self._stage = Stage(self._config, self._sockets, self._serve)
+        return play(self._stage, program, self._events, self._place)
+
+    def work_with(self, application: Application, stage: Stage) -> int:
+        """Serve an application that has been loaded. Returns the exit code.
+
+        Args:
+            stage: on which it was.
+        """
+        console.number(self._place)
+        self._begin()
+        self._stage = stage
+        return self._serve(application)
+
+    def _begin(self) -> None:
+        os.environ[WORKER] = str(self._place)
         faulthandler.enable()  # for an arbiter that wants to know where this process stands
         threading.Thread(target=self._listen, name="devserver-arbiter", daemon=True).start()
-        self._stage = Stage(self._config, self._sockets, self._serve)
-        try:
-            return self._stage.play(program)
-        except DevserverError as error:
-            self._events.emit("failed", phase="load", error=str(error), traceback="", worker=self._place)
-            logger.error("%s", error)
-        except Exception as error:  # user code
-            trace = console.format_failure(error)
-            self._events.emit("failed", phase="load", error=str(error), traceback=trace, worker=self._place)
-            logger.error("%s", console.folded(trace).rstrip())
-        return 1
 
     def _serve(self, application: Application) -> int:
         refuse_green()
@@ -175,6 +180,24 @@ class Worker:
 
     def _say_leaving(self) -> None:
         self._say({"word": words.LEAVING})
+
+
+def play(stage: Stage, program: Program, events: Events, place: int = 0) -> int:
+    """Have a program load an application, and tell of its failure. Returns the exit code.
+
+    Args:
+        place: of the worker that loads; 0 for one that loads for all.
+    """
+    try:
+        return stage.play(program)
+    except DevserverError as error:
+        events.emit("failed", phase="load", error=str(error), traceback="", worker=place)
+        logger.error("%s", error)
+    except Exception as error:  # user code
+        trace = console.format_failure(error)
+        events.emit("failed", phase="load", error=str(error), traceback=trace, worker=place)
+        logger.error("%s", console.folded(trace).rstrip())
+    return 1
 
 
 class _Requests:
