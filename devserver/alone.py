@@ -20,6 +20,7 @@ from devserver import console
 from devserver.config import Config
 from devserver.errors import DevserverError
 from devserver.events import Events
+from devserver.process import WORKER
 from devserver.process.signals import Bell, ending
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ def serve_alone(
     from devserver.stage import Stage, refuse_green
 
     began = perf_counter()
+    os.environ[WORKER] = "1"  # an application need not ask how many there are
     events.emit("starting", target=found or None)
 
     def elapsed() -> dict[str, object]:

@@ -71,8 +71,7 @@ def run(channel: Channel, program: Program) -> int:
     for sock in sockets:
         sock.setblocking(False)
     process = ChildProcess(channel, config, boot.place)
-    if boot.place:
-        os.environ[WORKER] = str(boot.place)
+    os.environ[WORKER] = str(boot.place or 1)  # an application need not ask how many there are
     if boot.role == protocol.PAGE:
         code = PageChild(process, config, sockets, boot).run()
     else:

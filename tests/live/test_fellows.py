@@ -161,6 +161,14 @@ def test_what_a_worker_reads_in_a_request_counts(folder: Path) -> None:
                 assert "old" not in text
 
 
+@pytest.mark.parametrize("options", [[], ["--reload"]])
+def test_a_single_process_is_the_first_worker(folder: Path, options: list[str]) -> None:
+    with DevServer("main:app", *options, cwd=folder) as server:
+        server.serving()
+        assert server.get().text.split()[1] == "1"
+        assert not server.events("worker_started")
+
+
 def test_workers_end_with_a_supervisor_that_is_killed(folder: Path) -> None:
     with DevServer("main:app", "--reload", cwd=folder, env={"WEB_CONCURRENCY": "2"}) as server:
         server.serving()
