@@ -33,6 +33,9 @@ IDEs and tests wait for these lines instead of asking ports or sleeping. Each ha
     worker_exited  worker, pid, code, wanted
                                      its process has ended with this exit code, negative for a signal;
                                      whether that was wanted
+    successor_started  pid           another arbiter begins, to succeed this one (SIGUSR2)
+    successor_serving  pid           it serves
+    successor_exited   pid           it has ended before this one
     stopping   (nothing more)        somebody has asked for the end: requests in flight are finished
     stopped    (nothing more)        the end; no line follows
 
@@ -65,12 +68,13 @@ Listener = Callable[[str, Mapping[str, object]], None]
 class Events:
     """Writes events to a file or a descriptor, or nowhere."""
 
-    __slots__ = ("_fd", "_listener")
+    __slots__ = ("_fd", "_is_inherited", "_listener")
 
     def __init__(self, fd: int | None, listener: Listener | None = None) -> None:
         """Args: listener: is told of each event, too, by its name and fields."""
         self._fd = fd
         self._listener = listener
+        self._is_inherited = False
 
     @classmethod
     def open(cls, spec: str | None, listener: Listener | None = None) -> Self:
@@ -88,7 +92,9 @@ class Events:
             return cls(None, listener)
         try:
             if spec.startswith("fd:"):
-                return cls(_inherited(spec), listener)
+                events = cls(_inherited(spec), listener)
+                events._is_inherited = True
+                return events
             return cls(os.open(spec, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666), listener)
         except (OSError, ValueError) as error:  # ValueError: a null character
             reason = getattr(error, "strerror", None) or error
@@ -96,6 +102,11 @@ class Events:
                 f"--events {spec!r} cannot be written ({reason}); "
                 "give a file in a folder that exists, or fd:N for a descriptor that is open"
             ) from None
+
+    @property
+    def passed_on(self) -> list[int]:
+        """The descriptor that `fd:N` has named, for a process that is started with the same arguments."""
+        return [self._fd] if self._fd is not None and self._is_inherited else []
 
     def emit(self, name: str, /, **fields: object) -> None:
         """Write one event; see the top of this module for names and fields. Never raises.

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from devserver.reload.spawner import Spawner
     from devserver.stage import Program
     from devserver.watching.watchset import WatchSet
+    from devserver.workers.peer import Peer
 
 logger = logging.getLogger("devserver")
 
@@ -65,14 +66,15 @@ def start(
     Raises:
         DevserverError: what ends it at once: an address in use, a target that is none.
     """
-    from devserver.listeners import bind
+    from devserver.listeners import Listeners, bind
 
     console.configure(config.log)
     check_extras(config)
     found = str(config.app.target or "the application found") if find is None else find(config)
-    listeners = bind(config.bind)
+    peer, sockets = _predecessor(config)
+    listeners = bind(config.bind) if peer is None else Listeners(sockets, config.bind.uds)
     listeners.scheme = config.scheme
-    if config.bind.fd == 0:
+    if config.bind.fd == 0 and peer is None:
         _empty_input()
     notifier = Notifier.take(os.environ, os.getpid(), lives_on=config.reload.enabled)
     events = Events.open(config.log.events, None if notifier is None else notifier.happened)
@@ -89,11 +91,11 @@ def start(
             with ExitStack() as stack:
                 signals = Signals(managing())
                 with held(managing()):  # who reads the file may send them
-                    pidfile.write()
+                    (pidfile.write if peer is None else pidfile.write_beside)()
                     _leave_first()
                     stack.enter_context(signals)
                 _prepare(config, listeners, events, spare, found)
-                return _serve_by_workers(config, listeners.sockets, events, notifier, program, signals)
+                return _serve_by_workers(config, listeners, events, notifier, program, signals, peer, pidfile)
         pidfile.write()
         _leave_first()
         _prepare(config, listeners, events, spare, found)
@@ -149,27 +151,50 @@ def _check_forks() -> None:
         raise UsageError("--workers needs a system that can fork, which Windows is not: leave it out")
 
 
+def _predecessor(config: Config) -> tuple[Peer | None, list[socket.socket]]:
+    """The arbiter that this process is to succeed, with its sockets, if one has started it for that."""
+    if sys.platform != "win32" and config.workers.several and not config.reload.enabled:
+        from devserver.workers.peer import predecessor
+
+        if (found := predecessor(os.environ)) is not None:
+            return found
+    return None, []
+
+
 def _serve_by_workers(
     config: Config,
-    sockets: list[socket.socket],
+    listeners: Listeners,
     events: Events,
     notifier: Notifier | None,
     program: Program,
     signals: Signals,
+    peer: Peer | None,
+    pidfile: PidFile,
 ) -> int:
     """Begin workers, and replace them."""
     if sys.platform != "win32":
         from devserver.workers.arbiter import Arbiter, Roles
         from devserver.workers.loader import Loader
+        from devserver.workers.peer import Succeeding, begin_successor
         from devserver.workers.worker import Worker
 
+        sockets, variables = listeners.sockets, {} if notifier is None else notifier.variables
         terminal = Terminal()
         with guard(terminal.restore):
             roles = Roles(
                 work=lambda place, channel: Worker(config, sockets, events, place, channel).work(program),
                 load=lambda channel: Loader(config, sockets, events, channel).run(program),
             )
-            return Arbiter(config, events, notifier, roles).run(signals)
+            succeeding = Succeeding(
+                begin=lambda: begin_successor(sockets, variables, events.passed_on),
+                done=pidfile.succeed,
+                predecessor=peer,
+            )
+            arbiter = Arbiter(config, events, notifier, roles, succeeding)
+            code = arbiter.run(signals)
+            if arbiter.is_succeeded:
+                listeners.keep_file()
+            return code
     raise AssertionError("Windows cannot fork")
 
 

@@ -58,6 +58,10 @@ class Listeners:
         """Where clients reach the server; for a Unix socket `unix:` and its path."""
         return [url(sock, self.scheme) for sock in self.sockets]
 
+    def keep_file(self) -> None:
+        """Somebody else listens on the same socket: leave its file to them."""
+        self._path = None
+
     def close(self) -> None:
         """Close the sockets and remove the Unix socket's file if it still is ours."""
         path, self._path = self._path, None

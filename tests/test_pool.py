@@ -396,3 +396,26 @@ class _Nothing:
     def session(self, session: Any) -> Any: ...
 
     def close(self) -> None: ...
+
+
+def test_none_is_wanted_until_all_are_renewed() -> None:
+    pool = begun(2)
+    first, second = pool.workers
+    pool.rest()
+    assert pool.decide(1.0) == [Retire(first), Retire(second)]
+    for worker in (first, second):
+        pool.is_gone(worker, 2.0, 0)
+    assert pool.decide(2.0) == []
+    assert pool.next_look() is None
+    pool.rest()  # once more
+    pool.renew()
+    assert [action.worker.place for action in pool.decide(3.0) if isinstance(action, Start)] == [1, 2]
+
+
+def test_who_starts_when_none_is_wanted_any_more_is_ended() -> None:
+    pool = begun(1)
+    pool.resize(1)
+    [start] = pool.decide(1.0)
+    assert isinstance(start, Start)
+    pool.rest()
+    assert pool.decide(1.0) == [Retire(pool.workers[0]), Kill(start.worker)]

@@ -136,6 +136,26 @@ def test_a_manager_that_is_slow_hears_of_every_state(monkeypatch: pytest.MonkeyP
         notifier.close()
 
 
+def test_a_successor_becomes_the_process_of_the_service() -> None:
+    """It is told the same variables, and after that its predecessor says nothing: not that it stops."""
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(address := f"{folder}/notify")
+        environ = {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "3000000"}
+        notifier = Notifier.take(environ, 7, lives_on=False)
+        assert notifier is not None
+        assert environ == {}
+        assert notifier.variables == {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "3000000"}
+        notifier.hand_to(9)
+        notifier.happened("stopping", {})
+        notifier.be_punctual(1e9)
+        assert notifier.deadlines() == []
+        notifier.close()
+        manager.setblocking(False)
+        assert manager.recv(4096) == b"MAINPID=9"
+        with pytest.raises(BlockingIOError):
+            manager.recv(4096)
+
+
 def test_what_was_for_one_process_is_not_given_to_another(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("devserver.origin.environ_of", lambda process: {**OURS, "HOME": "/", "A": "1"})
     assert environ_for_another({"HOME": "/elsewhere"}) == {"HOME": "/", "A": "1"}

@@ -75,6 +75,7 @@ class Notifier:
 
     Attributes:
         interval: seconds between two calls of `beat`; None if there is no watchdog.
+        variables: those that were taken out of the environment, for a process that succeeds this one.
     """
 
     def __init__(self, address: str, interval: float | None, *, lives_on: bool) -> None:
@@ -90,6 +91,9 @@ class Notifier:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _PATIENCE)
         self._due = time.monotonic()
         self._words = Words(lives_on=lives_on)
+        self.variables = {"NOTIFY_SOCKET": address}
+        if interval is not None:
+            self.variables["WATCHDOG_USEC"] = str(int(interval * 1e6))
 
     @classmethod
     def take(cls, environ: MutableMapping[str, str], pid: int, *, lives_on: bool) -> Self | None:
@@ -134,6 +138,12 @@ class Notifier:
             self._socket.sendto(text.encode("utf-8", "backslashreplace"), flags, self._address)
         except OSError as error:
             logger.debug("NOTIFY_SOCKET: %s", error)
+
+    def hand_to(self, pid: int) -> None:
+        """Say that another process is the service's from now on; nothing more is told by this one."""
+        self._send({"MAINPID": str(pid)})
+        self.interval = None
+        self.close()
 
     def close(self) -> None:
         """Nothing is told any more."""

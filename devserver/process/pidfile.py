@@ -14,6 +14,24 @@ class PidFile:
     def __init__(self, path: str | None) -> None:
         """Args: path: of the file; None for none."""
         self._path = path
+        self._named: str | None = None  # another process's for the time being
+
+    def write_beside(self) -> None:
+        """Write it for a process that succeeds the one whose file this is: its own has `.2` at the end.
+
+        Raises:
+            UsageError: it cannot be written.
+        """
+        if self._path is not None:
+            self._named, self._path = self._path, f"{self._path}.2"
+            self.write()
+
+    def succeed(self) -> None:
+        """The other process has ended: this one's is the file by its name from now on."""
+        if self._path is not None and self._named is not None:
+            with suppress(OSError):  # its folder is gone
+                os.replace(self._path, self._named)
+            self._path, self._named = self._named, None
 
     def write(self) -> None:
         """Write it.

@@ -148,7 +148,7 @@ def ending() -> list[int]:
 
 def managing() -> list[int]:
     """The signals that mean something to an arbiter of workers, on this system; see `workers.arbiter`."""
-    names = ("SIGINT", "SIGTERM", "SIGQUIT", "SIGHUP", "SIGTTIN", "SIGTTOU", "SIGCHLD")
+    names = ("SIGINT", "SIGTERM", "SIGQUIT", "SIGHUP", "SIGTTIN", "SIGTTOU", "SIGUSR2", "SIGWINCH", "SIGCHLD")
     return [getattr(signal, name) for name in names if hasattr(signal, name)]
 
 

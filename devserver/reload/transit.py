@@ -44,6 +44,11 @@ class Transit:
     def __len__(self) -> int:
         return len(self._urgent) + len(self._idle)
 
+    @property
+    def is_done(self) -> bool:
+        """Whether none waits, and whoever was given some has them."""
+        return not (len(self) or self._lent)
+
     def take(self, connections: Iterable[tuple[int, bytes]]) -> None:
         """Keep connections, with the bytes read of each."""
         for fd, data in connections:

@@ -1,9 +1,9 @@
 """The process that begins and replaces workers. It holds the listeners, and has neither user code nor a loop.
 
 gunicorn's word, and its signals: TTIN and TTOU are one worker more or less, HUP replaces all of them, one
-after the other, by such as load the application anew. TERM and INT end it as Ctrl-C ends a server; QUIT, or a
-second one of these, ends it at once. (gunicorn ends at once with INT, too. Here Ctrl-C is the same with and
-without workers.)
+after the other, by such as load the application anew. USR2 and WINCH replace this process (`peer`). TERM and
+INT end it as Ctrl-C ends a server; QUIT, or a second one of these, ends it at once. (gunicorn ends at once
+with INT, too. Here Ctrl-C is the same with and without workers.)
 
 What is to be done is decided by `pool`.
 """
@@ -37,6 +37,7 @@ from devserver.workers.pool import Abort, Action, End, Kill, Phase, Pool, Retire
 
 if sys.platform != "win32":
     from devserver.workers.births import Births, Forked, Preloaded
+    from devserver.workers.peer import Succeeding, Succession
 
 assert sys.platform != "win32"  # `launch` has looked; a type checker reads no further there
 
@@ -93,7 +94,9 @@ class _Process:
 class Arbiter:
     """See the module."""
 
-    def __init__(self, config: Config, events: Events, notifier: Notifier | None, roles: Roles) -> None:
+    def __init__(
+        self, config: Config, events: Events, notifier: Notifier | None, roles: Roles, succeeding: Succeeding
+    ) -> None:
         """
         Args:
             config: the sections `workers` and `http` are used.
@@ -117,6 +120,7 @@ class Arbiter:
         self._told = False  # that all serve
         self._fits = True  # no worker has been seen that did not
         self._transit = Transit()
+        self._succession = Succession(self._reactor, self._transit, events, notifier, succeeding)
         self._limit = raise_limit()  # for what waits in transit
         self._began = time.monotonic()
         self._next_look = 0.0
@@ -135,17 +139,26 @@ class Arbiter:
                 self._notifier.be_punctual(now)
             self._give()
             for action in self._pool.decide(now):
-                if isinstance(action, End):
-                    self._births.close()
-                    self._reactor.close()
-                    self._transit.close()
-                    await_end(self._orphans.end())
-                    logger.info("stopped")
-                    self._events.emit("stopped")
-                    return action.code
-                self._act(action)
+                if not isinstance(action, End):
+                    self._act(action)
+                elif self._succession.peer is None or self._transit.is_done:
+                    return self._end(action.code)
             self._births.settle(self._pool.epoch)
             self._wait(self._until())
+
+    def _end(self, code: int) -> int:
+        self._births.close()
+        self._reactor.close()
+        self._transit.close()
+        await_end(self._orphans.end(self._succession.pids))
+        logger.info("stopped")
+        self._events.emit("stopped")
+        return code
+
+    @property
+    def is_succeeded(self) -> bool:
+        """Whether another arbiter serves on the same sockets."""
+        return self._succession.is_served
 
     def _wait(self, until: float | None) -> None:
         """Wait for what may happen. Who stops this process, by Ctrl-Z say, stops the workers as well."""
@@ -172,10 +185,18 @@ class Arbiter:
             elif signum in (signal.SIGTTIN, signal.SIGTTOU):
                 self._pool.resize(1 if signum == signal.SIGTTIN else -1)
                 logger.info("%d workers wanted (%s)", self._pool.wanted, signal.Signals(signum).name)
+            elif signum == signal.SIGUSR2:
+                self._succession.begin()
+            elif signum == signal.SIGWINCH:
+                if not self._has_terminal:  # which says by it that its size is another one
+                    self._pool.rest()
+                    logger.info("no worker is wanted before SIGHUP (SIGWINCH)")
             elif signum == signal.SIGQUIT or self._interrupted:
+                self._succession.hand_service_over()
                 self._pool.hurry()
             else:
                 self._interrupted = True
+                self._succession.hand_service_over()
                 self._events.emit("stopping")
                 self._pool.stop()
 
@@ -214,6 +235,8 @@ class Arbiter:
             if len(self._transit):
                 process.given += 1
                 self._transit.pass_on(process)
+        if not any(worker.counts for worker in self._pool.workers):
+            self._succession.give()
 
     def _tell_serving(self, process: _Process, now: float) -> None:
         worker = process.worker
@@ -225,12 +248,13 @@ class Arbiter:
             seconds = now - self._began
             logger.info("%d workers ready in %.2f s", len(serving), seconds)
             self._events.emit("serving", generation=1, pid=os.getpid(), seconds=round(seconds, 4))
+            self._succession.serves()
         elif self._told:
             logger.info("worker %d serves (%d)", worker.place, process.pid)
 
     def _reap(self) -> None:
         self._births.reap()
-        self._orphans.reap(lambda: self._births.pids())
+        self._orphans.reap(self._births.pids)  # a successor too, whose end its channel tells
 
     def _gone(self, worker: Worker, code: int) -> None:
         process = self._processes[worker]
@@ -292,7 +316,7 @@ class Arbiter:
             self._start(action.worker)
         elif isinstance(action, Retire):
             with suppress(Closed):
-                last = self._pool.stopping
+                last = self._pool.stopping and not self._succession.is_served
                 self._processes[action.worker].channel.send({"word": words.RETIRE, "last": last})
         elif isinstance(action, Abort):
             logger.error(
@@ -341,6 +365,7 @@ class Arbiter:
 
         for process in self._processes.values():
             process.channel.close()
+        self._succession.let_go()
         self._births.let_go()
         self._transit.close()  # who is served elsewhere would never see the end of its connection
         self._reactor.close()

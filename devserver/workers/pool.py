@@ -124,6 +124,7 @@ class Pool:
     workers: list[Worker] = field(default_factory=list)
     served: bool = False
     epoch: int = 0
+    _before: int = 0  # so many were wanted before none was
     _deaths: int = 0  # in a row
     _not_before: float = 0.0
     _code: int | None = None  # it ends with this code
@@ -187,11 +188,16 @@ class Pool:
     def renew(self) -> None:
         """Replace all, one after the other."""
         self.epoch += 1
+        self.wanted = self.wanted or self._before
         self._deaths, self._not_before = 0, 0.0  # what could not start may be mended
 
     def resize(self, by: int) -> None:
         """Have more or fewer; at least one."""
         self.wanted = max(1, self.wanted + by)
+
+    def rest(self) -> None:
+        """Have none, until all are renewed."""
+        self._before, self.wanted = self.wanted or self._before, 0
 
     def stop(self, code: int = 0) -> None:
         """End all. Args: code: the exit code."""
@@ -287,7 +293,7 @@ class Pool:
             if worker.phase is Phase.STARTING:
                 worker.phase, worker.since = Phase.DYING, now
                 yield Kill(worker)
-            elif worker.place in serving or (worker.place > self.wanted and serving):
+            elif worker.place in serving or (worker.place > self.wanted and (serving or not self.wanted)):
                 yield self._retire(worker, now)
 
     def _retire(self, worker: Worker, now: float) -> Retire:

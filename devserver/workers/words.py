@@ -37,3 +37,6 @@ SIGNAL: Final = "signal"
 
 END: Final = "end"
 """The arbiter to a loader: end; nobody is wanted of you any more."""
+
+SUCCEED: Final = "succeed"
+"""An arbiter, whose process is `pid`, to the one that it has started: serve, too, on the sockets with it."""

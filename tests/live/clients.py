@@ -7,7 +7,6 @@ import threading
 from collections import Counter
 
 from tests.live.process import DevServer
-from tests.patience import DEADLINE
 
 
 class Clients:
@@ -16,6 +15,7 @@ class Clients:
     def __init__(self, server: DevServer, count: int = 8) -> None:
         self.answers: Counter[str] = Counter()
         self.failures: list[str] = []
+        self.count = count
         self._server = server
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._ask) for _ in range(count)]
@@ -31,13 +31,12 @@ class Clients:
             thread.join()
 
     def _ask(self) -> None:
-        connection = http.client.HTTPConnection(self._server.host, self._server.port, timeout=DEADLINE)
-        while not self._stop.is_set():
-            try:
-                connection.request("GET", "/")
-                response = connection.getresponse()
-                self.answers[f"{response.status} {response.read()[:1].decode()}"] += 1
-            except (OSError, http.client.HTTPException) as error:
-                self.failures.append(repr(error))
-                connection.close()
-        connection.close()
+        with self._server.connect() as connection:
+            while not self._stop.is_set():
+                try:
+                    connection.request("GET", "/")
+                    response = connection.getresponse()
+                    self.answers[f"{response.status} {response.read()[:1].decode()}"] += 1
+                except (OSError, http.client.HTTPException) as error:
+                    self.failures.append(repr(error))
+                    connection.close()
