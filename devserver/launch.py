@@ -173,17 +173,20 @@ def _serve_by_workers(
 ) -> int:
     """Begin workers, and replace them."""
     if sys.platform != "win32":
+        from devserver.http.tally import Tally
         from devserver.workers.arbiter import Arbiter, Roles
         from devserver.workers.loader import Loader
         from devserver.workers.peer import Succeeding, begin_successor
         from devserver.workers.worker import Worker
 
         sockets, variables = listeners.sockets, {} if notifier is None else notifier.variables
+        tally = None if config.http.concurrency is None else Tally()
         terminal = Terminal()
         with guard(terminal.restore):
             roles = Roles(
-                work=lambda place, channel: Worker(config, sockets, events, place, channel).work(program),
-                load=lambda channel: Loader(config, sockets, events, channel).run(program),
+                work=lambda seat: Worker(config, sockets, events, seat, tally).work(program),
+                load=lambda channel: Loader(config, sockets, events, channel, tally).run(program),
+                tally=tally,
             )
             succeeding = Succeeding(
                 begin=lambda: begin_successor(sockets, variables, events.passed_on),

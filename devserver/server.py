@@ -35,6 +35,7 @@ from devserver.http.exchange import Gateway, Handler, Headers, Request
 from devserver.http.framing import Parser
 from devserver.http.h2 import is_spoken
 from devserver.http.service import Gate, HandOver, Own, Service
+from devserver.http.tally import Share
 
 logger = logging.getLogger("devserver")
 
@@ -117,6 +118,7 @@ class Serving:
         hand_over: HandOver | None = None,
         own: Own | None = None,
         entrance: Entrance | None = None,
+        share: Share | None = None,
     ) -> None:
         """
         Args:
@@ -125,7 +127,7 @@ class Serving:
             sockets: listening, not blocking; they are left open.
             on_error: makes the response to an exception of the application.
             on_closing: called when the drain is over and the lifespan's shutdown begins.
-            gate, hand_over, own: see `Service`.
+            gate, hand_over, own, share: see `Service`.
             entrance: how connections are entered, if not as the configuration says.
 
         Raises:
@@ -140,6 +142,7 @@ class Serving:
         self._gate = gate
         self._hand_over = hand_over
         self._own = own
+        self._share = share
         self._service: Service | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Future[tuple[float, bool]] | None = None
@@ -261,6 +264,7 @@ class Serving:
             front=Proxies(self._config.proxy),
             heads=uwsgi if is_uwsgi else framing,
             http2=is_spoken(http),
+            share=self._share,
         )
 
     # accepting

@@ -13,6 +13,7 @@ from devserver.config import Http, WebSocket
 from devserver.http import framing
 from devserver.http.exchange import Address, Gateway, Handler, Headers, Peer, Request
 from devserver.http.response import Defaults
+from devserver.http.tally import CONNECTIONS, HANDLERS, Counted, Share
 
 AT_ONCE = 64
 """Connections that leave together at most: who waits for the end of a drain sees that it goes on."""
@@ -168,6 +169,7 @@ class Service:
         front: the proxies in front; None if no proxy is believed.
         heads: how heads are read.
         defaults: `headers`, encoded.
+        share: what other workers have to do; None where there are none, or where it does not matter.
         kept: seconds for which an idle connection is kept.
     """
 
@@ -186,11 +188,15 @@ class Service:
     front: Front | None = None
     heads: Heads = framing
     http2: bool = False
+    share: Share | None = None
     defaults: Defaults = field(init=False)
     kept: float = field(init=False)
     _leaving: list[tuple[int, bytes, Callable[[], None]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        if self.share is not None:
+            self.connections = Counted(self.share, CONNECTIONS)
+            self.gateway.running = Counted(self.share, HANDLERS)
         self.kept = self.settings.keep_alive + ALLOWANCE
         self.defaults = Defaults(self.headers, date=self.settings.date_header, keep=self.settings.keep_alive)
 
@@ -282,5 +288,9 @@ class Service:
         limit = self.settings.concurrency
         if limit is None or self.is_own(path):
             return False
-        others = len(self.connections) - (self.own.waiting if self.own is not None else 0)
-        return others > limit or len(self.gateway.running) >= limit
+        connections = len(self.connections) - (self.own.waiting if self.own is not None else 0)
+        running = len(self.gateway.running)
+        if self.share is not None:
+            connections += self.share.others(CONNECTIONS)
+            running += self.share.others(HANDLERS)
+        return connections > limit or running >= limit

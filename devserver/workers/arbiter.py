@@ -24,6 +24,7 @@ from functools import partial
 from devserver import procfs
 from devserver.config import Config
 from devserver.events import Events
+from devserver.http.tally import Tally
 from devserver.managers.systemd import Notifier
 from devserver.process import Orphans, await_end
 from devserver.process.control import Channel, Closed, QueueingChannel, unpack
@@ -38,6 +39,7 @@ from devserver.workers.pool import Abort, Action, End, Kill, Phase, Pool, Retire
 if sys.platform != "win32":
     from devserver.workers.births import Births, Forked, Preloaded
     from devserver.workers.peer import Succeeding, Succession
+    from devserver.workers.worker import Seat
 
 assert sys.platform != "win32"  # `launch` has looked; a type checker reads no further there
 
@@ -60,12 +62,14 @@ class Roles:
     """What copies of an arbiter do; both return the exit code.
 
     Attributes:
-        work: what a worker does that loads for itself: its place, and its end of the channel.
+        work: what a worker does that loads for itself.
         load: what a loader does: its end of the channel.
+        tally: what all workers have to do, if it matters.
     """
 
-    work: Callable[[int, Channel], int]
+    work: Callable[[Seat], int]
     load: Callable[[Channel], int]
+    tally: Tally | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -107,6 +111,7 @@ class Arbiter:
         self._orphans = Orphans()
         self._orphans.attend(self._reactor)
         self._section = config.workers
+        self._tally = roles.tally
         self._events = events
         self._births: Births = (
             Preloaded(roles.load, self._leave, self._reactor, self._born, self._gone)
@@ -264,9 +269,9 @@ class Arbiter:
         was_stopping = self._pool.stopping
         pause = self._pool.is_gone(worker, time.monotonic(), code)
         how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
-        self._events.emit(
-            "worker_exited", worker=worker.place, pid=process.pid, code=code, wanted=pause is None
-        )
+        if process.pid:
+            wanted = pause is None
+            self._events.emit("worker_exited", worker=worker.place, pid=process.pid, code=code, wanted=wanted)
         if pause is not None:
             again = f"in {pause:g} s" if pause else "now"
             logger.error("worker %d ended (%s), and is started again %s", worker.place, how, again)
@@ -275,6 +280,8 @@ class Arbiter:
 
     def _forget(self, process: _Process) -> None:
         del self._processes[process.worker]
+        if self._tally is not None:
+            self._tally.release(process.worker.slot)
         self._reactor.remove(process.channel)
         process.channel.close()
 
@@ -338,6 +345,8 @@ class Arbiter:
         except OSError as error:
             self._cannot_start(worker, error)
             return
+        if self._tally is not None:
+            worker.slot = self._tally.claim()
         process = self._processes[worker] = _Process(worker, QueueingChannel(ours), time.monotonic())
         self._reactor.add(process.channel, partial(self._heard, process), process.channel)
         try:

@@ -29,6 +29,7 @@ from devserver.process.reactor import Reactor
 from devserver.process.signals import managing
 from devserver.workers import words
 from devserver.workers.pool import Worker
+from devserver.workers.worker import Seat
 
 assert sys.platform != "win32"  # see the arbiter; a type checker reads no further there
 
@@ -128,11 +129,11 @@ class Forked:
     """Each worker is a copy of this process, and loads for itself. See `Births`."""
 
     def __init__(
-        self, work: Callable[[int, Channel], int], leave: Callable[[], None], born: Born, gone: Gone
+        self, work: Callable[[Seat], int], leave: Callable[[], None], born: Born, gone: Gone
     ) -> None:
         """
         Args:
-            work: what a worker does: its place, its end of the channel. Returns the exit code.
+            work: what a worker does. Returns the exit code.
             leave: see `fork`.
         """
         self._work = work
@@ -142,7 +143,8 @@ class Forked:
         self._living: dict[int, Worker] = {}
 
     def begin(self, worker: Worker, theirs: socket.socket) -> None:
-        pid = fork(lambda: self._work(worker.place, Channel(theirs)), self._leave)
+        seat = Seat(worker.place, worker.slot, Channel(theirs))
+        pid = fork(lambda: self._work(seat), self._leave)
         self._living[pid] = worker
         self._born(worker, pid)
 
@@ -215,8 +217,9 @@ class Preloaded:
         usable = (each for each in self._loaders if each.epoch == worker.epoch and not each.over)
         loader = next(usable, None) or self._begin_loader(worker.epoch, theirs)
         loader.unborn.append(worker)
+        message = {"word": words.FORK, "place": worker.place, "slot": worker.slot}
         with suppress(Closed):  # its end is reported by a signal
-            loader.channel.send({"word": words.FORK, "place": worker.place}, [theirs.fileno()])
+            loader.channel.send(message, [theirs.fileno()])
 
     def _begin_loader(self, epoch: int, of_worker: socket.socket) -> _Loader:
         ours, theirs = socket.socketpair()

@@ -21,11 +21,12 @@ from devserver.app import Application
 from devserver.config import Config
 from devserver.cpython import keep_all
 from devserver.events import Events
+from devserver.http.tally import Tally
 from devserver.process.control import Channel, Closed
 from devserver.process.signals import Signals, leave_interrupts
 from devserver.stage import Program, Stage, refuse_green
 from devserver.workers import words
-from devserver.workers.worker import Worker, play
+from devserver.workers.worker import Seat, Worker, play
 
 if sys.platform != "win32":
     from devserver.workers.births import fork
@@ -39,13 +40,23 @@ class Loader:
     """See the module."""
 
     def __init__(
-        self, config: Config, sockets: Sequence[socket.socket], events: Events, channel: Channel
+        self,
+        config: Config,
+        sockets: Sequence[socket.socket],
+        events: Events,
+        channel: Channel,
+        tally: Tally | None,
     ) -> None:
-        """Args: channel: to the arbiter."""
+        """
+        Args:
+            channel: to the arbiter.
+            tally: what all workers have to do, if it matters.
+        """
         self._config = config
         self._sockets = sockets
         self._events = events
         self._channel = channel
+        self._tally = tally
         self._living: set[int] = set()
 
     def run(self, program: Program) -> int:
@@ -85,7 +96,8 @@ class Loader:
             return False
         for message, fds in messages:
             if message["word"] == words.FORK:
-                self._fork(message["place"], socket.socket(fileno=fds[0]), signals, application)
+                theirs = socket.socket(fileno=fds[0])
+                self._fork(Seat(message["place"], message["slot"], Channel(theirs)), signals, application)
             elif message["word"] == words.SIGNAL:
                 if message["pid"] in self._living:  # until it has been waited for, the number is its own
                     os.kill(message["pid"], message["signum"])
@@ -93,9 +105,9 @@ class Loader:
                 return False
         return True
 
-    def _fork(self, place: int, theirs: socket.socket, signals: Signals, application: Application) -> None:
+    def _fork(self, seat: Seat, signals: Signals, application: Application) -> None:
         def work() -> int:
-            worker = Worker(self._config, self._sockets, self._events, place, Channel(theirs))
+            worker = Worker(self._config, self._sockets, self._events, seat, self._tally)
             return worker.work_with(application, self._stage)
 
         def leave() -> None:
@@ -105,10 +117,10 @@ class Loader:
         try:
             pid = fork(work, leave)
         except OSError as error:
-            logger.error("worker %d cannot be started: %s", place, error.strerror)
+            logger.error("worker %d cannot be started: %s", seat.place, error.strerror)
             os._exit(1)  # the arbiter begins another loader, after a pause
         finally:
-            theirs.close()
+            seat.channel.close()
         self._living.add(pid)
         self._say({"word": words.FORKED, "pid": pid})
 

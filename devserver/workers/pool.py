@@ -47,6 +47,7 @@ class Worker:
         turned: when its loop was last known to turn, and one of its threads to be free or to have become so.
         worn: why it is to be replaced; "" if it is not.
         hung: it has stood still for too long.
+        slot: of a tally; see `devserver.http.tally`.
     """
 
     place: int
@@ -56,6 +57,7 @@ class Worker:
     turned: float = 0.0
     worn: str = ""
     hung: bool = False
+    slot: int = 0
 
     @property
     def counts(self) -> bool:

@@ -15,6 +15,7 @@ import socket
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
 from devserver import console
 from devserver.alone import Ending, run_loop
@@ -24,6 +25,7 @@ from devserver.errors import DevserverError
 from devserver.events import Events
 from devserver.gateway.lifespan import StartupFailed
 from devserver.http.exchange import Handler
+from devserver.http.tally import Share, Tally
 from devserver.process import WORKER
 from devserver.process.control import Channel, Closed, Message, pack, unpack
 from devserver.process.limits import raised
@@ -41,18 +43,39 @@ STARTUP_FAILED = 3
 """The exit code after a lifespan that did not start up."""
 
 
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """What a worker is given that no other has.
+
+    Attributes:
+        place: 1 to the number of workers.
+        slot: of a tally.
+        channel: to the arbiter.
+    """
+
+    place: int
+    slot: int
+    channel: Channel
+
+
 class Worker:
     """See the module."""
 
     def __init__(
-        self, config: Config, sockets: Sequence[socket.socket], events: Events, place: int, channel: Channel
+        self,
+        config: Config,
+        sockets: Sequence[socket.socket],
+        events: Events,
+        seat: Seat,
+        tally: Tally | None,
     ) -> None:
-        """Args: place: 1 to the number of workers. channel: to the arbiter."""
+        """Args: tally: what all workers have to do, if it matters."""
         self._config = config
         self._sockets = sockets
         self._events = events
-        self._place = place
-        self._channel = channel
+        self._place = seat.place
+        self._channel = seat.channel
+        self._share = None if tally is None else Share(tally, seat.slot)
         self._end: Ending | None = None
         self._serving: Serving | None = None
         self._lock = threading.Lock()
@@ -96,6 +119,7 @@ class Worker:
             gate=requests,
             # A TLS session cannot go to another process.
             hand_over=None if self._config.tls.enabled else self._hand_over,
+            share=self._share,
         )
         end = Ending(serving, self._config.http.graceful, self._say_leaving, [signal.SIGTERM])
         end.restart = True

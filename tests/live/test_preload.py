@@ -95,7 +95,7 @@ def test_signals_change_the_workers_and_no_request_is_lost(folder: Path) -> None
             before = pids(server)
             server.process.send_signal(signal.SIGHUP)
             assert "syntax" in server.wait("failed")["error"]
-            server.wait("worker_exited", wanted=False)
+            server.wait_log("ended (exit code 1), and is started again now")
             assert before <= pids(server)
 
             main.write_text(APP.replace("VERSION = 1", "VERSION = 2  # new"))

@@ -47,6 +47,14 @@ async def app(scope, receive, send):
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": text.encode()})
 
+async def held(scope, receive, send):
+    if scope["type"] == "lifespan":
+        return await app(scope, receive, send)
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"x", "more_body": True})
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
 def wsgi(environ, start_response):
     if environ["PATH_INFO"] == "/hang":
         time.sleep(3600)
@@ -370,3 +378,29 @@ devserver.run("main:app", port=0)
     )
     assert ended.returncode == 1
     assert b"WEB_CONCURRENCY" in ended.stderr
+
+
+@pytest.mark.parametrize("options", [[], ["--preload"]])
+def test_a_limit_of_requests_is_one_of_all_workers(folder: Path, options: list[str]) -> None:
+    limits = ("--limit-concurrency", "3", "--timeout-graceful-shutdown", "0.1")
+    with DevServer(
+        "main:held", "--workers", "2", *limits, *options, cwd=folder, env={"FAILS": "-"}
+    ) as server:
+        server.serving()
+        with contextlib.ExitStack() as stack:
+            held = [stack.enter_context(server.connect()) for _ in range(3)]
+            for connection in held:
+                connection.request("GET", "/")
+                connection.getresponse()  # its head, at once; the body goes on
+            assert server.get().status == 503
+            assert "--limit-concurrency" in server.get().text
+            before = pids(server)
+            os.kill(min(before), signal.SIGKILL)  # with whatever it had
+            server.wait("worker_exited", wanted=False)
+            server.wait("worker_serving")
+            os.kill(max(before), signal.SIGKILL)
+            server.wait("worker_exited", wanted=False)
+            server.wait("worker_serving")
+            connection = stack.enter_context(server.connect())
+            connection.request("GET", "/")
+            assert connection.getresponse().status == 200
