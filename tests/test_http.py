@@ -24,7 +24,7 @@ import httpx
 import pytest
 
 import devserver
-from devserver.http import line, stream
+from devserver.http import line, response_writer
 from devserver.http import service as http_service
 from tests.patience import DEADLINE
 from tests.raw import Raw, Signal, request, serving
@@ -1067,7 +1067,7 @@ def test_fields_of_another_server_that_an_application_passes_on(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Names leave as they were given; what only this server may send is dropped, and told once."""
-    monkeypatch.setattr(stream, "_told", set())
+    monkeypatch.setattr(response_writer, "_told", set())
 
     def app(environ: Any, start_response: Any) -> list[bytes]:
         passed_on = [("Connection", "keep-alive"), ("Transfer-Encoding", "chunked"), ("X-oWn", "1")]

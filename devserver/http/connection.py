@@ -15,7 +15,7 @@ A client that speaks HTTP/2 begins with a head that HTTP/1.1 refuses (RFC 9113 s
 and within TLS. So nothing is looked for in other heads: where that one is refused, `h2` takes the transport.
 
 Refuses to know WSGI and ASGI, what a head or a body must look like (`framing`, `body`), how a response is
-written (`stream`) and how a transport is closed (`line`).
+written (`response_writer`) and how a transport is closed (`line`).
 """
 
 from __future__ import annotations

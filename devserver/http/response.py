@@ -1,7 +1,7 @@
 """How a response begins: its head as bytes, checked, with the headers that the server adds.
 
-Pure, but for the clock in the Date header. Refuses to know how a body is framed and sent (`stream`
-decides that) and which server it belongs to.
+Pure, but for the clock in the Date header. Refuses to know how a body is framed and sent
+(`response_writer` decides that) and which server it belongs to.
 """
 
 from dataclasses import dataclass

@@ -1,8 +1,8 @@
 """One exchange over HTTP/2: what differs from HTTP/1.1 in how a body arrives and a response leaves.
 
 What an application may do, what its headers may be, and what was announced and has to come is the same, and
-is `http.stream`'s. Here a response is fields and data on a stream: nothing has to be framed, and what is cut
-is the stream and not the connection.
+is `http.response_writer`'s. Here a response is fields and data on a stream: nothing has to be framed, and
+what is cut is the stream and not the connection.
 """
 
 from __future__ import annotations
