@@ -78,6 +78,7 @@ ATTACKS: dict[str, tuple[int, Attack]] = {
     "a body, a byte a second": (1000, sends(post(b"/read", b"Content-Length: 1000"), b"a", 1.0)),
     "100 MB, not read": (200, sends(b"GET /big HTTP/1.1\r\n" + HOST + b"\r\n")),
     "requests, answers not read": (50, sends(b"", (GET + b"\r\n") * 100)),
+    "requests in large segments, answers not read": (50, sends(b"", (GET + b"\r\n") * 30_000)),
     "100,000 header lines": (50, sends(GET, b"A: b\r\n" * 100_000)),
     "an endless head line": (50, sends(GET + b"A: ", b"b" * 65536)),
     "an endless body, read": (50, sends(post(b"/read", CHUNKED), CHUNK)),

@@ -9,6 +9,7 @@ from devserver.http import framing, response
 from devserver.http.body import BadBody, Body, ChunkedBody, LengthBody, body
 from devserver.http.exchange import Peer
 from devserver.http.framing import Refused, end_of_head, read
+from devserver.http.unread import Unread
 
 HOST = b"Host: example.org\r\n"
 
@@ -22,32 +23,32 @@ def head(*lines: bytes, first: bytes = b"GET / HTTP/1.1", host: bytes = HOST) ->
 
 def test_a_head_ends_after_the_blank_line() -> None:
     whole = head(b"A: b")
-    assert end_of_head(whole, 0, 1000) == len(whole)
-    assert end_of_head(whole + b"GET / HTTP", 0, 1000) == len(whole)
+    assert end_of_head(whole, 0, 0, 1000) == len(whole)
+    assert end_of_head(whole + b"GET / HTTP", 0, 0, 1000) == len(whole)
 
 
 def test_a_head_that_arrives_byte_by_byte_ends_at_the_same_place() -> None:
     whole = head(b"A: b")
     for arrived in range(len(whole)):
-        assert end_of_head(whole[:arrived], max(0, arrived - 1), 1000) == -1
-    assert end_of_head(whole, len(whole) - 1, 1000) == len(whole)
+        assert end_of_head(whole[:arrived], 0, max(0, arrived - 1), 1000) == -1
+    assert end_of_head(whole, 0, len(whole) - 1, 1000) == len(whole)
 
 
 def test_the_limit_is_for_the_head_and_not_for_what_follows() -> None:
     whole = head(b"A: b")
-    assert end_of_head(whole + b"x" * 1000, 0, len(whole)) == len(whole)
+    assert end_of_head(whole + b"x" * 1000, 0, 0, len(whole)) == len(whole)
     with pytest.raises(Refused) as refused:
-        end_of_head(whole, 0, len(whole) - 1)
+        end_of_head(whole, 0, 0, len(whole) - 1)
     assert refused.value.status == 431
     for sent in (b"GET /" + b"x" * 100, b"GET /" + b"x" * 60 + b" HTTP/1.1\r\n" + HOST * 2 + b"\r\n"):
         with pytest.raises(Refused) as refused:
-            end_of_head(sent, 0, 100)
+            end_of_head(sent, 0, 0, 100)
         assert refused.value.status == 414
     for sent in (b"M" * 65, b"M" * 65 + b" / HTTP/1.1\r\n\r\n"):
         with pytest.raises(Refused, match="method") as refused:
-            end_of_head(sent, 0, 70)
+            end_of_head(sent, 0, 0, 70)
         assert refused.value.status == 501
-    assert end_of_head(b"M" * 64, 0, 70) == -1
+    assert end_of_head(b"M" * 64, 0, 0, 70) == -1
 
 
 @pytest.mark.parametrize(
@@ -61,15 +62,45 @@ def test_the_limit_is_for_the_head_and_not_for_what_follows() -> None:
 )
 def test_what_may_never_end_is_refused_at_once(arrived: bytes, named: str) -> None:
     with pytest.raises(Refused, match=named) as refused:
-        end_of_head(arrived, 0, 1000)
+        end_of_head(arrived, 0, 0, 1000)
     assert refused.value.status == 400
 
 
 def test_a_bare_line_end_is_found_where_two_pieces_meet() -> None:
     first = b"GET / HTTP/1.1\r"
-    assert end_of_head(first, 0, 1000) == -1
+    assert end_of_head(first, 0, 0, 1000) == -1
     with pytest.raises(Refused, match="bare"):
-        end_of_head(first + b"H", len(first), 1000)
+        end_of_head(first + b"H", 0, len(first), 1000)
+
+
+def test_what_is_taken_is_passed_over() -> None:
+    """Heads and bodies are found wherever they begin, and what comes later is appended to what is left."""
+    first, second = b"GET /1 HTTP/1.1\r\n\r\n", b"GET /2 HTTP/1.1\r\n\r\n"
+    unread = Unread(first + b"body\r\n" + second[:15])
+    assert unread.head(framing, 100) == unread.head(framing, 100) == first
+    unread.drop(len(first))
+    assert unread.take(4) == b"body"
+    assert unread.head(framing, 100) == b""
+    assert unread.all() == second[:15]
+    unread.add(second[15:])
+    assert unread.head(framing, len(second)) == second
+    with pytest.raises(Refused):
+        unread.head(framing, len(second) - 1)
+    assert len(unread) == len(second)
+    assert (unread.take(), len(unread), bool(unread)) == (second, 0, False)
+
+
+@pytest.mark.parametrize("size", range(1, 30))
+def test_a_head_behind_others_is_found_however_it_arrives(size: int) -> None:
+    heads = [b"GET /%d HTTP/1.1\r\nA: \r\n\r\n" % number for number in range(5)]
+    sent = b"\r\n\r\n".join(heads)
+    unread, found = Unread(b""), []
+    for at in range(0, len(sent), size):
+        unread.add(sent[at : at + size])
+        while head := unread.head(framing, 100):
+            found.append(head)
+            unread.drop(len(head))
+    assert found == heads
 
 
 def test_blank_lines_before_a_request_are_counted() -> None:
@@ -475,7 +506,7 @@ def test_what_only_the_server_may_say_is_dropped(
 )
 def test_a_head_that_is_too_large_is_told_what_of_it_and_what_to_do(head: bytes, said: str) -> None:
     with pytest.raises(framing.Refused) as refused:
-        framing.end_of_head(head, 0, 100)
+        framing.end_of_head(head, 0, 0, 100)
     text = str(refused.value)
     assert text.startswith(
         "the request's head is larger than 100 bytes (--h11-max-incomplete-event-size allows more)" + said

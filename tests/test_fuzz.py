@@ -95,7 +95,7 @@ def test_a_head_is_refused_or_understood_by_every_parser_alike(data: bytes) -> N
     """No parser may find fault with what has passed the grammar: one would serve it, and another not."""
     data = data[framing.blank_lines(data) :]
     try:
-        end = framing.end_of_head(data, 0, 65536)
+        end = framing.end_of_head(data, 0, 0, 65536)
     except Refused:
         return
     frame = understood(data[:end]) if end > 0 else None
@@ -125,7 +125,7 @@ def test_a_head_ends_at_the_same_place_however_it_arrives(data: bytes, cuts: lis
         buffer, searched = b"", 0
         for part in parts:
             buffer += part
-            if (found := framing.end_of_head(buffer, searched, 65536)) >= 0:
+            if (found := framing.end_of_head(buffer, 0, searched, 65536)) >= 0:
                 return found
             searched = len(buffer)
         return -1
@@ -221,7 +221,7 @@ def test_a_connection_answers_alike_however_requests_arrive(name: str, data: byt
 def test_a_packet_is_refused_or_its_parts_are_what_was_sent(data: bytes) -> None:
     """Nothing else is raised, and nothing gets into a header or a path that could break out of a line."""
     try:
-        end = uwsgi.end_of_head(data, 0, 65536)
+        end = uwsgi.end_of_head(data, 0, 0, 65536)
         if end < 0:
             return
         frame, headers = uwsgi.read(data[:end]), uwsgi.parse(data[:end])

@@ -26,8 +26,10 @@ import pytest
 import devserver
 from devserver.http import line, response_writer
 from devserver.http import service as http_service
+from devserver.http.stream import HIGH_WATER
 from tests.patience import DEADLINE
 from tests.raw import Raw, Signal, request, serving
+from tests.wire import Wire
 
 Parser = dict[str, str]
 
@@ -574,7 +576,7 @@ def test_a_flood_of_requests_waits_at_the_client(parser: Parser) -> None:
         while not waiting or waiting != before:
             other.get("/other")
             other.answer()
-            before, waiting = waiting, max(len(each._buffer) for each in service(server).connections)
+            before, waiting = waiting, max(len(each._unread) for each in service(server).connections)
         assert waiting < 1 << 20
         go.set()
         for _ in range(count + 1):
@@ -677,6 +679,39 @@ def test_http_1_0_is_closed_after_the_response(parser: Parser) -> None:
 
 
 # Bodies
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        request(),
+        POST + b"Content-Length: 3\r\n\r\nabc",
+        POST + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ],
+    ids=["no body", "length", "chunked"],
+)
+def test_requests_that_are_sent_ahead_are_held_back_at_once(one: bytes) -> None:
+    """Also those that arrive between two requests: whoever is answered fast is not read faster."""
+    count = 3 * HIGH_WATER // len(one)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await respond(send, b"x")
+
+    async def play() -> bytes:
+        wire = Wire(app)
+        wire.protocol.data_received(one * count)
+        most = len(wire.protocol._unread)
+        while most > HIGH_WATER:
+            assert not wire.reading
+            await asyncio.sleep(0)
+            most = len(wire.protocol._unread)
+        answers = bytearray()
+        while wire.protocol.waiting or wire.protocol.stream is not None:
+            answers += await wire.settle()
+        assert wire.reading
+        return bytes(answers)
+
+    assert asyncio.run(play()).count(b"HTTP/1.1 200 OK\r\n") == count
 
 
 @pytest.mark.parametrize("piece", [1, 3, 1 << 20])

@@ -36,15 +36,15 @@ def size(pairs: dict[str, str]) -> int:
 def test_a_packet_ends_where_its_size_says() -> None:
     whole = packet()
     for cut in range(len(whole)):
-        assert uwsgi.end_of_head(whole[:cut], 0, 65536) == -1
-    assert uwsgi.end_of_head(whole + b"body", 0, 65536) == len(whole)
+        assert uwsgi.end_of_head(whole[:cut], 0, 0, 65536) == -1
+    assert uwsgi.end_of_head(whole + b"body", 0, 0, 65536) == len(whole)
 
 
 def test_the_largest_packet_is_within_the_default_limit() -> None:
     """Nothing but its format bounds it then."""
     fill = 65535 - (size(told()) - 4) - (2 + len("FILL") + 2)
     whole = packet(FILL="x" * fill)
-    assert uwsgi.end_of_head(whole, 0, devserver.Config("app").http.max_head) == len(whole) == 65539
+    assert uwsgi.end_of_head(whole, 0, 0, devserver.Config("app").http.max_head) == len(whole) == 65539
     assert (uwsgi.read(whole).parameters or {})["FILL"] == "x" * fill
 
 
@@ -65,13 +65,13 @@ NO_PACKETS = {
 def test_what_is_no_packet(name: str) -> None:
     data, reason = NO_PACKETS[name]
     with pytest.raises(Refused, match=reason) as refused:
-        uwsgi.end_of_head(data, 0, 65536)
+        uwsgi.end_of_head(data, 0, 0, 65536)
     assert refused.value.status == 400
 
 
 def test_a_packet_over_the_limit_is_refused_before_it_has_come() -> None:
     with pytest.raises(Refused, match="--h11-max-incomplete-event-size allows more") as refused:
-        uwsgi.end_of_head(packet()[:4], 0, 100)
+        uwsgi.end_of_head(packet()[:4], 0, 0, 100)
     assert refused.value.status == 431
 
 
@@ -99,7 +99,7 @@ WRONG_SIZES = {
 @pytest.mark.parametrize("name", WRONG_SIZES)
 def test_wrong_sizes_are_refused(name: str) -> None:
     whole = WRONG_SIZES[name]
-    assert uwsgi.end_of_head(whole, 0, 65536) == len(whole)
+    assert uwsgi.end_of_head(whole, 0, 0, 65536) == len(whole)
     with pytest.raises(Refused) as refused:
         uwsgi.read(whole)
     assert refused.value.status == 400

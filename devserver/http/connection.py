@@ -1,8 +1,8 @@
 """One connection: reads heads, runs one exchange after the other, keeps the time.
 
 An `asyncio.Protocol`. A request is only begun when the response before it is complete and the client has
-taken most of it: what a pipelining client sent ahead waits as bytes, and when that is too much, at the
-client.
+taken most of it: what a pipelining client sent ahead waits as bytes (`unread`), and when that is too much,
+at the client.
 
 What it is at is a `Phase`, and `states` has the table of them. How it ends:
 
@@ -35,6 +35,7 @@ from devserver.http.peer import Ends, peer, show
 from devserver.http.service import Service as Service
 from devserver.http.states import PHASES, Event, Phase, Reading
 from devserver.http.stream import HIGH_WATER, Stream
+from devserver.http.unread import Unread
 
 logger = logging.getLogger("devserver")
 
@@ -42,6 +43,8 @@ _FRESH = 0.5
 """Seconds since it was accepted in which a connection may bring its first request, though the server ends."""
 
 _AWAITING = (Phase.IDLE, Phase.OPENING)
+_UNBOUND = (Phase.OPENING, Phase.OVER)
+"""A head has a bound of its own, and what is dropped takes no room."""
 
 # What comes with each request is asked for by short ways.
 _BEGIN, _NEXT, _OVER = Event.BEGIN, Event.NEXT, Phase.OVER
@@ -63,9 +66,8 @@ class Connection(asyncio.Protocol):
         self._ends = ends
         self._loop = asyncio.get_running_loop()
         self._line = cast(Line, None)  # set before anything else is called
-        self._buffer = data or b""
-        self._searched = 0  # of the buffer, for the end of a head
-        self._http2, self._left = beginning(self._buffer), len(self._buffer)
+        self._unread = Unread(data or b"")
+        self._http2, self._left = beginning(data or b""), len(data or b"")
         self._phase = Phase.IDLE if data == b"" else Phase.OPENING
 
     def _on(self, event: Event) -> None:
@@ -80,22 +82,29 @@ class Connection(asyncio.Protocol):
         self.service.connections.add(self)
         service, idle = self.service, self._phase is Phase.IDLE
         self._line.deadline.set(service.kept if idle else service.settings.header_timeout)
-        if self._buffer:
+        if self._unread:
             self._loop.call_soon(self._resume)
 
     def data_received(self, data: bytes) -> None:
-        stream = self.stream
-        if self._phase in _AWAITING:
-            self._buffer = self._buffer + data if self._buffer else data
-            self._next()
-        elif self._phase is Phase.OVER:
+        stream, unread = self.stream, self._unread
+        if self._phase is _OVER:
             self._line.deadline.put_off()
         elif stream is not None and not stream.complete:
             self._feed(stream, data)
         else:
-            self._buffer = self._buffer + data if self._buffer else data
-            if len(self._buffer) > HIGH_WATER:
-                self._line.pause()
+            if unread.data:
+                unread.add(data)
+            else:
+                unread.data = data
+            if self._phase in _AWAITING:
+                self._next()
+            if len(unread.data) > HIGH_WATER:
+                self._bound()
+
+    def _bound(self) -> None:
+        """Let a client wait that has sent enough."""
+        if len(self._unread) > HIGH_WATER and self._phase not in _UNBOUND:
+            self._line.pause()
 
     def eof_received(self) -> bool:
         self._line.ended()
@@ -105,7 +114,7 @@ class Connection(asyncio.Protocol):
         if stream is None:
             self._loop.call_soon(self._resume)
         elif stream.complete:
-            if not self._buffer:
+            if not self._unread:
                 stream.keep_alive = False
             stream.hang_up()
         else:
@@ -141,38 +150,34 @@ class Connection(asyncio.Protocol):
 
     def _next(self, passed: bool = False) -> None:
         """Begin the next request if its head is there. Args: passed: the gate has been asked."""
-        service = self.service
+        service, unread = self.service, self._unread
         heads = service.heads
         try:
             if not self._opened:
-                self.peer, size = service.announced(self._buffer, self.peer)
+                self.peer, size = service.announced(unread.all(), self.peer)
                 if not size:
                     self._await_head()
                     return
-                self._http2 = beginning(self._buffer[size : self._left])
-                self._opened, self._buffer, self._searched = True, self._buffer[size:], 0
-            if self._buffer[:1] == b"\r":
-                self._buffer = self._buffer[heads.blank_lines(self._buffer) :]
-                self._searched = 0
-            buffer = self._buffer
-            end = heads.end_of_head(buffer, self._searched, service.settings.max_head)
-            if end < 0:
+                self._http2 = beginning(unread.all()[size : self._left])
+                self._opened = True
+                unread.drop(size)
+            head = unread.head(heads, service.settings.max_head)
+            if not head:
                 self._await_head()
                 return
             if service.draining and service.hand_over is not None:
                 self._leave()
                 return
-            head = buffer[:end]
             frame = heads.read(head)
             if service.gate is not None and not passed and service.holds(frame.path):
                 self._on(Event.HOLD)
                 service.held.append(self)
                 self._line.pause()
                 return
-            self._buffer, self._searched = buffer[end:], 0
             request = service.request(head, frame, self.peer)
+            unread.drop(len(head))
         except Refused as refused:
-            if service.http2 and self._buffer.startswith(self._http2):
+            if service.http2 and unread.all().startswith(self._http2):
                 # Only loaded when one comes.
                 from devserver.http.h2.connection import Connection as Http2Connection
 
@@ -183,9 +188,8 @@ class Connection(asyncio.Protocol):
             self._begin(request, frame)
 
     def _await_head(self) -> None:
-        self._searched = len(self._buffer)
         self._line.resume()
-        if self._buffer and self._phase is Phase.IDLE:
+        if self._unread and self._phase is Phase.IDLE:
             self._on(Event.PART)
             self._line.deadline.set(self.service.settings.header_timeout)
 
@@ -200,20 +204,24 @@ class Connection(asyncio.Protocol):
             stream.keep_alive = False
         # Most requests have no body, and nothing of what `_feed_first` looks for.
         usual = stream.complete and self._line.reading is _OPEN and service.settings.concurrency is None
-        if usual or self._feed_first(stream):
+        if usual or self._feed_first(stream, frame.length):
             handler = service.gateway.exchange(stream)
             if self.stream is stream:  # else it was answered, and what follows has begun, in that call
                 stream.handler = handler
 
-    def _feed_first(self, stream: Stream) -> bool:
-        """Give a new stream what there is for it; whether the application is to be called."""
+    def _feed_first(self, stream: Stream, length: int) -> bool:
+        """Give a new stream what there is for it; whether the application is to be called.
+
+        Args:
+            length: bytes of its body, -1 if only the body says so.
+        """
         line, service = self._line, self.service
-        if line.reading is not _OPEN and (not stream.complete or len(self._buffer) <= HIGH_WATER):
+        if line.reading is not _OPEN and (not stream.complete or len(self._unread) <= HIGH_WATER):
             line.resume()
-        if not stream.complete:
-            data, self._buffer = self._buffer, b""
-            if data:
-                self._feed(stream, data)
+        if not stream.complete and self._unread.data:
+            self._feed(stream, self._unread.take(length))
+            if self._unread.data:
+                self._bound()
         limited = service.settings.concurrency is not None and service.refuses(stream.request.path)
         if limited and not stream.finished:
             stream.keep_alive = False
@@ -223,7 +231,7 @@ class Connection(asyncio.Protocol):
                 self._bad_body(stream, "the body ended early")
             else:
                 stream.half_closed = True
-                stream.keep_alive = stream.keep_alive and bool(self._buffer)
+                stream.keep_alive = stream.keep_alive and bool(self._unread)
         return not stream.finished
 
     def _feed(self, stream: Stream, data: bytes) -> None:
@@ -232,8 +240,8 @@ class Connection(asyncio.Protocol):
         except BadBody as error:
             self._bad_body(stream, str(error))
             return
-        if rest is not None:
-            self._buffer = rest
+        if rest:
+            self._unread.add(rest)
         if stream.finished:
             if rest is not None:
                 self._after(stream)
@@ -283,7 +291,7 @@ class Connection(asyncio.Protocol):
             self.stream, self._http2 = None, ()
             self._phase = PHASES[self._phase, _NEXT]
             self._idle()
-        elif self._buffer:
+        elif self._unread:
             self._end(self._line.finish)
         else:
             self._end(self._line.close)
@@ -296,13 +304,13 @@ class Connection(asyncio.Protocol):
             self._on(Event.CLOG)
             return
         self._line.deadline.set(self.service.kept)
-        if self._buffer or self._line.reading is _ENDED:
+        if self._unread.data or self._line.reading is _ENDED:
             # Not in this call: a client with a thousand requests in one segment would nest as deep.
             self._loop.call_soon(self._resume)
 
     def _resume(self) -> None:
         """Look at what has arrived and was left."""
-        if self._phase in _AWAITING and self._buffer:
+        if self._phase in _AWAITING and self._unread:
             self._next()
         if self._phase in _AWAITING and self._line.reading is _ENDED:
             self._await_no_more(Refused(BAD_REQUEST, "the head of the request ended early"))
@@ -313,7 +321,7 @@ class Connection(asyncio.Protocol):
         A request may be on its way, and nothing can be done for one that meets our end. But one that has
         arrived is answered, even if it is not yet read.
         """
-        if self._buffer:
+        if self._unread:
             self._refuse(refused)
         elif not self._line.arrived():
             self._end(self._line.finish)
@@ -339,7 +347,7 @@ class Connection(asyncio.Protocol):
     @property
     def waiting(self) -> bool:
         """Whether something was read for which no request has been begun."""
-        return bool(self._buffer) and self.stream is None
+        return bool(self._unread) and self.stream is None
 
     @property
     def endless(self) -> list[Handler]:
@@ -382,7 +390,7 @@ class Connection(asyncio.Protocol):
     def _leave(self) -> None:
         """Give the connection, with what was read of it, to whoever serves next."""
         if self.service.hand_over is not None and not self._gone:
-            self._on(Event.END if self._line.give(self.peer.letter + self._buffer) else Event.LEAVE)
+            self._on(Event.END if self._line.give(self.peer.letter + self._unread.all()) else Event.LEAVE)
         elif self._phase is not Phase.OVER:
             self._end(self._line.close)
 
@@ -392,8 +400,8 @@ class Connection(asyncio.Protocol):
 
         Who sends what only a predecessor may begin with would be refused, and is not to be believed.
         """
-        ended = self._line.reading is _ENDED and not self._buffer
-        forged = PACKED not in self._http2 and self._buffer.lstrip(b"\r\n").startswith(PACKED)
+        ended = self._line.reading is _ENDED and not self._unread
+        forged = PACKED not in self._http2 and self._unread.all().lstrip(b"\r\n").startswith(PACKED)
         return ended or forged or self._phase is Phase.OVER or self._line.transport.is_closing()
 
     def abandoned(self) -> tuple[int, bytes] | None:
@@ -402,7 +410,7 @@ class Connection(asyncio.Protocol):
         if busy or self._gone:
             return None
         self._on(Event.END)
-        return self._line.fileno(), self.peer.letter + self._buffer
+        return self._line.fileno(), self.peer.letter + self._unread.all()
 
     def disconnect(self, why: str = "cut off") -> None:
         """The grace is over: the application sees a disconnect, and the client is told why."""
@@ -420,8 +428,7 @@ class Connection(asyncio.Protocol):
         self._on(Event.UPGRADE)
         self._line.let_go()
         self.service.connections.discard(self)
-        rest, self._buffer = self._buffer, b""
-        return rest
+        return self._unread.take()
 
     def _upgrade(self, request: Request) -> None:
         """Give the transport to a new WebSocket."""

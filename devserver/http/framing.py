@@ -79,11 +79,15 @@ class Parser(Protocol):
         ...
 
 
-def blank_lines(buffer: bytes) -> int:
-    """How many bytes of empty lines there are before a request line (RFC 9112 section 2.2)."""
-    match = _BLANK_LINES.match(buffer)
+def blank_lines(buffer: bytes, begin: int = 0) -> int:
+    """How many bytes of empty lines there are before a request line (RFC 9112 section 2.2).
+
+    Args:
+        begin: where to look.
+    """
+    match = _BLANK_LINES.match(buffer, begin)
     assert match is not None  # it matches nothing, too
-    return match.end()
+    return match.end() - begin
 
 
 def is_host(text: bytes) -> bool:
@@ -92,37 +96,41 @@ def is_host(text: bytes) -> bool:
     return _USUAL_HOST.fullmatch(lower) is not None or _HOST.fullmatch(lower) is not None
 
 
-def end_of_head(buffer: bytes, searched: int, limit: int) -> int:
+def end_of_head(buffer: bytes, begin: int, searched: int, limit: int) -> int:
     """Index after the blank line that ends a head; -1 when it has not arrived.
 
     Args:
-        buffer: what has arrived, beginning with the request line.
-        searched: how many bytes of it were looked at before, in vain.
+        buffer: what has arrived.
+        begin: where in it the request line begins.
+        searched: up to where it was looked at before, in vain.
         limit: the most bytes that a head may have.
 
     Raises:
         Refused: 431 over the limit, 414 where it is the request line that takes the room, 501 for a
             method that no one knows; 400 for TLS, and for line ends that are not CRLF.
     """
-    end = buffer.find(b"\r\n\r\n", searched - 3 if searched > 3 else 0)
+    end = buffer.find(b"\r\n\r\n", searched - 3 if searched > begin + 3 else begin)
     if end < 0:
-        if buffer[:2] == b"\x16\x03":
-            raise Refused(
-                BAD_REQUEST, "TLS on a plain HTTP port: ask with http://, or serve HTTPS by --https"
-            )
-        if buffer[:1] == b"\0":  # also what only a predecessor may begin with (`h2.frames.PACKED`)
-            raise Refused(BAD_REQUEST, _UWSGI)
-        if _LONG_METHOD.match(buffer):
-            raise Refused(NOT_IMPLEMENTED, _UNKNOWN_METHOD)
-        if len(buffer) > limit:
-            raise too_large(buffer, limit)
-        # Such a head may never end: said at once, the client need not wait for a timeout.
-        if _BARE.search(buffer, max(0, searched - 1)):
-            raise Refused(BAD_REQUEST, "bare CR or LF in the head")
+        _check_part(buffer[begin:], searched - begin, limit)
         return -1
-    if end + 4 > limit:
-        raise too_large(buffer[:end], limit)
+    if end + 4 - begin > limit:
+        raise too_large(buffer[begin:end], limit)
     return end + 4
+
+
+def _check_part(part: bytes, searched: int, limit: int) -> None:
+    """Refuse the beginning of a head that can become none. Args: as for `end_of_head`."""
+    if part[:2] == b"\x16\x03":
+        raise Refused(BAD_REQUEST, "TLS on a plain HTTP port: ask with http://, or serve HTTPS by --https")
+    if part[:1] == b"\0":  # also what only a predecessor may begin with (`h2.frames.PACKED`)
+        raise Refused(BAD_REQUEST, _UWSGI)
+    if _LONG_METHOD.match(part):
+        raise Refused(NOT_IMPLEMENTED, _UNKNOWN_METHOD)
+    if len(part) > limit:
+        raise too_large(part, limit)
+    # Such a head may never end: said at once, the client need not wait for a timeout.
+    if _BARE.search(part, max(0, searched - 1)):
+        raise Refused(BAD_REQUEST, "bare CR or LF in the head")
 
 
 def too_large(head: bytes, limit: int) -> Refused:

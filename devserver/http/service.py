@@ -95,16 +95,17 @@ class Gate(Protocol):
 class Heads(Protocol):
     """How the head of a request is read: `framing` for HTTP/1, or `uwsgi`. Each module is one."""
 
-    def blank_lines(self, buffer: bytes) -> int:
-        """How many bytes may be passed over before a head."""
+    def blank_lines(self, buffer: bytes, begin: int) -> int:
+        """How many bytes may be passed over before a head. Args: begin: where to look."""
         ...
 
-    def end_of_head(self, buffer: bytes, searched: int, limit: int) -> int:
+    def end_of_head(self, buffer: bytes, begin: int, searched: int, limit: int) -> int:
         """Index after a head; -1 when it has not arrived.
 
         Args:
             buffer: what has arrived.
-            searched: how many bytes of it were looked at before, in vain.
+            begin: where in it the head begins.
+            searched: up to where it was looked at before, in vain.
             limit: the most bytes that a head may have.
 
         Raises:

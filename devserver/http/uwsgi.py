@@ -68,12 +68,12 @@ _ONCE = frozenset((b"host", b"authorization", *_MAY_BE_EMPTY))
 _SAFE = "/!$&'()*+,;=:@~"  # in a path (RFC 3986 section 3.3)
 
 
-def blank_lines(buffer: bytes) -> int:
+def blank_lines(buffer: bytes, begin: int = 0) -> int:
     """None: a packet begins with its head."""
     return 0
 
 
-def end_of_head(buffer: bytes, searched: int, limit: int) -> int:
+def end_of_head(buffer: bytes, begin: int, searched: int, limit: int) -> int:
     """Index after a packet; -1 when it has not arrived. See `service.Heads`.
 
     Args:
@@ -82,13 +82,13 @@ def end_of_head(buffer: bytes, searched: int, limit: int) -> int:
     Raises:
         Refused: 431 over the limit, 400 for what is no packet, or another kind of one.
     """
-    if not buffer:
+    if len(buffer) == begin:
         return -1
-    if buffer[0] != 0:
-        raise _another(buffer)
-    if len(buffer) < _HEAD.size:
+    if buffer[begin] != 0:
+        raise _another(buffer[begin:])
+    if len(buffer) < begin + _HEAD.size:
         return -1
-    _, size, modifier2 = _HEAD.unpack_from(buffer)
+    _, size, modifier2 = _HEAD.unpack_from(buffer, begin)
     if modifier2 != 0:
         raise Refused(BAD_REQUEST, f"uwsgi_modifier2 is {modifier2}: only 0 is spoken here")
     if size > limit:
@@ -96,7 +96,7 @@ def end_of_head(buffer: bytes, searched: int, limit: int) -> int:
             FIELDS_TOO_LARGE,
             f"the uwsgi packet is larger than {limit} bytes (--h11-max-incomplete-event-size allows more)",
         )
-    end = _HEAD.size + size
+    end = begin + _HEAD.size + size
     return end if len(buffer) >= end else -1
 
 
