@@ -186,6 +186,7 @@ def _serve_by_workers(
             roles = Roles(
                 work=lambda seat: Worker(config, sockets, events, seat, tally).work(program),
                 load=lambda channel: Loader(config, sockets, events, channel, tally).run(program),
+                close_listeners=lambda: _close(sockets),
                 tally=tally,
             )
             succeeding = Succeeding(
@@ -199,6 +200,11 @@ def _serve_by_workers(
                 listeners.keep_file()
             return code
     raise AssertionError("Windows cannot fork")
+
+
+def _close(sockets: list[socket.socket]) -> None:
+    for sock in sockets:
+        sock.close()
 
 
 def _empty_input() -> None:

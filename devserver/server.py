@@ -40,6 +40,9 @@ from devserver.http.tally import Share
 logger = logging.getLogger("devserver")
 
 _ACCEPT_BURST = 64
+_LAST = 4096
+"""Connections that are accepted at the end, at most, for each listener."""
+
 _OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _PAUSE = 0.5
 """Seconds without accepting after the system had no descriptor left."""
@@ -124,7 +127,7 @@ class Serving:
         Args:
             config: the sections `app`, `http`, `websocket` and `log` are used.
             application: what to serve; or a gateway as it is.
-            sockets: listening, not blocking; they are left open.
+            sockets: listening, not blocking. They are left open if somebody serves next.
             on_error: makes the response to an exception of the application.
             on_closing: called when the drain is over and the lifespan's shutdown begins.
             gate, hand_over, own, share: see `Service`.
@@ -211,6 +214,8 @@ class Serving:
         grace, restart = await self._stop
         for sock in self._sockets:
             loop.remove_reader(sock.fileno())
+            if not restart:
+                self._accept_last(sock, service)
         await self._drain(service, grace, restart)
         self._on_closing()
         await self._shut_down(lifespan)
@@ -288,6 +293,19 @@ class Serving:
                 # asyncio does it only where the listener was made with proto=IPPROTO_TCP.
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._begin(connection, None, service)
+
+    def _accept_last(self, sock: socket.socket, service: Service) -> None:
+        """Serve whoever has connected, and let nobody else do so: they would be reset at the end.
+
+        Where others listen on the same socket, they go on.
+        """
+        for _ in range(_LAST):
+            try:
+                connection, _address = sock.accept()
+            except OSError:  # most often, there is none
+                break
+            self._begin(connection, None, service)
+        sock.close()
 
     def _begin(self, connection: socket.socket, data: bytes | None, service: Service) -> None:
         connection.setblocking(False)

@@ -24,7 +24,7 @@ import httpx
 import pytest
 
 import devserver
-from devserver.http import line, response_writer
+from devserver.http import connection, line, response_writer
 from devserver.http import service as http_service
 from devserver.http.stream import HIGH_WATER
 from tests.patience import DEADLINE
@@ -1440,6 +1440,20 @@ def test_a_stop_answers_the_first_request_of_a_connection_that_it_has_accepted(p
         assert (answer.body, answer.headers[b"connection"]) == (b"/first", b"close")
         thread.join(DEADLINE)
         assert not thread.is_alive()
+
+
+def test_a_stop_waits_a_moment_for_who_asks_without_pause(
+    parser: Parser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next request may be on its way to a connection that has just been answered."""
+    monkeypatch.setattr(connection, "_RECENT", DEADLINE)
+    with serving(Echo(), timeout_graceful_shutdown=DEADLINE, **parser) as server, Raw(server) as raw:
+        raw.get()
+        raw.answer()
+        with stopping(server):
+            raw.get("/next")
+            answer = raw.answer()
+            assert (answer.body, answer.headers[b"connection"]) == (b"/next", b"close")
 
 
 # Real clients

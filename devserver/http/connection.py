@@ -42,6 +42,9 @@ logger = logging.getLogger("devserver")
 _FRESH = 0.5
 """Seconds since it was accepted in which a connection may bring its first request, though the server ends."""
 
+_RECENT = 0.1
+"""Seconds since its last response in which it may bring another one."""
+
 _AWAITING = (Phase.IDLE, Phase.OPENING)
 _UNBOUND = (Phase.OPENING, Phase.OVER)
 """A head has a bound of its own, and what is dropped takes no room."""
@@ -324,7 +327,7 @@ class Connection(asyncio.Protocol):
         if self._unread:
             self._refuse(refused)
         elif not self._line.arrived():
-            self._end(self._line.finish)
+            self._end(self._line.close if self.service.draining else self._line.finish)
 
     def cut(self, open_ended: bool = False) -> None:
         self._end(self._line.reset if open_ended else self._line.cut)
@@ -376,10 +379,10 @@ class Connection(asyncio.Protocol):
         Others may serve the same socket, and would have answered it. A client whose first request is lost
         does not ask again.
         """
-        if self._phase is Phase.OPENING:
-            self._line.deadline.hasten(_FRESH)
-            return True
-        return self._phase is Phase.IDLE and self._line.arrived()
+        if self._phase not in _AWAITING:
+            return False
+        self._line.deadline.hasten(_FRESH if self._phase is Phase.OPENING else _RECENT)
+        return True
 
     def release(self) -> None:
         """Begin a request that the gate held back."""

@@ -59,16 +59,18 @@ _MIB = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Roles:
-    """What copies of an arbiter do; both return the exit code.
+    """What copies of an arbiter do, with an exit code, and what belongs to them.
 
     Attributes:
         work: what a worker does that loads for itself.
         load: what a loader does: its end of the channel.
+        close_listeners: closes them in this process.
         tally: what all workers have to do, if it matters.
     """
 
     work: Callable[[Seat], int]
     load: Callable[[Channel], int]
+    close_listeners: Callable[[], None]
     tally: Tally | None = None
 
 
@@ -111,6 +113,7 @@ class Arbiter:
         self._orphans = Orphans()
         self._orphans.attend(self._reactor)
         self._section = config.workers
+        self._roles = roles
         self._tally = roles.tally
         self._events = events
         self._births: Births = (
@@ -197,13 +200,19 @@ class Arbiter:
                     self._pool.rest()
                     logger.info("no worker is wanted before SIGHUP (SIGWINCH)")
             elif signum == signal.SIGQUIT or self._interrupted:
-                self._succession.hand_service_over()
+                self._prepare_end()
                 self._pool.hurry()
             else:
                 self._interrupted = True
-                self._succession.hand_service_over()
+                self._prepare_end()
                 self._events.emit("stopping")
                 self._pool.stop()
+
+    def _prepare_end(self) -> None:
+        """Have nobody connect any more who would find nobody."""
+        self._succession.hand_service_over()
+        self._roles.close_listeners()
+        self._births.close_listeners()
 
     def _lost_terminal(self) -> bool:
         """Whether the terminal in which this was started has been closed, which is told by SIGHUP, too."""

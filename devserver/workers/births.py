@@ -72,6 +72,10 @@ class Births(Protocol):
         """Have what is of no use any more end. Args: epoch: the newest renewal."""
         ...
 
+    def close_listeners(self) -> None:
+        """Have the listeners closed, apart from those of workers."""
+        ...
+
     def let_go(self) -> None:
         """In a copy of this process: close what is not its own."""
         ...
@@ -161,6 +165,9 @@ class Forked:
         return set(self._living)
 
     def settle(self, epoch: int) -> None:
+        pass
+
+    def close_listeners(self) -> None:
         pass
 
     def let_go(self) -> None:
@@ -292,6 +299,11 @@ class Preloaded:
         loader.over = True
         with suppress(Closed):
             loader.channel.send({"word": words.END})
+
+    def close_listeners(self) -> None:
+        for loader in self._loaders:
+            with suppress(Closed):
+                loader.channel.send({"word": words.CLOSE})
 
     def let_go(self) -> None:
         for loader in self._loaders:

@@ -101,6 +101,9 @@ class Loader:
             elif message["word"] == words.SIGNAL:
                 if message["pid"] in self._living:  # until it has been waited for, the number is its own
                     os.kill(message["pid"], message["signum"])
+            elif message["word"] == words.CLOSE:
+                for sock in self._sockets:
+                    sock.close()
             else:
                 return False
         return True

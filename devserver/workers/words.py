@@ -35,6 +35,9 @@ ENDED: Final = "ended"
 SIGNAL: Final = "signal"
 """The arbiter to a loader: send `signum` to the process `pid`, if it has not ended."""
 
+CLOSE: Final = "close"
+"""The arbiter to a loader: close the listeners; nobody is to connect any more."""
+
 END: Final = "end"
 """The arbiter to a loader: end; nobody is wanted of you any more."""
 
