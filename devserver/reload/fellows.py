@@ -73,4 +73,6 @@ class Fellows:
 
 def of_worker(child: Child, failure: Message) -> Message:
     """A failure, with the worker that it befell."""
-    return {**failure, "error": f"worker {child.place}: {failure['error']}"} if child.place else failure
+    if not (child.place and child.told):  # what is loaded is the same for all
+        return failure
+    return {**failure, "error": f"worker {child.place}: {failure['error']}"}

@@ -12,11 +12,12 @@ from tests.live.process import DevServer
 class Clients:
     """Ask without pause, each on a connection that it keeps as long as the server does."""
 
-    def __init__(self, server: DevServer, count: int = 8) -> None:
+    def __init__(self, server: DevServer, count: int = 8, path: str = "/") -> None:
         self.answers: Counter[str] = Counter()
         self.failures: list[str] = []
         self.count = count
         self._server = server
+        self._path = path
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._ask) for _ in range(count)]
 
@@ -34,7 +35,7 @@ class Clients:
         with self._server.connect() as connection:
             while not self._stop.is_set():
                 try:
-                    connection.request("GET", "/")
+                    connection.request("GET", self._path)
                     response = connection.getresponse()
                     self.answers[f"{response.status} {response.read()[:1].decode()}"] += 1
                 except (OSError, http.client.HTTPException) as error:

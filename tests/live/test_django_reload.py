@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.live import polls
+from tests.live.clients import Clients
 from tests.live.polls import make, replace, runserver
 from tests.live.process import save
 
@@ -56,6 +57,25 @@ def test_an_edited_template_is_served_by_the_same_process_and_a_view_by_another(
             while not server.wait("restart")["reason"].startswith(f"{VIEWS} changed"):
                 pass  # where it is noticed before the application can be asked, the template restarts, too
             assert server.get("/polls/").text == f"number {number}"
+
+
+def test_several_workers_have_one_text_and_fresh_templates(tmp_path: Path) -> None:
+    with runserver(make(tmp_path), env={"WEB_CONCURRENCY": "2"}) as server:
+        server.serving()
+        workers = {server.wait("worker_serving")["worker"] for _ in range(2)}
+        assert workers == {1, 2}
+        server.wait_log("Quit the server with")
+        with Clients(server, 3, "/polls/word/"):  # so that neither has all that is asked here
+            for number in range(3):
+                (tmp_path / INDEX).write_text(f"number {number}")
+                assert {server.get("/polls/").text for _ in range(20)} == {f"number {number}"}
+        assert not server.events("restart")
+        replace(tmp_path / VIEWS, 'WORD = "', 'WORD = "two ')
+        assert server.get("/polls/word/").text.startswith("two")
+        server.restarted()
+        for _ in range(2):
+            server.wait("worker_serving")
+        assert server.log.count("Quit the server with") <= 2
 
 
 @pytest.mark.django

@@ -8,6 +8,7 @@ it serves, come while it does, from Django's own `inner_run`, so that they are w
 from __future__ import annotations
 
 import copy
+import os
 import threading
 from argparse import ArgumentParser
 from typing import Any
@@ -25,6 +26,7 @@ from django.utils.module_loading import import_string
 from devserver.django import access, begin, changes, serving
 from devserver.django.command_line import Wanted, add_options, own_options
 from devserver.errors import DevserverError
+from devserver.process import WORKER
 from devserver.stage import Stage
 
 runserver.run = serving.run
@@ -119,7 +121,8 @@ class Command(Runserver):  # type: ignore[misc] # Django has no types
         def check() -> None:
             try:
                 watch()
-                told._check(stage, *args, **options)
+                if os.environ.get(WORKER, "1") == "1":  # the others have the same code
+                    told._check(stage, *args, **options)
             finally:
                 held.release()
 
