@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, Self
 from devserver.errors import UsageError
 from devserver.https import Tls, check_https
 from devserver.option_types import (
-    BOOLEAN,
     EVENTS,
     EXISTING_FILE,
     FOLDER,
@@ -51,6 +50,7 @@ from devserver.options import (
 )
 from devserver.processes import Workers
 from devserver.proxy import Proxy, check_uwsgi
+from devserver.websockets import WebSocket
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -208,26 +208,6 @@ class Http:
     )
     server_header: bool = option(True, "Send the Server header.", kind=SWITCH)
     date_header: bool = option(True, "Send the Date header.", kind=SWITCH)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WebSocket:
-    """WebSocket. Times are in seconds, sizes in bytes."""
-
-    implementation: str = option(
-        "auto",
-        "WebSocket library; none refuses WebSockets.",
-        kind=choice("auto", "wsproto", "none"),
-        flag="ws",
-    )
-    max_size: int = option(2**24, "Largest message in bytes.", kind=integer(1), flag="ws-max-size")
-    ping_interval: float = option(
-        20.0, "Seconds between two pings; 0 sends none.", kind=seconds(zero=True), flag="ws-ping-interval"
-    )
-    ping_timeout: float = option(
-        20.0, "Seconds that the answer to a ping may take.", kind=seconds(zero=False), flag="ws-ping-timeout"
-    )
-    deflate: bool = option(True, "Offer permessage-deflate.", kind=BOOLEAN, flag="ws-per-message-deflate")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,6 +29,7 @@ FLOORS = [
         "processes",
         "proxy",
         "https",
+        "websockets",
         "config",
         "origin",
         "folding",

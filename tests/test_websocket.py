@@ -27,7 +27,6 @@ from wsproto.connection import Connection as WsprotoConnection
 from wsproto.connection import ConnectionType
 from wsproto.events import CloseConnection
 
-from devserver.config import WebSocket
 from devserver.errors import ApplicationError
 from devserver.gateway.asgi_words import ClientDisconnected
 from devserver.gateway.websocket import AsgiSession
@@ -38,6 +37,7 @@ from devserver.http.inbox import Inbox, TooBig
 from devserver.http.response import Defaults
 from devserver.http.upgrade import Upgrade
 from devserver.http.websocket import WebSocketConnection
+from devserver.websockets import WebSocket
 from tests.raw import Raw, serving
 from tests.wire import DEFLATE, KEY, Application, Receive, Send, Wire, head, service_for, split_frames
 

@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from devserver.config import Http, WebSocket
+from devserver.config import Http
 from devserver.gateway.asgi import AsgiGateway
 from devserver.http.connection import Connection, Service
 from devserver.http.exchange import Request
 from devserver.http.h1 import parse
 from devserver.http.websocket import WebSocketConnection
+from devserver.websockets import WebSocket
 
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]

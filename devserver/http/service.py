@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Protocol
 
-from devserver.config import Http, WebSocket
+from devserver.config import Http
 from devserver.http import framing
 from devserver.http.exchange import Address, Gateway, Handler, Headers, Peer, Request
 from devserver.http.response import Defaults
 from devserver.http.tally import CONNECTIONS, HANDLERS, Counted, Share
+from devserver.websockets import WebSocket
 
 AT_ONCE = 64
 """Connections that leave together at most: who waits for the end of a drain sees that it goes on."""

@@ -29,7 +29,6 @@ from typing import Protocol
 from wsproto.connection import Connection, ConnectionState, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Event, Ping, Pong, TextMessage
 
-from devserver.config import WebSocket
 from devserver.errors import ApplicationError
 from devserver.http import deflate, handshake
 from devserver.http.codes import (
@@ -41,6 +40,7 @@ from devserver.http.codes import (
 )
 from devserver.http.exchange import Exchange, Gateway, Handler, Headers, Request
 from devserver.http.inbox import WAITING_BYTES, Inbox, TooBig
+from devserver.websockets import WebSocket
 
 logger = logging.getLogger("devserver")
 
