@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from devserver.config import Config
-from devserver.watching import answers, watch, watchset
+from devserver.watching import answers, trees, watch, watchset
 from devserver.watching.answers import (
     OWN,
     Entry,
@@ -167,7 +167,7 @@ def test_a_folder_made_again_is_walked_again(
     tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """File systems give the number of a folder that has gone to the next one."""
-    monkeypatch.setattr(watchset, "folder_at", lambda path: (1, 1) if os.path.isdir(path) else None)
+    monkeypatch.setattr(trees, "folder_at", lambda path: (1, 1) if os.path.isdir(path) else None)
     folder = tmp_path / "new"
     with closing(toml(tmp_path, kind)) as watched:
         for number in range(3):

@@ -19,11 +19,12 @@ from time import time_ns
 from devserver.config import App, Config
 from devserver.process.turns import Turns
 from devserver.watching import watch
-from devserver.watching.answers import file_entry, folder_at
+from devserver.watching.answers import file_entry
 from devserver.watching.lines import Lines
 from devserver.watching.project import library_folders, linked_top
 from devserver.watching.rules import Rules
 from devserver.watching.timeline import ASK, Entry, Question, Timeline, read_entry
+from devserver.watching.trees import Trees
 from devserver.watching.watcher import EVERYTHING, Watcher
 
 logger = logging.getLogger("devserver")
@@ -121,7 +122,7 @@ class WatchSet:
         self.watcher = watch.make(config.reload.poll, quiet=True)
         for path in noted:
             self.watcher.watch(path)
-        self._expect(self._walk())
+        self._expect(self._trees.walk())
 
     def begin(self, config: Config) -> Timeline:
         """Forget everything but digests, for a new generation. Returns the timeline as it was."""
@@ -141,15 +142,14 @@ class WatchSet:
 
     def _begin(self, config: Config, before: Timeline | None) -> None:
         self._rules = rules_of(config)
-        self._trees = tuple(self._rules.trees())
+        self._trees = Trees(self._rules, lambda path: self.watcher.watch(path), self._warn)
         for folder in self._linked:
             self._rules.add_base(folder)
-        self._walked: dict[str, tuple[int, int]] = {}
         self.timeline = Timeline(self._rules, before, lazy=self._lazy)
         if config.file is not None:
             self.add(read_entry(config.file))
         if self._noted is None:
-            self._expect(self._walk())
+            self._expect(self._trees.walk())
 
     def add(self, entry: Entry) -> None:
         """Watch for another answer to a question. Of two texts noted ahead of `open` the later counts."""
@@ -157,9 +157,9 @@ class WatchSet:
             self._linked.add(top)
         if entry.kind is Question.TREE:
             self._rules.include(entry.answer or "")
-            self._trees = tuple(self._rules.trees())
+            self._trees.ask()
             if self._noted is None:
-                self._expect(self._walk(entry.path))
+                self._expect(self._trees.walk(entry.path))
         elif self._noted is None:
             self._watch(self.timeline.add(entry))
         else:
@@ -219,39 +219,10 @@ class WatchSet:
         """
         hints = self.watcher.hints()
         if hints is EVERYTHING or (surely and not self._is_immediate()):
-            return self.timeline.changes(None, self._walk())
+            return self.timeline.changes(None, self._trees.walk())
         if not hints and not self.timeline.suspicious:
             return []
-        return self.timeline.changes(hints, self._explore(hints))
-
-    def _explore(self, hints: Iterable[str]) -> list[str]:
-        """Watch the folders among the hints that are new where files count without being read."""
-        found: list[str] = []
-        for hint in hints if self._trees else ():
-            folder = folder_at(hint)
-            if folder not in (None, self._walked.get(hint)) and self._is_in_a_tree(hint):
-                found += self._walk(hint)
-        return found
-
-    def _is_in_a_tree(self, folder: str) -> bool:
-        inside = any(folder == tree or folder.startswith(os.path.join(tree, "")) for tree in self._trees)
-        return inside and not self._rules.closed(folder)
-
-    def _walk(self, top: str | None = None) -> list[str]:
-        """Watch what counts without being read. Returns the files.
-
-        Args:
-            top: begin at this folder only.
-        """
-        files = []
-        for path in watch.walk(self._rules, top, self._warn):
-            self.watcher.watch(path)
-            folder = folder_at(path)
-            if folder is None:
-                files.append(path)
-            else:
-                self._walked[path] = folder
-        return files
+        return self.timeline.changes(hints, self._trees.explore(hints))
 
     def _warn(self, text: str) -> None:
         if not self._warned:
