@@ -52,6 +52,8 @@ class Arguments(TypedDict, total=False):
     load_timeout: float | None
     error_page: Literal["full", "short"] | None
 
+    companions: bool | None
+
     workers: int | None
     preload: bool | None
     timeout_worker_healthcheck: float | None

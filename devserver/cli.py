@@ -27,6 +27,7 @@ TITLES = {
     "bind": "Address",
     "tls": "HTTPS",
     "reload": "Reloading",
+    "companions": "Companions",
     "workers": "Workers",
     "http": "HTTP",
     "proxy": "Proxies",
@@ -301,4 +302,5 @@ def explain_config(config: Config) -> str:
     wide, wider = (max(len(row[column]) for row in rows) for column in (0, 1))
     lines = [f"{flag:{wide}}  {value:{wider}}  {source}" for flag, value, source in rows]
     lines += ["", f"pyproject.toml: {config.file or 'none found'}"]
+    lines += [f"companion {each.name}: {each.lines()}" for each in config.programs]
     return "\n".join([*lines, *given.lines(config.bind, os.environ, os.getpid())])

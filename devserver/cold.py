@@ -53,7 +53,7 @@ class Cold:
     def _start(self, generation: int, word: protocol.Boot) -> Child:
         child = self._spawner.launch(word.role)
         self._children.attend(child)
-        child.boot(word, generation, self._children.sockets)
+        self._children.boot(child, word, generation)
         return child
 
     def changed(self, paths: Iterable[str], *, handled: bool = False) -> None:

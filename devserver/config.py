@@ -47,9 +47,11 @@ from devserver.options import (
     from_python,
     nearest_file,
     option,
+    table_in,
 )
 from devserver.processes import Workers
 from devserver.proxy import Proxy, check_uwsgi
+from devserver.run_table import Companion, Companions, companions_of
 from devserver.websockets import WebSocket
 
 if TYPE_CHECKING:
@@ -238,6 +240,7 @@ SECTIONS: Mapping[str, type[Any]] = MappingProxyType(
         "bind": Bind,
         "tls": Tls,
         "reload": Reload,
+        "companions": Companions,
         "workers": Workers,
         "http": Http,
         "proxy": Proxy,
@@ -269,7 +272,8 @@ class Config:
     """All options of one server.
 
     Attributes:
-        app, bind, tls, reload, workers, http, proxy, websocket, log: the sections.
+        app, bind, tls, reload, companions, workers, http, proxy, websocket, log: the sections.
+        programs: the companions, whether they are wanted or not.
         sources: for each option who set it: "default", the path of a pyproject.toml,
             "DEVSERVER_PORT", "--port", or "run()".
         file: the pyproject.toml that was looked at, whether it has something for us or not.
@@ -280,11 +284,13 @@ class Config:
     bind: Bind
     tls: Tls
     reload: Reload
+    companions: Companions
     workers: Workers
     http: Http
     proxy: Proxy
     websocket: WebSocket
     log: Log
+    programs: tuple[Companion, ...]
     sources: Mapping[str, str]
     file: str | None
     origin: Origin | None = field(repr=False)
@@ -303,15 +309,22 @@ class Config:
         """
         values = options if target is None else {"target": target, **options}
         folder = os.getcwd()
-        self._fill(_combine(from_python(OPTIONS, values, folder), folder), None, None)
+        self._fill(_combine(from_python(OPTIONS, values, folder), folder), (), None, None)
 
-    def _fill(self, combined: "_Combined", file: str | None, origin: Origin | None) -> None:
+    def _fill(
+        self,
+        combined: "_Combined",
+        programs: tuple[Companion, ...],
+        file: str | None,
+        origin: Origin | None,
+    ) -> None:
         values, sources = combined
         parts: dict[str, object] = {
             name: section(**{each.field: values[each.name] for each in _options_of(name)})
             for name, section in SECTIONS.items()
         }
-        self._set({**parts, "sources": MappingProxyType(sources), "file": file, "origin": origin})
+        parts |= {"programs": programs, "sources": MappingProxyType(sources)}
+        self._set({**parts, "file": file, "origin": origin})
 
     def _set(self, attributes: Mapping[str, object]) -> None:
         for name, value in attributes.items():
@@ -350,8 +363,9 @@ class Config:
         """
         if not isinstance(self.app.target, str | None):
             raise TypeError(f"a target that is an object cannot be sent: {self.app.target!r}")
-        parts = {name: _as_dict(getattr(self, name)) for name in SECTIONS}
+        parts: dict[str, Any] = {name: _as_dict(getattr(self, name)) for name in SECTIONS}
         origin = self.origin and _as_dict(self.origin)
+        parts["programs"] = [_as_dict(each) for each in self.programs]
         return {**parts, "sources": dict(self.sources), "file": self.file, "origin": origin}
 
     @classmethod
@@ -360,7 +374,9 @@ class Config:
         made = cls.__new__(cls)
         made._set({name: section(**_frozen(data[name])) for name, section in SECTIONS.items()})
         origin = data["origin"] and Origin(**_frozen(data["origin"]))
-        made._set({"sources": _frozen(data["sources"]), "file": data["file"], "origin": origin})
+        programs = tuple(Companion(**_frozen(each)) for each in data["programs"])
+        sources = _frozen(data["sources"])
+        made._set({"programs": programs, "sources": sources, "file": data["file"], "origin": origin})
         return made
 
 
@@ -392,14 +408,15 @@ def resolve(
 
 def _resolve(origin: Origin) -> Config:
     file = nearest_file(origin.folder)
+    table = table_in(file) if file else {}
     read = from_python if origin.typed else from_command_line
     given = {
-        **(from_file(OPTIONS, file) if file else {}),
+        **from_file(OPTIONS, file or "", table),
         **from_environ(OPTIONS, origin.environ, origin.folder),
         **read(OPTIONS, origin.given, origin.folder),
     }
     made = Config.__new__(Config)
-    made._fill(_combine(given, origin.folder), file, origin)
+    made._fill(_combine(given, origin.folder), companions_of(table, file or ""), file, origin)
     return made
 
 

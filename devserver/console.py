@@ -1,9 +1,9 @@
 """What the terminal shows: log lines, access lines, the banner, failures.
 
-Everything goes through two loggers of the standard library, `devserver` and `devserver.access`, so
-that `--log-config` can send it elsewhere. A line of the first begins with `devserver:` and, from
-warning up, says so, because the application writes into the same terminal; an access line begins
-with the client. Every line is flushed.
+Everything goes through three loggers of the standard library, `devserver`, `devserver.access` and
+`devserver.companions`, so that `--log-config` can send it elsewhere. A line of the first begins with
+`devserver:` and, from warning up, says so, because the application writes into the same terminal; an access
+line begins with the client, and what a companion has printed with its name. Every line is flushed.
 
 Text from outside (a target, a file name, the message of an exception) may hold control characters,
 and a terminal obeys them. So what is formatted here has them escaped, all but line ends and tabs;
@@ -41,6 +41,8 @@ TRACE = 5
 
 LOGGER = logging.getLogger("devserver")
 ACCESS = logging.getLogger("devserver.access")
+COMPANIONS = logging.getLogger("devserver.companions")
+_ALL = (LOGGER, ACCESS, COMPANIONS)
 
 _RESET = "\x1b[0m"
 _DIM = "\x1b[2m"
@@ -94,7 +96,7 @@ def wants_colors(option: bool | None, stream: TextIO, environ: Mapping[str, str]
 
 
 def configure(section: config.Log, stream: TextIO | None = None, worker: int = 0) -> None:
-    """Set up the two loggers. May be called again; only what it added before is replaced.
+    """Set up the loggers. May be called again; only what it added before is replaced.
 
     With a configuration file, the file decides. What it leaves open is filled in: a level it
     does not set, and a handler if nothing at all would take our records.
@@ -108,17 +110,19 @@ def configure(section: config.Log, stream: TextIO | None = None, worker: int = 0
         UsageError: the file cannot be read or makes no sense.
     """
     logging.addLevelName(TRACE, "TRACE")
-    for logger in (LOGGER, ACCESS):
+    for logger in _ALL:
         for handler in [each for each in logger.handlers if isinstance(each, _Handler)]:
             logger.removeHandler(handler)
     by_file = section.config is not None
-    LOGGER.propagate = ACCESS.propagate = by_file
+    for logger in _ALL:
+        logger.propagate = by_file
     LOGGER.setLevel(logging.NOTSET)
+    COMPANIONS.setLevel(logging.INFO)  # --log-level is about lines of our own
     if section.config is not None:
         _apply_file(section.config)
     if LOGGER.level == logging.NOTSET:
         LOGGER.setLevel(logging.getLevelNamesMapping()[section.level.upper()])
-    if not (by_file and LOGGER.hasHandlers() and ACCESS.hasHandlers()):
+    if not (by_file and all(logger.hasHandlers() for logger in _ALL)):
         _add_handlers(section, stream or sys.stderr, by_file, _who(worker))
 
 
@@ -140,8 +144,12 @@ def _add_handlers(section: config.Log, stream: TextIO | None, only_where_none: b
     colors = wants_colors(section.colors, stream, os.environ)
     if colors:
         _enable_colors()
-    formatters = {LOGGER: _Formatter(colors, who), ACCESS: _AccessFormatter(colors, who)}
-    # Asked for both before one is added: the access logger hands on to the other.
+    formatters = {
+        LOGGER: _Formatter(colors, who),
+        ACCESS: _AccessFormatter(colors, who),
+        COMPANIONS: _CompanionFormatter(colors),
+    }
+    # Asked for all before one is added: the others hand on to the first.
     for logger in [each for each in formatters if not (only_where_none and each.hasHandlers())]:
         logger.addHandler(_Handler(stream, formatters[logger]))
         logger.propagate = False
@@ -262,6 +270,36 @@ class _AccessFormatter(logging.Formatter):
             return f'{client} "{method} {target} HTTP/{version}" {status} {taken}'
         color = _BY_STATUS.get(int(str(status)) // 100, "")
         return f'{client} "{method} {target} HTTP/{version}" {color}{status}{_RESET} {_DIM}{taken}{_RESET}'
+
+
+_COMPANION_LINE = "%s | %s"
+_BY_NUMBER = tuple(f"\x1b[{code}m" for code in (36, 33, 35, 32, 34, 96, 93, 95, 92, 94))
+
+
+class _CompanionFormatter(logging.Formatter):
+    """The companion's name, in a colour of its own, and what it has printed, which is fit to be shown."""
+
+    def __init__(self, colors: bool) -> None:
+        super().__init__()
+        self._colors = colors
+
+    def format(self, record: logging.LogRecord) -> str:
+        args = record.args
+        if not self._colors or record.msg is not _COMPANION_LINE or not isinstance(args, tuple):
+            return record.getMessage()
+        color = _BY_NUMBER[getattr(record, "number", 0) % len(_BY_NUMBER)]
+        return f"{color}{args[0]} |{_RESET} {args[1]}"
+
+
+def show_companion(name: str, number: int, text: str) -> None:
+    """Show a line that a companion has printed.
+
+    Args:
+        name: as wide as those of all.
+        number: its place among them.
+        text: without anything that a terminal obeys but colours.
+    """
+    COMPANIONS.info(_COMPANION_LINE, name, text, extra={"number": number})
 
 
 def send_access_to(handler: logging.Handler) -> None:

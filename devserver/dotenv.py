@@ -4,7 +4,8 @@ That library has the syntax, and what `${NAME}` means. Here stands what it leave
 environment wins, where a line is that cannot be read, and errors that name the option. Weighed: a reader of
 our own, which this module was, and environs, which stands on python-dotenv and checks types besides.
 
-Imported in the process that loads the application, and only if there is such a file.
+Imported in the process that loads the application, in a supervisor that has companions, and only if there is
+such a file.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from devserver.errors import UsageError
 logger = logging.getLogger("devserver")
 
 
-def load(path: str, environ: MutableMapping[str, str]) -> dict[str, str]:
+def load(path: str, environ: MutableMapping[str, str], *, quiet: bool = False) -> dict[str, str]:
     """Set what a file defines and the environment does not have yet. Returns what was set.
 
     A line that cannot be read is left out, with a warning in the log.
@@ -26,6 +27,7 @@ def load(path: str, environ: MutableMapping[str, str]) -> dict[str, str]:
     Args:
         path: of the file, which is in UTF-8.
         environ: is changed, most often `os.environ`.
+        quiet: somebody else warns.
 
     Raises:
         UsageError: the file cannot be read, the environment cannot hold a value, or python-dotenv is missing.
@@ -45,7 +47,8 @@ def load(path: str, environ: MutableMapping[str, str]) -> dict[str, str]:
             statement = binding.original.string
             blank = statement[: len(statement) - len(statement.lstrip())].count("\n")
             line = binding.original.line + blank
-            logger.warning("%s, line %d: expected NAME=value; line ignored", path, line)
+            level = logging.DEBUG if quiet else logging.WARNING
+            logger.log(level, "%s, line %d: expected NAME=value; line ignored", path, line)
         elif binding.key is not None:
             assignments.append((binding.key, binding.value))
     values = resolve_variables(assignments, override=False)

@@ -36,6 +36,13 @@ IDEs and tests wait for these lines instead of asking ports or sleeping. Each ha
     successor_started  pid           another arbiter begins, to succeed this one (SIGUSR2)
     successor_serving  pid           it serves
     successor_exited   pid           it has ended before this one
+    companion_started  companion, pid
+                                     a program of [tool.devserver.run] has begun
+    companion_exited  companion, pid, code, wanted, pause
+                                     it has ended with this exit code, negative for a signal; whether that
+                                     was wanted; seconds until it is begun again because it was not, or null
+    companion_failed  companion, error, pause
+                                     it could not be started, and why; seconds until it is tried again
     stopping   (nothing more)        somebody has asked for the end: requests in flight are finished
     stopped    (nothing more)        the end; no line follows
 
@@ -68,13 +75,14 @@ Listener = Callable[[str, Mapping[str, object]], None]
 class Events:
     """Writes events to a file or a descriptor, or nowhere."""
 
-    __slots__ = ("_fd", "_is_inherited", "_listener")
+    __slots__ = ("_fd", "_followers", "_is_inherited", "_listener")
 
     def __init__(self, fd: int | None, listener: Listener | None = None) -> None:
         """Args: listener: is told of each event, too, by its name and fields."""
         self._fd = fd
         self._listener = listener
         self._is_inherited = False
+        self._followers: list[Listener] = []
 
     @classmethod
     def open(cls, spec: str | None, listener: Listener | None = None) -> Self:
@@ -108,6 +116,10 @@ class Events:
         """The descriptor that `fd:N` has named, for a process that is started with the same arguments."""
         return [self._fd] if self._fd is not None and self._is_inherited else []
 
+    def listen(self, listener: Listener) -> None:
+        """Have each event told to somebody else, when it is written: what that leads to comes after it."""
+        self._followers.append(listener)
+
     def emit(self, name: str, /, **fields: object) -> None:
         """Write one event; see the top of this module for names and fields. Never raises.
 
@@ -116,15 +128,19 @@ class Events:
         """
         if self._listener is not None:
             self._listener(name, fields)
-        if self._fd is None:
-            return
+        if self._fd is not None:
+            self._write(self._fd, name, fields)
+        for follower in self._followers:
+            follower(name, fields)
+
+    def _write(self, fd: int, name: str, fields: Mapping[str, object]) -> None:
         event = {"event": name, "time": round(time.time(), 6), **{k: _plain(v) for k, v in fields.items()}}
         line = json.dumps(event).encode("ascii") + b"\n"
         try:
             # One call for a line, so that lines of several writers do not mix; the rest of it
             # is only left when a disk is full or a signal comes between.
             while line:
-                line = line[os.write(self._fd, line) :]
+                line = line[os.write(fd, line) :]
         except OSError as error:
             self.close()
             logging.getLogger("devserver").warning("no more --events: %s", error.strerror or error)

@@ -220,6 +220,9 @@ def _empty_input() -> None:
 def _announce(config: Config, listeners: Listeners, events: Events, found: str) -> None:
     for line in misspelt(OPTIONS, os.environ):
         logger.warning("%s", line)
+    if config.programs and config.companions.enabled and not config.reload.enabled:
+        names = ", ".join(each.name for each in config.programs)
+        logger.info("without --reload no companion runs beside the server: %s", names)
     keys = sys.stdin is not None and sys.stdin.isatty()
     elsewhere = _urls(listeners)
     for line in console.banner([*listeners.urls, *elsewhere], found, config.reload.enabled, keys):
@@ -327,6 +330,7 @@ def _supervise(
             except UsageError:  # a certificate that cannot be used ends it all
                 spawner.close()
                 raise
+        make = _accompanied(config, events, listeners.urls[0], make)
         _announce(config, listeners, events, found)
         from devserver.reload.report import Report
         from devserver.reload.supervisor import Supervisor
@@ -353,6 +357,19 @@ def _behind_terminator(config: Config, sockets: list[socket.socket], make: MakeL
         return make(children, watched)
 
     return behind
+
+
+def _accompanied(config: Config, events: Events, url: str, make: MakeLauncher) -> MakeLauncher:
+    """Have programs run beside the server; `url` is its address."""
+    from devserver.companions.keeper import Companions
+
+    companions = Companions(config, events, url)
+
+    def beside(children: Children, watched: WatchSet) -> Launcher:
+        children.accompany(companions)
+        return make(children, watched)
+
+    return beside
 
 
 def _launcher(spawner: Spawner) -> MakeLauncher:

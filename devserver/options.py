@@ -28,6 +28,8 @@ T = TypeVar("T")
 PREFIX = "DEVSERVER_"
 FILE = "pyproject.toml"
 TABLE = "[tool.devserver]"
+RUN = "run"
+"""The key in it that is a table of programs, and no option; see `run_table`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,16 +225,18 @@ def misspelt(options: Mapping[str, Option], environ: Mapping[str, str]) -> list[
     return lines
 
 
-def from_file(options: Mapping[str, Option], path: str) -> dict[str, Given]:
-    """The table [tool.devserver] of a pyproject.toml; relative paths start from its folder.
+def from_file(options: Mapping[str, Option], path: str, table: Mapping[str, Any]) -> dict[str, Given]:
+    """The options in the table [tool.devserver] of a pyproject.toml; relative paths start from its folder.
 
     Raises:
-        UsageError: the file cannot be read, or a key in it is unknown or there twice.
+        UsageError: a key in it is unknown or there twice.
     """
     flags = {each.flag: name for name, each in options.items()}
     base = os.path.dirname(path)
     found: dict[str, Given] = {}
-    for key, value in _table(path).items():
+    for key, value in table.items():
+        if key == RUN:
+            continue
         flag = key.replace("_", "-")
         place = f"{path}: {TABLE} {key}"
         if flag not in flags:
@@ -256,7 +260,12 @@ def nearest_file(folder: str) -> str | None:
     return path
 
 
-def _table(path: str) -> dict[str, Any]:
+def table_in(path: str) -> dict[str, Any]:
+    """The table [tool.devserver] of a pyproject.toml; empty where there is none.
+
+    Raises:
+        UsageError: the file cannot be read.
+    """
     try:
         with open(path, "rb") as file:
             content = file.read()

@@ -30,6 +30,7 @@ FLOORS = [
         "proxy",
         "https",
         "websockets",
+        "run_table",
         "config",
         "origin",
         "folding",
@@ -53,7 +54,7 @@ FLOORS = [
     {"watching"},
     {"loading"},
     {"gateway", "reload"},
-    {"cold", "warm"},
+    {"cold", "warm", "companions"},
     {"devtools"},
     {"server"},
     {"alone", "stage", "target"},
@@ -66,6 +67,12 @@ SEPARATE = [
     ("gateway", "loading"),
     ("gateway", "watching"),
     ("gateway", "front"),
+    ("companions", "http"),
+    ("companions", "loading"),
+    ("companions", "gateway"),
+    ("companions", "front"),
+    ("companions", "warm"),
+    ("companions", "cold"),
     ("reload", "front"),
     ("reload", "gateway"),
     ("reload", "http"),
@@ -234,7 +241,16 @@ def test_codes_are_spelt_as_numbers_in_one_place() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["reload/machine.py", "child/machine.py", "warm/policy.py", "http/states.py"]
+    "name",
+    [
+        "reload/machine.py",
+        "child/machine.py",
+        "companions/roster.py",
+        "companions/lines.py",
+        "process/pauses.py",
+        "warm/policy.py",
+        "http/states.py",
+    ],
 )
 def test_what_decides_knows_neither_clock_nor_system(name: str) -> None:
     tree = ast.parse((PACKAGE / name).read_text())

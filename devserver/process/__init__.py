@@ -1,7 +1,7 @@
 """Processes on any system: spawning, adopting, watching the end, signals, the terminal.
 
-Everything that differs between systems stands in `posix`, `orphans` and `terminal`, and in `windows`,
-which offers the same names; the choice is made here, once. What only Linux has is in `adopted` and
+Everything that differs between systems stands in `posix`, `group`, `orphans` and `terminal`, and in
+`windows`, which offers the same names; the choice is made here, once. What only Linux has is in `adopted` and
 `first`. Knows neither applications nor HTTP.
 """
 
@@ -11,6 +11,8 @@ from devserver.process.control import CONTROL, EXIT_RESTART, RUN_MAIN, WORKER
 
 if sys.platform == "win32":
     from devserver.process.windows import (
+        PROGRAM,
+        Group,
         Orphans,
         Process,
         Terminal,
@@ -22,6 +24,7 @@ if sys.platform == "win32":
         spawn,
     )
 else:
+    from devserver.process.group import PROGRAM, Group
     from devserver.process.orphans import Orphans, await_end, guard
     from devserver.process.posix import Process, adopt, listeners_from, spawn
     from devserver.process.terminal import Terminal, reads_keys
@@ -29,8 +32,10 @@ else:
 __all__ = [
     "CONTROL",
     "EXIT_RESTART",
+    "PROGRAM",
     "RUN_MAIN",
     "WORKER",
+    "Group",
     "Orphans",
     "Process",
     "Terminal",

@@ -39,6 +39,9 @@ RUN_MAIN = "DEVSERVER_RUN_MAIN"
 WORKER = "DEVSERVER_WORKER"
 """Says to an application which of several workers it runs in: 1 to their number."""
 
+TAG = "DEVSERVER_TREE"
+"""What the guardian knows everything by that a supervisor has started, or what that has started."""
+
 CONTROL = "DEVSERVER_CONTROL"
 """Where a child finds its channel. Taken out of the environment as soon as it was looked at."""
 

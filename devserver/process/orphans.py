@@ -27,12 +27,10 @@ from typing import NoReturn
 
 from devserver import procfs
 from devserver.cpython import CAN_SPAWN
+from devserver.process.control import TAG
 from devserver.process.reactor import Reactor
 
 assert sys.platform != "win32"  # see the package; a type checker reads no further there
-
-TAG = "DEVSERVER_TREE"
-"""Environment variable that everything below a supervisor inherits."""
 
 _PR_SET_CHILD_SUBREAPER = 36
 _GRACE = 1.0

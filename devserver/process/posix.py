@@ -38,7 +38,7 @@ class Process:
         self.pid = process.pid
         self.channel = channel
         self._process = process
-        self._exit = _exit_descriptor(process)
+        self._exit = exit_descriptor(process)
 
     def fileno(self) -> int:
         """For a selector: readable when the process has exited."""
@@ -74,7 +74,7 @@ class Process:
         os.close(self._exit)
 
 
-def _exit_descriptor(process: subprocess.Popen[bytes]) -> int:
+def exit_descriptor(process: subprocess.Popen[bytes]) -> int:
     """A descriptor that becomes readable when the process exits."""
     if sys.platform == "linux" and hasattr(os, "pidfd_open"):
         return os.pidfd_open(process.pid)
@@ -89,7 +89,7 @@ def _exit_descriptor(process: subprocess.Popen[bytes]) -> int:
 
 
 @cache
-def _limit() -> int:
+def first_limit() -> int:
     """Raise our limit of descriptors, once. Returns what it was and is for children."""
     return raise_limit()
 
@@ -110,7 +110,7 @@ def spawn(argv: Sequence[str], environ: Mapping[str, str]) -> Process:
         with interrupts_held():
             process = subprocess.Popen(
                 argv,
-                env={**environ, CONTROL: f"{theirs.fileno()}:{inode}:{_limit()}"},
+                env={**environ, CONTROL: f"{theirs.fileno()}:{inode}:{first_limit()}"},
                 pass_fds=(theirs.fileno(),),
             )
     except OSError:

@@ -51,10 +51,12 @@ class Standing:
     Attributes:
         frames: paths and lines, the innermost first; empty if that is not known.
         listens: addresses that it listens on by sockets of its own, as `host:port`.
+        awaits: names of companions whose work has to be done before it begins.
     """
 
     frames: list[tuple[str, int]] = field(default_factory=list)
     listens: list[str] = field(default_factory=list)
+    awaits: list[str] = field(default_factory=list)
 
 
 def answer(fd: int) -> None:

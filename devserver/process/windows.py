@@ -11,12 +11,13 @@ from __future__ import annotations
 import base64
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from devserver.process.control import CONTROL, Channel, Message, QueueingChannel
 from devserver.process.reactor import Reactor
@@ -105,6 +106,97 @@ def listeners_from(message: Message, fds: Sequence[int]) -> list[socket.socket]:
     if sys.platform == "win32":
         return [socket.fromshare(base64.b64decode(share)) for share in message["sockets"]]
     return []
+
+
+PROGRAM = "DEVSERVER_PROGRAM"
+"""See `group.PROGRAM`."""
+
+
+class Group:
+    """See `group.Group`. A selector cannot wait for a pipe: a thread writes into a socket what comes from it.
+
+    Whoever of the group has outlived our end is not found; it can notice that its standard input has ended.
+    """
+
+    def __init__(
+        self, command: str | Sequence[str], folder: str, environ: Mapping[str, str], columns: int | None
+    ) -> None:
+        """See `group.Group`; `columns` only says whether colours are wanted."""
+        if columns is not None:
+            environ = {"FORCE_COLOR": "1", **environ}
+        self._process = subprocess.Popen(
+            command,
+            shell=isinstance(command, str),
+            cwd=folder,
+            env=environ,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
+        )
+        self.pid = self._process.pid
+        self.output, printed = socket.socketpair()
+        self.output.setblocking(False)
+        self._exit, ended = socket.socketpair()
+        for work in (self._pass_on, self._wait):
+            sock = printed if work == self._pass_on else ended
+            threading.Thread(target=work, args=(sock,), name="devserver-wait", daemon=True).start()
+
+    def _pass_on(self, sock: socket.socket) -> None:
+        assert self._process.stdout is not None
+        with sock, suppress(OSError):  # nobody reads any more
+            while data := os.read(self._process.stdout.fileno(), 4096):
+                sock.sendall(data)
+
+    def _wait(self, sock: socket.socket) -> None:
+        self._process.wait()
+        sock.close()
+
+    def fileno(self) -> int:
+        """For a selector: readable when the program has exited."""
+        return self._exit.fileno()
+
+    def exit_code(self) -> int | None:
+        """None while it runs."""
+        return self._process.poll()
+
+    def read(self, most: int) -> bytes | None:
+        """See `group.Group.read`."""
+        try:
+            return self.output.recv(most)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return b""
+
+    def orphans(self) -> set[int]:
+        """There are no orphans to inherit."""
+        return set()
+
+    def lives(self) -> bool:
+        """Whether the program is left."""
+        return self.exit_code() is None
+
+    def interrupt(self) -> None:
+        """Ask all to end by Ctrl-Break: a group of its own hears no Ctrl-C."""
+        with suppress(OSError):
+            self._process.send_signal(getattr(signal, "CTRL_BREAK_EVENT", signal.SIGTERM))
+
+    def terminate(self) -> None:
+        """There is nothing firmer than `interrupt` that could be heeded."""
+
+    def kill(self) -> None:
+        """End it, and what it has started."""
+        command = ["taskkill", "/F", "/T", "/PID", str(self.pid)]
+        with suppress(OSError):
+            subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+
+    def close(self) -> None:
+        """Let go of what belongs to a program that has exited."""
+        self.output.close()
+        self._exit.close()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
 
 
 def reads_keys() -> bool:

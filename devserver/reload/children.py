@@ -13,6 +13,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Protocol
 
 from devserver.config import Config
@@ -66,6 +67,57 @@ class Terminator(Protocol):
         """Send what is left, within so many seconds, and end."""
 
 
+class Beside(Protocol):
+    """Programs that run beside the server, as far as children go. They end after the last child.
+
+    Attributes:
+        pids: their processes, and what those have started, as far as these are our children.
+        lives: whether there is a process.
+        awaited: the names of those for which the application waits.
+    """
+
+    @property
+    def pids(self) -> set[int]: ...
+
+    @property
+    def lives(self) -> bool: ...
+
+    @property
+    def awaited(self) -> list[str]: ...
+
+    def attend(
+        self,
+        reactor: Reactor,
+        current: Callable[[], Config],
+        ready: Callable[[], None],
+        over: Callable[[], None],
+    ) -> None:
+        """Begin.
+
+        Args:
+            reactor: waits for what happens.
+            current: gives the configuration of the newest generation.
+            ready: called when the application need not wait any more.
+            over: called when there is no process any more.
+        """
+
+    def deadlines(self) -> Iterable[float]:
+        """When `be_punctual` has something to do, on `time.monotonic`."""
+        ...
+
+    def be_punctual(self, now: float) -> None:
+        """Do what is due."""
+
+    def stop(self) -> None:
+        """Have all end."""
+
+    def kill(self) -> None:
+        """Have all end at once."""
+
+    def close(self) -> None:
+        """Kill what lives."""
+
+
 class Children:
     """See the module.
 
@@ -76,6 +128,7 @@ class Children:
         stopping: nobody is to come after those that end now.
         sockets: listening; every child gets duplicates.
         waiting: children that do nothing but wait for a word, of which whoever keeps them knows more.
+        over: called when nobody is left at the end.
     """
 
     def __init__(
@@ -115,6 +168,10 @@ class Children:
         self._orphans.attend(reactor)
         self._teardowns = Teardowns(reactor)
         self._terminator: Terminator | None = None
+        self._beside: Beside | None = None
+        self._beside_ends = False
+        self._held: tuple[Child, Callable[[], None]] | None = None
+        self.over: Callable[[], None] = lambda: None
         self._slack = SLACK_DEBUGGED if debugged() else SLACK
 
     def stand_behind(self, terminator: Terminator) -> None:
@@ -122,6 +179,26 @@ class Children:
         self._terminator = terminator
         self._transit.was_read = terminator.was_read
         terminator.attend(self._reactor, self._arrived)
+
+    def accompany(self, beside: Beside) -> None:
+        """Have programs run beside the server, from now on."""
+        self._beside = beside
+        beside.attend(self._reactor, lambda: self.config, self._release, lambda: self.over())
+
+    def boot(self, child: Child, word: protocol.Boot, generation: int) -> None:
+        """Tell a child what to be; one that loads the application, when what comes before that is done."""
+        begin = partial(child.boot, word, generation, self.sockets)
+        if word.role == APP and self._beside is not None and self._beside.awaited:
+            child.role, child.generation, child.began = word.role, generation, time.monotonic()
+            self._held = child, begin
+        else:
+            begin()
+
+    def _release(self) -> None:
+        if self._held is not None and self._beside is not None and not self._beside.awaited:
+            (child, begin), self._held = self._held, None
+            if not child.exited:
+                begin()
 
     def _arrived(self, connections: Iterable[tuple[int, bytes]]) -> None:
         self._transit.take(connections)
@@ -243,7 +320,10 @@ class Children:
         workers, self.current, self.fellows = self.workers(), None, []
         for child in workers:
             self._retire(child)
-            if not child.told and not child.failed and not child.exited:
+            if self._held is not None and child is self._held[0]:
+                self._held = None
+                child.process.kill()  # it has not even been told what to be
+            elif not child.told and not child.failed and not child.exited:
                 # It loads, and reads no messages. One that serves would take the signal for the end of all.
                 child.process.terminate()
 
@@ -259,6 +339,8 @@ class Children:
             self._retired.append(child)
 
     def _see_off(self, child: Child) -> None:
+        if self._held is not None and child is self._held[0]:
+            return
         grace = self.config.http.graceful if self.stopping else self.config.reload.grace
         child.tell(protocol.Retire(grace, restart=not self.stopping))
         self._kill_after(child, grace)
@@ -277,7 +359,9 @@ class Children:
         """When `be_punctual` has something to do, on `time.monotonic`."""
         lost = 0.0 if self._has_lost else None
         tls = () if self._terminator is None else self._terminator.deadlines()
-        due = [lost, *tls, *(child.kill_at for child in self._retired)]
+        others = () if self._beside is None else self._beside.deadlines()
+        last = 0.0 if self._is_last() else None
+        due = [lost, last, *tls, *others, *(child.kill_at for child in self._retired)]
         return (when for when in due if when is not None)
 
     def be_punctual(self, now: float) -> None:
@@ -287,6 +371,11 @@ class Children:
             self._end_kin()
         if self._terminator is not None:
             self._terminator.be_punctual(now)
+        if self._beside is not None:
+            if self._is_last():
+                self._beside_ends = True
+                self._beside.stop()
+            self._beside.be_punctual(now)
         for child in self._retired:
             if child.kill_at is not None and child.kill_at <= now:
                 child.kill_at = None
@@ -297,6 +386,8 @@ class Children:
         """What the current child said last that it would read, and where it stands."""
         if self.current is None or self.current.exited:
             return "", Standing()
+        if self._held is not None and self._beside is not None:
+            return "", Standing(awaits=self._beside.awaited)
         ours = {os.fstat(sock.fileno()).st_ino for sock in self.sockets}
         return self.current.at, self.current.stands(ours)
 
@@ -304,10 +395,18 @@ class Children:
         """Kill all that live; their exits will be reported."""
         for child in self._living():
             child.process.kill()
+        if self._beside is not None:
+            self._beside.kill()
 
     def alone(self) -> bool:
-        """Whether nobody retired lives who held the application; when stopping, nobody retired at all."""
+        """Whether nobody retired lives who held the application; when stopping, nobody at all."""
+        if self.stopping and self._beside is not None and self._beside.lives:
+            return False
         return not any(child.role == APP or self.stopping for child in self._retired)
+
+    def _is_last(self) -> bool:
+        """Whether it is time for the programs beside the server to end."""
+        return self.stopping and not self._retired and self._beside is not None and not self._beside_ends
 
     def close(self) -> None:
         """Kill all that live, and what they have left behind."""
@@ -316,6 +415,8 @@ class Children:
         self._transit.close()
         if self._terminator is not None:
             self._terminator.close(self.config.http.graceful)
+        if self._beside is not None:
+            self._beside.close()
         await_end(self._orphans.end())
 
     def _living(self) -> list[Child]:
@@ -361,4 +462,6 @@ class Children:
         others = self._unheard() | self._teardowns.pids
         if self._terminator is not None:
             others |= self._terminator.pids
+        if self._beside is not None:
+            others |= self._beside.pids
         return {child.process.pid for child in self._living()} | others

@@ -19,6 +19,7 @@ from devserver.process.control import Message
 from devserver.process.standing import GUARD, Standing
 from devserver.reload.child import Child
 from devserver.reload.launcher import Place
+from devserver.run_table import PLACE
 
 logger = logging.getLogger("devserver")
 
@@ -287,6 +288,8 @@ def _where(at: str, stands: Standing) -> str:
     frames = (frame for frame in stands.frames if frame[0][:1] != "<" and not is_library(frame[0]))
     path, line = next(frames, ("", 0))
     where = f": {_short(path)}, line {line}" if path else _last(_short(at))
+    if stands.awaits:
+        return f": the application waits for {' and '.join(stands.awaits)} of {PLACE}"
     if stands.listens:
         where += f"; it serves by itself, on {' and '.join(stands.listens)}: {GUARD}"
     return where

@@ -97,6 +97,7 @@ class Supervisor:
         self._fellows = Fellows(self._children, self._launcher, self._report)
         self._page = Page(self._children, lambda *what: self._launcher.show(self._config, *what))
         self._finished = False
+        self._children.over = self._await
         self._actions: dict[Action, Callable[[], object]] = {
             Action.SPAWN: self._spawn,
             Action.RESPAWN: lambda: self._begin(self._config),
