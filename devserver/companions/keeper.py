@@ -87,7 +87,7 @@ class Companions:
         self._colors = console.wants_colors(config.log.colors, sys.stderr, os.environ)
         self._width = 0
         self._told = set[str]()
-        self._lived = False
+        self._lived = self._hurries = False
         self._reactor: Reactor | None = None
         self._current: Callable[[], Config] = lambda: config
         self._ready: Callable[[], None] = lambda: None
@@ -152,6 +152,7 @@ class Companions:
 
     def kill(self) -> None:
         """End all at once."""
+        self._hurries = True
         self._roster.hurry(time.monotonic())
         self._act(time.monotonic())
 
@@ -214,8 +215,8 @@ class Companions:
         self._width = max((len(name) for name in self._roster.members), default=0)
 
     def _look(self, name: str) -> None:
-        changed = self._watches[name].changed()
-        if changed and name in self._roster.members:
+        changed, member = self._watches[name].changed(), self._roster.members.get(name)
+        if changed and member is not None and member.begun:
             now = time.monotonic()
             more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
             logger.info("%s changed%s: restarting %s", _short(changed[0]), more, name)
@@ -313,7 +314,7 @@ class Companions:
         elif running is not None and do is Do.TERMINATE:
             running.group.terminate()
         elif running is not None:
-            running.killed = running.code is None
+            running.killed = running.code is None and not self._hurries
             running.group.kill()
 
     def _start(self, member: Member, now: float) -> None:

@@ -128,10 +128,11 @@ def test_restarts_by_patterns_and_with_the_application(folder: Path) -> None:
     (folder / "tasks").mkdir()
     tasks = folder / "tasks" / "mail.py"
     tasks.write_text("A = 1\n")
+    background = "(sleep 1000 & echo $! > orphan); exec sleep 1000"  # its parent is the supervisor
     (folder / "pyproject.toml").write_text(
         table("worker", "exec sleep 1000", watch=["tasks/**/*.py"])
         + table("celery", "exec sleep 1000", restart=True)
-        + table("vite", "exec sleep 1000")
+        + table("vite", background)
     )
     with DevServer(*QUICK, cwd=folder) as server:
         server.serving()
@@ -149,13 +150,17 @@ def test_restarts_by_patterns_and_with_the_application(folder: Path) -> None:
         assert server.get().text == "two"
         assert len(server.events("companion_started")) == 5
         # Another table: one is left out, one is another, one is new.
-        tables = table("celery", "exec sleep 1001"), table("vite", "exec sleep 1000"), table("new", ["cat"])
+        tables = table("celery", "exec sleep 1001"), table("vite", background), table("new", ["cat"])
         save(folder / "pyproject.toml", "".join(tables))
         exited = {server.wait("companion_exited")["companion"] for _ in range(2)}
         assert exited == {"worker", "celery"}
         server.wait("companion_started", companion="celery")
         assert len(server.events("companion_started")) == 7
-        os.kill(started["vite"], 0)
+        orphan = int((folder / "orphan").read_text())
+        for pid in (started["vite"], orphan):
+            os.kill(pid, 0)
+        assert server.stop() == 0
+        gone(orphan)
 
 
 def test_ctrl_c_is_heard_once_and_nothing_is_left(folder: Path) -> None:
