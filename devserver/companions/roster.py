@@ -278,7 +278,8 @@ class Roster:
                 member.signals = 2
                 self._end(member, now)
             case _Step.PAUSE:
-                member.due = now + member.pauses.after(now - member.since)
+                member.pauses.worked(now - member.since)
+                member.due = now + member.pauses.after_death()
             case _Step.SETTLE:
                 member.pauses.forget()
                 member.due = now + SETTLE

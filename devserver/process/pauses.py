@@ -22,14 +22,13 @@ class Pauses:
         self._proven = proven
         self._deaths = 0
 
-    def after(self, worked: float) -> float:
-        """A death. Returns the seconds until the next beginning.
-
-        Args:
-            worked: seconds that it had worked.
-        """
-        if worked >= self._proven:
+    def worked(self, seconds: float) -> None:
+        """Whoever has died, or is about to be ended for standing still, had worked for so many seconds."""
+        if seconds >= self._proven:
             self._deaths = 0
+
+    def after_death(self) -> float:
+        """Seconds until the next beginning; to be asked once for each death."""
         pause = self._seconds[min(self._deaths, len(self._seconds) - 1)]
         self._deaths += 1
         return pause

@@ -244,6 +244,7 @@ def test_one_that_prints_without_pause_holds_up_nobody(folder: Path) -> None:
         save(folder / "jobs.py", "NAME = 'two'\n")
         server.restarted()
         assert server.get().text == "two"
+        assert not server.events("companion_exited")  # their standard input has not ended
         assert server.stop() == 0
         assert {line for line in server.log.splitlines() if line.startswith("yes")} == {"yes  | y"}
 
