@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
+from devserver.process.pauses import Pauses
+
 PAUSES = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 """Seconds between a death and the next beginning, by the number of deaths in a row before it."""
 
@@ -127,7 +129,7 @@ class Pool:
     served: bool = False
     epoch: int = 0
     _before: int = 0  # so many were wanted before none was
-    _deaths: int = 0  # in a row
+    _pauses: Pauses = field(default_factory=lambda: Pauses(PAUSES, PROVEN))
     _not_before: float = 0.0
     _code: int | None = None  # it ends with this code
 
@@ -168,16 +170,10 @@ class Pool:
             self.stop(code if code > 0 else 1)  # as where one process serves: what cannot start ends it
             return None
         if worker.phase is Phase.SERVING:
-            self._end_row(worker, now)
-        pause = PAUSES[min(self._deaths, len(PAUSES) - 1)]
-        self._deaths += 1
+            self._pauses.worked(now - worker.since)
+        pause = self._pauses.after_death()
         self._not_before = max(self._not_before, now + pause)
         return pause
-
-    def _end_row(self, worker: Worker, until: float) -> None:
-        """Forget the deaths so far if a worker has served well for long enough, until some time."""
-        if until - worker.since >= PROVEN:
-            self._deaths = 0
 
     def awoke(self, now: float) -> None:
         """All of this had been stopped, as by Ctrl-Z: none of the workers had the time that has passed."""
@@ -191,7 +187,8 @@ class Pool:
         """Replace all, one after the other."""
         self.epoch += 1
         self.wanted = self.wanted or self._before
-        self._deaths, self._not_before = 0, 0.0  # what could not start may be mended
+        self._pauses.forget()  # what could not start may be mended
+        self._not_before = 0.0
 
     def resize(self, by: int) -> None:
         """Have more or fewer; at least one."""
@@ -247,7 +244,7 @@ class Pool:
                 continue
             if worker.phase is Phase.SERVING:
                 worker.hung = True
-                self._end_row(worker, worker.turned)
+                self._pauses.worked(worker.turned - worker.since)
                 yield Abort(worker)
             else:
                 yield Kill(worker)
