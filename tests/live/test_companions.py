@@ -33,9 +33,15 @@ import os, signal, sys
 signal.signal(signal.SIGINT, lambda *_: print("interrupted", flush=True))
 if sys.argv[1:]:
     signal.signal(signal.SIGTERM, lambda *_: print("terminated", flush=True))
+read, write = os.pipe()
 if os.fork() == 0:
     os.setpgrp()  # as `timeout` does
+    with open("deep", "w") as file:
+        file.write(str(os.getpid()))
+    os.close(write)
 else:
+    os.close(write)
+    os.read(read, 1)
     print("up", os.isatty(1), flush=True)
 while True:
     signal.pause()
@@ -214,11 +220,12 @@ def test_one_that_dies_leaves_nothing_behind_and_is_started_again(folder: Path) 
         server.serving()
         server.wait_log("leader | up False")
         pid = server.events("companion_started")[0]["pid"]
-        child, own = (int((folder / name).read_text()) for name in ("child", "orphan"))
+        child, deep, own = (int((folder / name).read_text()) for name in ("child", "deep", "orphan"))
         os.kill(pid, signal.SIGKILL)
         exited = server.wait("companion_exited")
         assert (exited["code"], exited["pause"]) == (-signal.SIGKILL, 1.0)
         gone(child)
+        gone(deep)
         os.kill(own, 0)
         server.wait("companion_started")
         assert "devserver: error: leader was ended by SIGKILL; starting it again in 1 s\n" in server.log
