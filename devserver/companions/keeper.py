@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -44,8 +43,8 @@ _REST = 2**18
 _LINGER, _LOOK = 1.0, 0.05
 """Seconds for what a program leaves behind to end, and between two looks whether it has."""
 
-_NARROW = 20
-"""Columns that a program has at least."""
+_NARROW, _WIDE = 20, 80
+"""Columns that a program has at least, and where nobody knows."""
 
 
 @dataclass(slots=True, eq=False)
@@ -363,7 +362,11 @@ class Companions:
     def _columns(self) -> int | None:
         if not self._colors:
             return None
-        return max(_NARROW, shutil.get_terminal_size().columns - self._width - len(" | "))
+        try:
+            wide = os.get_terminal_size(sys.stderr.fileno()).columns
+        except (OSError, ValueError):  # it is none: an IDE's window
+            wide = _WIDE
+        return max(_NARROW, wide - self._width - len(" | "))
 
 
 def _wanted(config: Config) -> tuple[Companion, ...]:
