@@ -316,6 +316,9 @@ def take(reader: Body, pieces: Iterator[bytes]) -> tuple[bytes, bytes | None]:
     for piece in pieces:
         part, rest = reader.feed(piece)
         taken += part
+        while reader.behind:
+            part, rest = reader.feed(b"")
+            taken += part
         if rest is not None:
             return taken, rest + b"".join(pieces)
     return taken, None
@@ -390,6 +393,26 @@ def test_a_body_in_chunks(sent: bytes, taken: bytes, split: Split) -> None:
 def test_bodies_in_bad_chunks(sent: bytes, named: str, split: Split) -> None:
     with pytest.raises(BadBody, match=named):
         take(ChunkedBody(), split(sent))
+
+
+@pytest.mark.parametrize("one", [b"1\r\na\r\n", b"1;a\r\na\r\n"], ids=["plain", "extended"])
+def test_many_chunks_are_not_read_at_once(one: bytes) -> None:
+    """What is behind is read by and by, also together with what comes later."""
+    reader = ChunkedBody()
+    taken, rest = reader.feed(one * 1000)
+    assert rest is None
+    assert reader.behind
+    assert len(taken) < 300
+    more, rest = reader.feed(one * 1000 + b"0\r\n\r\nGET")
+    taken += more
+    turns = 0
+    while rest is None:
+        assert reader.behind
+        more, rest = reader.feed(b"")
+        taken += more
+        turns += 1
+    assert not reader.behind
+    assert (taken, rest, turns > 5) == (b"a" * 2000, b"GET", True)
 
 
 def test_the_reader_for_a_framing() -> None:

@@ -16,6 +16,7 @@ import re
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from hpack import Encoder
@@ -23,6 +24,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from devserver.front.proxies import Proxies
+from devserver.http import body as bodies
 from devserver.http import framing, uwsgi
 from devserver.http.body import BadBody, ChunkedBody
 from devserver.http.framing import Framing, Parser, Refused
@@ -144,6 +146,9 @@ def chunks(parts: list[bytes]) -> tuple[bytes, bytes | None] | None:
     for number, part in enumerate(parts):
         try:
             piece, rest = reader.feed(part)
+            while reader.behind:
+                body += piece
+                piece, rest = reader.feed(b"")
         except BadBody:
             return None
         body += piece
@@ -153,9 +158,11 @@ def chunks(parts: list[bytes]) -> tuple[bytes, bytes | None] | None:
 
 
 @FEW
-@given(BODIES, CUTS)
-def test_a_body_ends_at_the_same_place_however_it_arrives(data: bytes, cuts: list[int]) -> None:
-    assert chunks(pieces(data, cuts)) == chunks([data])
+@given(BODIES, CUTS, st.sampled_from([1, 2, 256]))
+def test_a_body_ends_at_the_same_place_however_it_arrives(data: bytes, cuts: list[int], once: int) -> None:
+    whole = chunks([data])
+    with mock.patch.object(bodies, "_AT_ONCE", range(once)):
+        assert chunks(pieces(data, cuts)) == whole
 
 
 EXTENSIONS = st.sampled_from([b"", b";a", b" ; a = b", b';a="\\"; \xff"', b";a;b"])
@@ -207,13 +214,16 @@ def statuses(written: bytes) -> list[bytes]:
 
 
 @FEW
-@given(data=REQUESTS, cuts=CUTS)
-@example(data=b"M" * 65 + b"\nM / HTTP/1.1\r\nHost: a\r\n\r\n", cuts=[65])
+@given(data=REQUESTS, cuts=CUTS, once=st.sampled_from([1, 256]))
+@example(data=b"M" * 65 + b"\nM / HTTP/1.1\r\nHost: a\r\n\r\n", cuts=[65], once=1)
 @pytest.mark.parametrize("name", PARSERS)
-def test_a_connection_answers_alike_however_requests_arrive(name: str, data: bytes, cuts: list[int]) -> None:
+def test_a_connection_answers_alike_however_requests_arrive(
+    name: str, data: bytes, cuts: list[int], once: int
+) -> None:
     """Nothing is raised, nothing is left, and it makes no difference where a request was cut."""
     whole = statuses(answers([data], PARSERS[0]))
-    assert statuses(answers(pieces(data, cuts), name)) == whole
+    with mock.patch.object(bodies, "_AT_ONCE", range(once)):
+        assert statuses(answers(pieces(data, cuts), name)) == whole
 
 
 @FEW

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -712,6 +712,117 @@ def test_requests_that_are_sent_ahead_are_held_back_at_once(one: bytes) -> None:
         return bytes(answers)
 
     assert asyncio.run(play()).count(b"HTTP/1.1 200 OK\r\n") == count
+
+
+CRUMBS = POST + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\na\r\n" * 20_000
+
+
+async def count_or_not(scope: Any, receive: Any, send: Any) -> None:
+    """Answer with the size of the body, or without a look at it."""
+    size, more = 0, scope["method"] == "POST" and scope["path"] == "/"
+    while more:
+        message = await receive()
+        more = message.get("more_body", False)
+        size += len(message.get("body", b""))
+    await respond(send, b"%d" % size)
+
+
+def crumbs(then: Callable[[Wire], Awaitable[bytes]], sent: bytes) -> bytes:
+    """What is answered to a segment of many chunks, and to what is done before they have been read."""
+
+    async def play() -> bytes:
+        wire = Wire(count_or_not)
+        wire.protocol.data_received(sent)
+        assert not wire.reading
+        async with asyncio.timeout(DEADLINE):
+            return await then(wire)
+
+    return asyncio.run(play())
+
+
+def test_many_chunks_in_a_segment_are_read_in_turns() -> None:
+    """Between them others are served, and what follows the body is the next request."""
+    turns = 0
+
+    async def wait(wire: Wire) -> bytes:
+        nonlocal turns
+        while not wire.reading:
+            turns += 1
+            await asyncio.sleep(0)
+        return await wire.settle()
+
+    answered = crumbs(wait, CRUMBS + b"0\r\n\r\n" + request("/next"))
+    assert answered.count(b"HTTP/1.1 200 OK") == 2
+    assert b"\r\n\r\n20000HTTP" in answered
+    assert turns > 20
+
+
+@pytest.mark.parametrize(
+    ("end", "answer"),
+    [
+        (b"0\r\n\r\n", b"\r\n\r\n20000"),
+        (b"0\r\n\r\n" + request("/next"), b"\r\n\r\n0"),
+        (b"", b"the body ended early\n"),
+        (b"x", b"the body ended early\n"),
+        (b"x\r\n", b"malformed chunk size\n"),
+    ],
+)
+def test_the_end_of_a_client_comes_before_its_chunks_are_read(end: bytes, answer: bytes) -> None:
+    async def leave(wire: Wire) -> bytes:
+        wire.protocol.eof_received()
+        answered = await wire.settle()
+        assert wire.closing
+        return answered
+
+    assert crumbs(leave, CRUMBS + end).endswith(answer)
+
+
+def test_the_end_of_a_client_comes_before_its_request_of_many_chunks_is_begun() -> None:
+    async def leave(wire: Wire) -> bytes:
+        wire.protocol.eof_received()
+        return await wire.settle()
+
+    answered = crumbs(leave, request("/first") + CRUMBS + b"0\r\n\r\n")
+    assert answered.count(b"HTTP/1.1 200 OK") == 2
+    assert answered.endswith(b"\r\n\r\n20000")
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["kept", "closed"])
+def test_many_chunks_that_nobody_wants_are_dropped(kept: bool) -> None:
+    """They are read to their end if a request may follow. The client is read on in any case."""
+    sent = CRUMBS.replace(b"POST / ", b"POST /not-read ")
+    if not kept:
+        sent = sent.replace(b"Transfer", b"Connection: close\r\nTransfer")
+
+    async def drop(wire: Wire) -> bytes:
+        answered = await wire.settle()
+        while not wire.reading:
+            answered += await wire.settle()
+        return answered + await wire.feed(b"0\r\n\r\n" + request("/next"))
+
+    assert crumbs(drop, sent).count(b"HTTP/1.1 200 OK") == 1 + kept
+
+
+def test_many_chunks_that_have_not_been_read_are_not_handed_over() -> None:
+    """Their request has begun here. What follows the body goes over."""
+    given: list[tuple[int, bytes]] = []
+    sent = CRUMBS.replace(b"POST / ", b"POST /not-read ") + b"0\r\n\r\n" + request("/next")
+
+    async def restart(wire: Wire) -> bytes:
+        with socket.socket() as sock:
+            wire._extra["socket"] = sock  # type: ignore[attr-defined]
+            wire.service.hand_over = given.extend
+            answered = await wire.settle()
+            wire.service.draining = True
+            wire.protocol.shutdown(1012)
+            assert wire.protocol.abandoned() is None
+            assert not given
+            while not given:
+                answered += await wire.settle()
+        return answered
+
+    assert crumbs(restart, sent).count(b"HTTP/1.1 200 OK") == 1
+    assert [data for _, data in given] == [request("/next")]
 
 
 @pytest.mark.parametrize("piece", [1, 3, 1 << 20])

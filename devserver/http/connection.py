@@ -50,8 +50,7 @@ _UNBOUND = (Phase.OPENING, Phase.OVER)
 """A head has a bound of its own, and what is dropped takes no room."""
 
 # What comes with each request is asked for by short ways.
-_BEGIN, _NEXT, _OVER = Event.BEGIN, Event.NEXT, Phase.OVER
-_OPEN, _ENDED = Reading.OPEN, Reading.ENDED
+_BEGIN, _NEXT, _OVER, _OPEN, _ENDED = Event.BEGIN, Event.NEXT, Phase.OVER, Reading.OPEN, Reading.ENDED
 
 
 class Connection(asyncio.Protocol):
@@ -111,9 +110,11 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         self._line.ended()
-        stream = self.stream
         if self._phase is Phase.OVER:
             return False
+        while self.stream is not None and self.stream.behind:
+            self.read_on(self.stream)
+        stream = self.stream
         if stream is None:
             self._loop.call_soon(self._resume)
         elif stream.complete:
@@ -154,24 +155,21 @@ class Connection(asyncio.Protocol):
     def _next(self, passed: bool = False) -> None:
         """Begin the next request if its head is there. Args: passed: the gate has been asked."""
         service, unread = self.service, self._unread
-        heads = service.heads
         try:
             if not self._opened:
                 self.peer, size = service.announced(unread.all(), self.peer)
                 if not size:
                     self._await_head()
                     return
-                self._http2 = beginning(unread.all()[size : self._left])
-                self._opened = True
+                self._opened, self._http2 = True, beginning(unread.all()[size : self._left])
                 unread.drop(size)
-            head = unread.head(heads, service.settings.max_head)
-            if not head:
+            if not (head := unread.head(service.heads, service.settings.max_head)):
                 self._await_head()
                 return
             if service.draining and service.hand_over is not None:
                 self._leave()
                 return
-            frame = heads.read(head)
+            frame = service.heads.read(head)
             if service.gate is not None and not passed and service.holds(frame.path):
                 self._on(Event.HOLD)
                 service.held.append(self)
@@ -223,10 +221,10 @@ class Connection(asyncio.Protocol):
             line.resume()
         if not stream.complete and self._unread.data:
             self._feed(stream, self._unread.take(length))
-            if self._unread.data:
-                self._bound()
-        limited = service.settings.concurrency is not None and service.refuses(stream.request.path)
-        if limited and not stream.finished:
+            self._bound()
+        while line.reading is _ENDED and stream.behind:
+            self.read_on(stream)
+        if not stream.finished and service.refuses(stream.request.path):
             stream.keep_alive = False
             stream.say(SERVICE_UNAVAILABLE, "too many requests at once (--limit-concurrency)")
         elif line.reading is _ENDED and not stream.finished:
@@ -250,6 +248,13 @@ class Connection(asyncio.Protocol):
                 self._after(stream)
             else:
                 self._line.deadline.put_off()
+
+    def read_on(self, stream: Stream) -> None:
+        """See `stream.Owner`."""
+        if self._phase is _OVER:
+            stream.skip()
+        else:
+            self._feed(stream, b"")
 
     # what is refused
 
@@ -294,10 +299,8 @@ class Connection(asyncio.Protocol):
             self.stream, self._http2 = None, ()
             self._phase = PHASES[self._phase, _NEXT]
             self._idle()
-        elif self._unread:
-            self._end(self._line.finish)
         else:
-            self._end(self._line.close)
+            self._end(self._line.finish if self._unread else self._line.close)
 
     def _idle(self) -> None:
         if self.service.draining:
@@ -409,8 +412,7 @@ class Connection(asyncio.Protocol):
 
     def abandoned(self) -> tuple[int, bytes] | None:
         """What is given away while the loop does not turn; None if a request has begun. Any thread."""
-        busy = self.stream is not None or self._line.transport.get_write_buffer_size()
-        if busy or self._gone:
+        if self.stream is not None or self._line.transport.get_write_buffer_size() or self._gone:
             return None
         self._on(Event.END)
         return self._line.fileno(), self.peer.letter + self._unread.all()

@@ -31,6 +31,10 @@ class Owner(response_writer.Owner, Protocol):
         """The response is complete."""
         ...
 
+    def read_on(self, stream: Stream) -> None:
+        """Another turn of the loop has come: feed what is still to be read of the body, or `skip` it."""
+        ...
+
 
 class Stream(ResponseWriter):
     """See `exchange.Exchange`.
@@ -41,7 +45,7 @@ class Stream(ResponseWriter):
 
     _owner: Owner
 
-    __slots__ = ("_body", "_buffered", "_pieces", "_unheld", "began", "complete", "half_closed")
+    __slots__ = ("_body", "_buffered", "_goes_on", "_pieces", "_unheld", "began", "complete", "half_closed")
 
     def __init__(
         self, request: Request, frame: Framing, transport: asyncio.Transport, owner: Owner, defaults: Defaults
@@ -55,9 +59,13 @@ class Stream(ResponseWriter):
         self._pieces: list[bytes] = []
         self._buffered = 0
         self._unheld = True
+        self._goes_on = False  # the loop has been asked for another turn
 
     def feed(self, data: bytes) -> bytes | None:
         """Take bytes from the connection; returns what follows the body, None while it goes on.
+
+        Many chunks are not read in one turn of the loop. Then the connection is not read, and told in another
+        turn to go on.
 
         Raises:
             body.BadBody: the body is malformed.
@@ -73,9 +81,36 @@ class Stream(ResponseWriter):
             if self._buffered > HIGH_WATER and rest is None and self._unheld:
                 self._unheld = False
                 self._transport.pause_reading()
+        if rest is None and self._body.behind:
+            self._fall_behind()
+        elif not self._unheld and self._buffered <= HIGH_WATER:
+            self._unhold()
         if (piece or rest is not None) and self.handler is not None:
             self.handler.wake()
         return rest
+
+    def _fall_behind(self) -> None:
+        if self._unheld:
+            self._unheld = False
+            self._transport.pause_reading()
+        if not self._goes_on:
+            self._goes_on = True
+            asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._goes_on = False
+        if self.behind:
+            self._owner.read_on(self)
+
+    @property
+    def behind(self) -> bool:
+        """Something has arrived of the body, and been fed, that has not been read."""
+        return self._body is not None and self._body.behind
+
+    def skip(self) -> None:
+        """Nobody wants what has not been read, nor what comes."""
+        self._body = None
+        self._unhold()
 
     def read(self) -> bytes:
         if self._expects:
@@ -91,15 +126,16 @@ class Stream(ResponseWriter):
         return data
 
     def _unhold(self) -> None:
-        if not self._unheld:
+        if not (self._unheld or self.behind):
             self._unheld = True
-            if not self.disconnected:
+            if not self._transport.is_closing():
                 self._transport.resume_reading()
 
     def _finish(self) -> None:
         self.finished = True
         self.paused = False  # the connection does not let the next exchange begin before there is room
         self._pieces.clear()
+        self._buffered = 0
         self._unhold()
         self._owner.responded(self)
 

@@ -245,6 +245,9 @@ class Stream(http1.Stream):
         """See `http.stream.Owner`."""
         self._connection.responded(self)
 
+    def read_on(self, stream: http1.Stream) -> None:
+        """See `http.stream.Owner`: a body in frames is never read in parts."""
+
     def cut(self, open_ended: bool = False) -> None:
         """See `http.stream.Owner`."""
         self._connection.cut(self.number)
