@@ -384,9 +384,13 @@ def banner(urls: Sequence[str], target: str, reload: bool, keys: bool = False) -
 
 
 def _shown_urls(urls: Sequence[str]) -> list[str]:
-    """The same without two for one port of this machine: `localhost` is either address."""
+    """URLs to open: `localhost` is either address of this machine, and what is bound to all of them.
+
+    What `0.0.0.0` and `::` mean to who connects depends on the system, and no certificate is for them.
+    """
     shown = []
-    for url in urls:
+    for bound in urls:
+        url = re.sub(r"//(0\.0\.0\.0|\[::\])(?=:)", "//localhost", bound)
         name = re.sub(r"//(127\.0\.0\.1|\[::1\])(?=:)", "//localhost", url)
         both = {name.replace("localhost", each) for each in ("127.0.0.1", "[::1]")} <= set(urls)
         shown.append(name if both else url)

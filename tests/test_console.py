@@ -452,7 +452,7 @@ def test_banner() -> None:
         (["unix:/run/app.sock"], ["unix:/run/app.sock"]),
         (
             ["http://0.0.0.0:8000", "http://[::]:8000", "http://192.0.2.7:8000"],
-            ["http://0.0.0.0:8000", "http://[::]:8000", "http://192.0.2.7:8000"],
+            ["http://localhost:8000", "http://192.0.2.7:8000"],
         ),
     ],
 )
