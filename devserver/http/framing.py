@@ -290,7 +290,7 @@ def _fault(head: bytes) -> Refused:
     if line is None:
         return Refused(BAD_REQUEST, "malformed request line")
     if line[1] != b"1" or line[2] not in (b"0", b"1"):
-        return Refused(VERSION_NOT_SUPPORTED, "only HTTP/1.0 and HTTP/1.1 are spoken here")
+        return Refused(VERSION_NOT_SUPPORTED, "the version in a request line must be HTTP/1.0 or HTTP/1.1")
     if re.search(rb"\r\n[ \t]", head):
         return Refused(BAD_REQUEST, "folded header line")
     if re.search(rb"\r\n[^:\r\n]*[ \t]:", head):
