@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import re
 import shutil
 import socket
 import ssl
@@ -158,6 +159,19 @@ def test_a_broken_authority_is_named() -> None:
     Path(folder.own_folder(), authority.ROOT_KEY).write_text("nonsense")
     with pytest.raises(UsageError, match=r"the authority in .*devserver cannot be used: .*; remove it"):
         find(datetime.now(UTC))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="rights as bits of a mode")
+def test_a_key_that_others_can_read_is_refused() -> None:
+    """Whoever has it can pass for any site to a browser that trusts the authority."""
+    leaf()
+    key = Path(folder.own_folder(), authority.ROOT_KEY)
+    for mode in (0o640, 0o604):
+        key.chmod(mode)
+        with pytest.raises(UsageError, match=rf"can be read by others, .*: chmod 600 {re.escape(str(key))}$"):
+            find(datetime.now(UTC))
+    key.chmod(0o400)
+    find(datetime.now(UTC))
 
 
 # what is served with it

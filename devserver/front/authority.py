@@ -179,6 +179,11 @@ def own(now: datetime) -> Authority:
 
 def _load(folder: str, names: tuple[str, str]) -> Authority:
     try:
+        secret = os.path.join(folder, names[1])
+        if os.name == "posix" and os.stat(secret).st_mode & 0o077:
+            raise UsageError(
+                f"{secret} can be read by others, who could pass for any site: chmod 600 {secret}"
+            )
         root, key = (Path(folder, name).read_bytes() for name in names)
         loaded = serialization.load_pem_private_key(key, None)
         if not isinstance(loaded, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
