@@ -49,7 +49,7 @@ from devserver.options import (
     option,
     table_in,
 )
-from devserver.processes import Workers
+from devserver.processes import Workers, check_workers
 from devserver.proxy import Proxy, check_uwsgi
 from devserver.run_table import Companion, Companions, companions_of
 from devserver.websockets import WebSocket
@@ -440,6 +440,7 @@ def _check_together(values: Mapping[str, object], given: Mapping[str, Given]) ->
         raise UsageError(f"{both} exclude each other: give one of them")
     check_https(values)
     check_uwsgi(values)
+    check_workers(values)
     target = values["target"]
     if values["reload"] and not isinstance(target, str | None):
         raise UsageError(

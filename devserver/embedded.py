@@ -7,6 +7,7 @@ the command line: the process is not ours.
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from types import TracebackType
 
@@ -15,6 +16,8 @@ from devserver.config import Config
 from devserver.errors import UsageError
 from devserver.listeners import Listeners, bind
 from devserver.server import Serving, loop_factory
+
+logger = logging.getLogger("devserver")
 
 
 class Server:
@@ -42,6 +45,11 @@ class Server:
         """
         if config.reload.enabled:
             raise UsageError("Server cannot reload the process that it is embedded in: use devserver.run()")
+        if config.workers.several:
+            logger.warning(
+                "Server serves in a thread of this process: workers and their limits have no effect;"
+                " use devserver.run() for them"
+            )
         self._config = config
         self._application = load(config.app)
         self.listeners = listeners or bind(config.bind)

@@ -1,8 +1,10 @@
 """The section of the configuration that is about the processes that serve. What it brings about is known in
 `workers`."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from devserver.errors import UsageError
 from devserver.option_types import PATH, SWITCH, integer, seconds
 from devserver.options import option
 
@@ -56,3 +58,13 @@ class Workers:
     def limited(self) -> bool:
         """Whether a process that serves is replaced when it has served enough, or holds too much."""
         return self.max_requests is not None or self.max_memory is not None
+
+
+def check_workers(values: Mapping[str, object]) -> None:
+    """Look at options that mean nothing without another.
+
+    Raises:
+        UsageError: there are such.
+    """
+    if values["limit_max_requests_jitter"] and values["limit_max_requests"] is None:
+        raise UsageError("--limit-max-requests-jitter says nothing by itself: give --limit-max-requests, too")

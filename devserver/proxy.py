@@ -43,6 +43,11 @@ def check_uwsgi(values: Mapping[str, object]) -> None:
         return
     if values["https"] or values["ssl_certfile"] is not None:
         raise UsageError("--protocol uwsgi and HTTPS exclude each other: have the proxy end TLS")
+    if values["http2"]:
+        raise UsageError(
+            "--protocol uwsgi and --http2 exclude each other: the proxy speaks HTTP/2 with browsers, so leave"
+            " --http2 out"
+        )
     if values["proxy_protocol"]:
         raise UsageError(
             "--protocol uwsgi and --proxy-protocol exclude each other: uwsgi names the client already,"

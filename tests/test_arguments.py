@@ -35,6 +35,7 @@ NEEDED: dict[str, dict[str, object]] = {
     "ssl_keyfile": {"ssl_certfile": "x"},
     "ssl_ca_certs": {"ssl_certfile": "x"},
     "ssl_cert_reqs": {"ssl_certfile": "x", "ssl_ca_certs": "x"},
+    "limit_max_requests_jitter": {"limit_max_requests": 100},
 }
 """What else must be given."""
 

@@ -389,6 +389,12 @@ def test_a_unix_socket_and_a_descriptor_exclude_each_other(folder: Path) -> None
     assert message == "uds (from --uds) and fd (from DEVSERVER_FD) exclude each other: give one of them"
 
 
+def test_an_addition_to_nothing_is_refused(folder: Path) -> None:
+    message = refused(resolve, {"limit_max_requests_jitter": 5}, {}, folder)
+    assert message.endswith("says nothing by itself: give --limit-max-requests, too")
+    resolve({"limit_max_requests_jitter": 5, "limit_max_requests": 100}, {}, folder)
+
+
 # What can be wrong with the file
 
 WRONG_TYPES = [

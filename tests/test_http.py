@@ -1617,3 +1617,10 @@ def test_httpx(parser: Parser) -> None:
         assert client.head("/abc").headers["content-length"] == "4"
         with client.stream("PUT", "/", content=bytes(5 << 20)) as response:
             assert sum(map(len, response.iter_bytes())) == 5 << 20
+
+
+def test_workers_are_not_for_a_server_in_a_thread(caplog: pytest.LogCaptureFixture) -> None:
+    with serving(Echo(), workers=2) as server, Raw(server) as raw:
+        raw.get()
+        assert raw.answer().status == 200
+    assert "workers and their limits have no effect; use devserver.run()" in caplog.text

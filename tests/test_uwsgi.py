@@ -694,6 +694,7 @@ def test_starlette() -> None:
     ("options", "message"),
     [
         ({"https": True}, "--protocol uwsgi and HTTPS exclude each other: have the proxy end TLS"),
+        ({"http2": True}, "--protocol uwsgi and --http2 exclude each other"),
         ({"ssl_certfile": __file__}, "--protocol uwsgi and HTTPS exclude each other: have the proxy end TLS"),
         ({"proxy_protocol": True}, "so leave --proxy-protocol out"),
         ({"qr": True}, "so open the proxy's URL"),
