@@ -9,6 +9,7 @@ from devserver.http import framing, response
 from devserver.http.body import BadBody, Body, ChunkedBody, LengthBody, body
 from devserver.http.exchange import Peer
 from devserver.http.framing import Refused, end_of_head, read
+from devserver.http.repeats import Repeats
 from devserver.http.unread import Unread
 
 HOST = b"Host: example.org\r\n"
@@ -548,3 +549,17 @@ def test_the_date_is_added_unless_it_is_there(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(response, "time", lambda: 784111778.0)
     assert b"08:49:38" in defaults.lines([])
     assert response.Defaults([(b"date", b"today")], date=True).lines([]) == b"date: today\r\n"
+
+
+def test_what_is_refused_all_the_time_is_counted() -> None:
+    refusals = Repeats()
+    lines = [refusals.another(408, number / 100) for number in range(1, 1001)]
+    assert [(n + 1, line) for n, line in enumerate(lines) if line is not None] == [
+        *((n, "") for n in range(1, 10)),
+        (10, "; more like it are only counted"),
+        (100, "; 100 like it"),
+        (1000, "; 1000 like it"),
+    ]
+    assert refusals.another(400, 10.0) == ""
+    assert refusals.another(408, 60.0) is None
+    assert refusals.another(408, 120.0) == ""

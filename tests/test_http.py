@@ -1619,6 +1619,17 @@ def test_httpx(parser: Parser) -> None:
             assert sum(map(len, response.iter_bytes())) == 5 << 20
 
 
+def test_many_slow_clients_write_few_lines(parser: Parser, caplog: pytest.LogCaptureFixture) -> None:
+    with serving(Echo(), timeout_header=0.1, **parser) as server, contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(Raw(server)) for _ in range(30)]
+        for raw in clients:
+            raw.send(b"GET / HTTP/1.1\r\n")
+        assert {raw.answer().status for raw in clients} == {408}
+    lines = [record.getMessage() for record in caplog.records if "in time" in record.getMessage()]
+    assert len(lines) == 10
+    assert lines[-1].endswith("in time; more like it are only counted")
+
+
 def test_workers_are_not_for_a_server_in_a_thread(caplog: pytest.LogCaptureFixture) -> None:
     with serving(Echo(), workers=2) as server, Raw(server) as raw:
         raw.get()

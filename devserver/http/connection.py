@@ -260,7 +260,7 @@ class Connection(asyncio.Protocol):
 
     def _refuse(self, refused: Refused) -> None:
         """Answer a head that is not served, and close. The application never hears of it."""
-        logger.warning("refused a request from %s: %s", show(self.peer.client), refused.reason)
+        self.service.tell_refused(self.peer, refused)
         self._on(Event.BEGIN)
         frame = Framing(length=1, keep_alive=False)  # whatever follows is no request of ours
         self.stream = self._stream(Request("GET", b"", b"", b"", "1.1", [], self.peer), frame)

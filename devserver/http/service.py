@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -12,9 +13,13 @@ from typing import Protocol
 from devserver.config import Http
 from devserver.http import framing
 from devserver.http.exchange import Address, Gateway, Handler, Headers, Peer, Request
+from devserver.http.peer import show
+from devserver.http.repeats import Repeats
 from devserver.http.response import Defaults
 from devserver.http.tally import CONNECTIONS, HANDLERS, Counted, Share
 from devserver.websockets import WebSocket
+
+logger = logging.getLogger("devserver")
 
 AT_ONCE = 64
 """Connections that leave together at most: who waits for the end of a drain sees that it goes on."""
@@ -193,6 +198,7 @@ class Service:
     share: Share | None = None
     defaults: Defaults = field(init=False)
     kept: float = field(init=False)
+    _refusals: Repeats = field(default_factory=Repeats)
     _leaving: list[tuple[int, bytes, Callable[[], None]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -241,6 +247,12 @@ class Service:
             peer, seconds = request.peer, perf_counter() - began
             client = peer.client or (UNTOLD if peer.is_proxied else None)
             self.access(client, request.method, request.target, request.version, status, seconds)
+
+    def tell_refused(self, peer: Peer, refused: framing.Refused) -> None:
+        """Say that a request was refused, unless that is said all the time."""
+        more = self._refusals.another(refused.status, perf_counter())
+        if more is not None:
+            logger.warning("refused a request from %s: %s%s", show(peer.client), refused.reason, more)
 
     def leave(self, fd: int, data: bytes, then: Callable[[], None]) -> None:
         """Give a connection to whoever serves next, together with others that leave in this turn of the loop.

@@ -242,7 +242,7 @@ class Connection(asyncio.Protocol):
 
     def _refuse(self, number: int, refused: Refused, method: str) -> None:
         """Answer a request that is not served. The application never hears of it."""
-        logger.warning("refused a request from %s: %s", show(self.peer.client), refused.reason)
+        self.service.tell_refused(self.peer, refused)
         request = Request(method, b"", b"", b"", "2", [], self.peer)
         stream = self._streams[number] = Stream(number, request, Framing(), self, self.service.defaults)
         stream.say(refused.status, refused.reason)
