@@ -7,6 +7,7 @@ import http.client
 import json
 import logging
 import os
+import re
 import socket
 import ssl
 import subprocess
@@ -258,13 +259,32 @@ def test_a_wsgi_application_is_told_of_tls_and_of_the_client(certificates: Certi
     assert not any(name.startswith("SSL_CLIENT_S") for name in unknown)
 
 
-def test_a_client_without_the_certificate_that_is_required_is_not_served(certificates: Certificates) -> None:
+def test_a_client_without_the_certificate_that_is_required_is_not_served(
+    certificates: Certificates, caplog: pytest.LogCaptureFixture
+) -> None:
     options = {**certificates.options, "ssl_ca_certs": str(certificates.root), "ssl_cert_reqs": "required"}
     with serving(tells, **options) as server:
         with client(server, certificates.client()) as connection, pytest.raises((ssl.SSLError, OSError)):
             ask(connection)
         with client(server, certificates.client(certificates.issue("bob"))) as connection:
             assert ask(connection)["extensions"]["tls"]["client_cert_name"].startswith("CN=bob,")
+    [line] = [record.getMessage() for record in caplog.records if "certificate" in record.getMessage()]
+    assert line.startswith("refused 127.0.0.1:")
+    assert "no certificate was sent; --ssl-ca-certs" in line
+
+
+def test_a_client_with_a_certificate_of_others_is_named(
+    certificates: Certificates, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = certificates.options["ssl_certfile"]  # has issued nothing
+    options = {**certificates.options, "ssl_ca_certs": own, "ssl_cert_reqs": "required"}
+    with (
+        serving(tells, **options) as server,
+        client(server, certificates.client(certificates.issue("bob"))) as connection,
+        pytest.raises((ssl.SSLError, OSError)),
+    ):
+        ask(connection)
+    assert re.search(r"refused 127.0.0.1:\d+ for its certificate: .+; --ssl-ca-certs", caplog.text)
 
 
 def test_versions_below_the_lowest_are_refused(certificates: Certificates) -> None:

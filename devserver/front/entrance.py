@@ -127,6 +127,7 @@ class Handshake:
 
         self._contexts = contexts or tls.Contexts(config.tls, is_spoken(config.http))
         self._describe = tls.describe
+        self._tell_failed = tls.tell_failed
         self._patience = config.http.header_timeout
 
     async def enter(self, connection: socket.socket, data: bytes | None, make: Make) -> None:
@@ -150,7 +151,7 @@ class Handshake:
                 ssl_shutdown_timeout=_SHUTDOWN,
             )
         except (ssl.SSLError, TimeoutError) as error:
-            logger.debug("no TLS with %s: %s", name, error)
+            self._tell_failed(name, error)
             connection.close()
         except asyncio.CancelledError:
             connection.close()

@@ -27,8 +27,7 @@ from enum import Enum, auto
 from typing import Protocol
 
 from devserver.front import plain
-from devserver.front.tls import Contexts
-from devserver.http.peer import address, show
+from devserver.front.tls import Contexts, tell_failed
 
 logger = logging.getLogger("devserver")
 
@@ -184,7 +183,7 @@ class Relay:
         except ssl.SSLWantWriteError:
             self._owner.watch(self, self._outer, WRITE)
         except (OSError, ValueError) as error:
-            logger.debug("no TLS with %s: %s", show(address(self.client)), error)
+            tell_failed(self.client, error)
             self.close()
         else:
             self._open()

@@ -21,9 +21,14 @@ from typing import Any
 from devserver.errors import UsageError
 from devserver.front import certificate
 from devserver.http.exchange import Tls
+from devserver.http.peer import address, show
+from devserver.http.repeats import Repeats
 from devserver.https import Tls as Section
 
 logger = logging.getLogger("devserver")
+
+_NONE_SENT = "PEER_DID_NOT_RETURN_A_CERTIFICATE"
+"""What OpenSSL calls the reason for which a client without a certificate is refused."""
 
 HTTP1, HTTP2 = "http/1.1", "h2"
 """Protocols as ALPN names them (RFC 7301)."""
@@ -226,3 +231,28 @@ def _chain(session: ssl.SSLObject | ssl.SSLSocket) -> list[str]:
         return []
     whole = getattr(session, "get_unverified_chain", None)  # from Python 3.13 on
     return [ssl.DER_cert_to_PEM_cert(der) for der in (whole() if whole is not None else [own])]
+
+
+_refused = Repeats()
+
+
+def tell_failed(client: object, error: Exception) -> None:
+    """Say that a handshake has failed: aloud if it was for the client's certificate.
+
+    Args:
+        client: the name of the client's end of the socket.
+    """
+    what = "no certificate was sent" if getattr(error, "reason", "") == _NONE_SENT else ""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        what = error.verify_message
+    who = show(address(client))
+    more = _refused.another("", time.monotonic()) if what else None
+    if more is not None:
+        logger.warning(
+            "refused %s for its certificate: %s; --ssl-ca-certs has the authorities that are taken%s",
+            who,
+            what,
+            more,
+        )
+    else:
+        logger.debug("no TLS with %s: %s", who, error)
