@@ -114,6 +114,7 @@ MUSTS = [
     refused(
         "9110 5.3", "Content-Type twice", POST + b"Content-Length: 0\r\n" + b"Content-Type: a/b\r\n" * 2 + END
     ),
+    refused("9110 5.3", "Content-Type twice, and no body", GET + b"Content-Type: a/b\r\n" * 2 + END),
     refused("9110 5.3", "Authorization twice", GET + b"Authorization: a\r\n" * 2 + END),
     # 7: chunks
     served(

@@ -270,8 +270,7 @@ def _fields(lower: bytes) -> dict[bytes, bytes]:
         fields[name] = value
     if lower.count(b"\r\nauthorization:") > 1:
         raise Refused(BAD_REQUEST, "more than one Authorization header")
-    # Only Host: without a body there is nothing of which it could say the type.
-    if len(fields) > 1 and lower.count(b"\r\ncontent-type:") > 1:
+    if lower.count(b"\r\ncontent-type:") > 1:
         raise Refused(BAD_REQUEST, "more than one Content-Type header")
     return fields
 
