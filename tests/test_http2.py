@@ -658,6 +658,24 @@ async def test_no_more_requests_are_read_of_who_does_not_take_the_responses() ->
 
 
 @in_loop
+async def test_a_head_that_is_held_back_is_not_late() -> None:
+    client = await Client(echo).greet()
+    client.wire.protocol.pause_writing()
+    client.wire.unsent = 2**20
+    fields = client.head(1, GET)[9:]
+    await client.send(raw(1, 1, 1, fields[:5]))
+    assert not client.wire.reading
+    client.wire.protocol._missed()
+    client.wire.unsent = 0
+    client.wire.protocol.resume_writing()
+    got = await client.send(raw(9, 4, 1, fields[5:]))
+    assert got.status(1) == 200
+    await client.send(raw(1, 1, 3, client.head(3, GET)[9:]))
+    client.wire.protocol._missed()
+    assert (await client.settle()).gone == [(1, Code.ENHANCE_YOUR_CALM)]
+
+
+@in_loop
 async def test_a_stream_that_is_reset_in_the_same_breath_is_never_begun() -> None:
     """CVE-2023-44487."""
     calls: list[str] = []

@@ -386,6 +386,8 @@ class Connection(asyncio.Protocol):
         """The deadline has passed. It says nothing of what else is waited for since it was set."""
         if self._is_over:
             self._line.waited()
+        elif self._intake.is_amid and self._line.reading is Reading.PAUSED:
+            self._line.deadline.set(self.service.settings.header_timeout)  # it waits for us, not we for it
         elif self._intake.is_amid:
             self._fail("a head did not arrive in time")
         elif not self._streams and not self._held and not self._line.arrived():
