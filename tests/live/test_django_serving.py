@@ -95,7 +95,9 @@ def test_requests_are_served_as_django_serves_them(tmp_path: Path, asgi: bool) -
         if asgi:  # the first text is that of Django 5.2 and later
             server.wait_log("Quit the server")
             assert re.search("Starting (ASGI )?development server", server.log)
-        assert "WSGI is served" not in server.log
+            assert "WSGI is served" not in server.log
+        else:
+            server.wait_log("WSGI is served: for --asgi, set ASGI_APPLICATION in the settings.")
 
 
 def check_finished(server: DevServer) -> None:

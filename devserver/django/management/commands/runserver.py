@@ -46,7 +46,7 @@ class Command(Runserver):  # type: ignore[misc] # Django has no types
     help = "Starts devserver: serves the project, and restarts it when what it has read changes."
 
     stdout: Any
-    _serves_asgi = _passed_over = False
+    _serves_asgi = _passed_over = _has_no_asgi = False
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Django's, staticfiles' and devserver's."""
@@ -81,6 +81,8 @@ class Command(Runserver):  # type: ignore[misc] # Django has no types
         if wanted is None:
             wanted = any(map(apps.is_installed, SPEAKING_ASGI))
             self._passed_over = bool(path) and not wanted
+        elif wanted:
+            self._has_no_asgi = not path
         self._serves_asgi = bool(path) and wanted
         if not self._serves_asgi:
             return super().get_handler(*args, **{**options, "use_static_handler": static})
@@ -100,6 +102,8 @@ class Command(Runserver):  # type: ignore[misc] # Django has no types
             super().on_bind(server_port)
         finally:
             self.stdout = stdout
+        if self._has_no_asgi:
+            self.stdout.write("WSGI is served: for --asgi, set ASGI_APPLICATION in the settings.")
         if self._passed_over:
             self.stdout.write("WSGI is served, as Django does it; --asgi serves ASGI_APPLICATION.")
 
