@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import logging
+from collections import ChainMap
 from collections.abc import MutableMapping
 
 from devserver.errors import UsageError
@@ -34,8 +35,8 @@ def load(path: str, environ: MutableMapping[str, str], *, quiet: bool = False) -
     """
     text = _contents(path)
     try:
-        from dotenv.main import resolve_variables
         from dotenv.parser import parse_stream
+        from dotenv.variables import parse_variables
     except ImportError:
         raise UsageError(
             f"--env-file {path}: python-dotenv is needed to read it; pip install 'devserver[dotenv]'"
@@ -51,7 +52,14 @@ def load(path: str, environ: MutableMapping[str, str], *, quiet: bool = False) -
             logger.log(level, "%s, line %d: expected NAME=value; line ignored", path, line)
         elif binding.key is not None:
             assignments.append((binding.key, binding.value))
-    values = resolve_variables(assignments, override=False)
+    # As python-dotenv does it, but reading those variables only that the file names: who has read one that is
+    # another one in each worker must not be copied.
+    given: dict[str, str | None] = {name: environ[name] for name in environ if name in text}
+    values: dict[str, str | None] = {}
+    known = ChainMap(given, values)
+    for name, written in assignments:
+        parts = None if written is None else parse_variables(written)
+        values[name] = None if parts is None else "".join(part.resolve(known) for part in parts)
     found = {name: value for name, value in values.items() if value is not None and name not in environ}
     for name, value in found.items():
         try:

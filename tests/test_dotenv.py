@@ -133,6 +133,6 @@ def test_a_value_that_the_environment_cannot_encode(tmp_path: Path) -> None:
 def test_without_the_library_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / ".env"
     file.write_text("A=1\n", encoding="utf-8")
-    monkeypatch.setitem(sys.modules, "dotenv.main", None)  # an import fails then
+    monkeypatch.setitem(sys.modules, "dotenv.parser", None)  # an import fails then
     with pytest.raises(UsageError, match=r"pip install 'devserver\[dotenv\]'"):
         load(str(file), {})

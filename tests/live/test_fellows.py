@@ -108,6 +108,18 @@ def test_a_module_may_ask_which_worker_loads_it(folder: Path, restart: str) -> N
             server.wait_log("asks.py, line 2: reading DEVSERVER_WORKER, which is another one in each worker,")
 
 
+def test_a_file_of_variables_is_no_reason_to_load_again(folder: Path) -> None:
+    pytest.importorskip("dotenv")
+    (folder / "env").write_text("HOME_OF_IT=${HOME}/x\n")
+    with DevServer("main:app", "--reload", "--workers", "2", "--env-file", "env", cwd=folder) as server:
+        server.serving()
+        seen(server, workers(server, 2), 1)
+        save(folder / "main.py", APP.replace("VERSION = 1", "VERSION = 2"))
+        assert server.restarted()["kind"] == "warm"
+        seen(server, workers(server, 2), 2)
+        assert not server.events("barrier")
+
+
 def test_who_dies_is_replaced_with_all_others_and_not_for_ever(folder: Path) -> None:
     with DevServer("main:app", "--reload", "--workers", "3", cwd=folder) as server:
         server.serving()
