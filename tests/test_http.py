@@ -1567,6 +1567,31 @@ def test_a_stop_waits_a_moment_for_who_asks_without_pause(
             assert (answer.body, answer.headers[b"connection"]) == (b"/next", b"close")
 
 
+def test_a_stop_waits_a_moment_for_who_was_promised_another_request(
+    parser: Parser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A response was under way when the end came: its head has said nothing of that."""
+    monkeypatch.setattr(connection, "_RECENT", DEADLINE)
+    going_on = threading.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"a", "more_body": True})
+        await asyncio.to_thread(going_on.wait, DEADLINE)
+        await send({"type": "http.response.body", "body": b"b"})
+
+    with serving(app, timeout_graceful_shutdown=DEADLINE, **parser) as server, Raw(server) as raw:
+        raw.get()
+        head = raw.until(b"\r\n\r\na")
+        assert b"connection" not in head.lower()
+        with stopping(server):
+            going_on.set()
+            assert raw.take(1) == b"b"
+            raw.get("/next")
+            answer = raw.answer()
+            assert (answer.body, answer.headers[b"connection"]) == (b"ab", b"close")
+
+
 # Real clients
 
 

@@ -303,13 +303,14 @@ class Connection(asyncio.Protocol):
             self._end(self._line.finish if self._unread else self._line.close)
 
     def _idle(self) -> None:
-        if self.service.draining:
+        if self.service.draining and self.service.hand_over is not None:
             self._leave()
             return
         if self._line.choked:
             self._on(Event.CLOG)
             return
-        self._line.deadline.set(self.service.kept)
+        # The head of that response may have left before anybody knew of the end, and promised another one.
+        self._line.deadline.set(_RECENT if self.service.draining else self.service.kept)
         if self._unread.data or self._line.reading is _ENDED:
             # Not in this call: a client with a thousand requests in one segment would nest as deep.
             self._loop.call_soon(self._resume)
@@ -364,7 +365,7 @@ class Connection(asyncio.Protocol):
     def shutdown(self, code: int) -> None:
         """Leave as soon as what has begun is answered. `code` is for WebSockets only."""
         stream = self.stream
-        if stream is not None and self.service.hand_over is None:
+        if stream is not None and self.service.hand_over is None and not stream.under_way:
             stream.keep_alive = False
         if self._phase in (Phase.DROPPING, Phase.OVER):
             if self._line.deadline:

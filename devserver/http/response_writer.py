@@ -112,14 +112,14 @@ class ResponseWriter:
         raise NotImplementedError
 
     @property
-    def _sent(self) -> bool:
+    def under_way(self) -> bool:
         """The head has left."""
         return self.started and self._head is None
 
     def hint(self, headers: Headers) -> None:
         lines = response_head(EARLY_HINTS, headers)
         unknown = self._bare or self.request.version != "1.1" or takes_for_final(self.request.headers)
-        if not (self._sent or self.disconnected or unknown):
+        if not (self.under_way or self.disconnected or unknown):
             self._transport.write(lines)
 
     def start(self, status: int, headers: Headers) -> None:
@@ -137,7 +137,7 @@ class ResponseWriter:
         self._no_body = status in BODILESS or self.request.method == "HEAD"
 
     def withdraw(self) -> bool:
-        if self._sent:
+        if self.under_way:
             return False
         self.started = self.event_stream = False
         self.status = 0
@@ -288,7 +288,7 @@ class ResponseWriter:
     def abort(self) -> None:
         self.finished = self.aborted = True
         self._drop_file()
-        self._owner.cut(self._sent and self._remaining == UNKNOWN)
+        self._owner.cut(self.under_way and self._remaining == UNKNOWN)
 
     def give_up(self, status: int, text: str) -> None:
         """Answer instead of the application. A response that has begun is cut: half is not the whole."""
@@ -296,14 +296,14 @@ class ResponseWriter:
         if self.withdraw():
             self.say(status, text)
         else:
-            self._owner.cut(self._sent and self._remaining == UNKNOWN)
+            self._owner.cut(self.under_way and self._remaining == UNKNOWN)
         self.disconnect()
 
     # what the connection tells
 
     def end(self) -> None:
         """The server stops: end a response that would go on for ever, as well as its framing allows."""
-        if self._sent and self._remaining == CHUNKED and not self._no_body and not self.disconnected:
+        if self.under_way and self._remaining == CHUNKED and not self._no_body and not self.disconnected:
             self._transport.write(LAST_CHUNK + b"\r\n")
         self.disconnect()
 

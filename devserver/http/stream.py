@@ -115,7 +115,7 @@ class Stream(ResponseWriter):
     def read(self) -> bytes:
         if self._expects:
             self._expects = False
-            if not (self._sent or self.disconnected):
+            if not (self.under_way or self.disconnected):
                 self._transport.write(CONTINUE)
         if not self._pieces:
             return b""

@@ -96,7 +96,7 @@ class Stream(http1.Stream):
     def read(self) -> bytes:
         if self._expects:
             self._expects = False
-            if not (self._sent or self.disconnected):
+            if not (self.under_way or self.disconnected):
                 self._connection.head(self.number, [(b":status", b"100")], False)
         if not self._pieces:
             return b""
@@ -110,7 +110,7 @@ class Stream(http1.Stream):
 
     def hint(self, headers: Headers) -> None:
         lines = response_head(EARLY_HINTS, headers)
-        if not (self._sent or self.disconnected or takes_for_final(self.request.headers)):
+        if not (self.under_way or self.disconnected or takes_for_final(self.request.headers)):
             fields = [(b":status", b"%d" % EARLY_HINTS), *_fields(lines)]
             self._connection.head(self.number, fields, False)
 
@@ -200,7 +200,7 @@ class Stream(http1.Stream):
 
     def end(self) -> None:
         """The server stops: end a response that would go on for ever."""
-        if self._sent and self._remaining == UNKNOWN and not self.disconnected:
+        if self.under_way and self._remaining == UNKNOWN and not self.disconnected:
             self.outbox.ends = True
             self._connection.push(self.outbox)
             self.disconnect()
