@@ -73,6 +73,6 @@ class Fellows:
 
 def of_worker(child: Child, failure: Message) -> Message:
     """A failure, with the worker that it befell."""
-    if not (child.place and child.told):  # what is loaded is the same for all
+    if not child.place or (child.place == 1 and not child.told):  # what the first one loads, the others share
         return failure
     return {**failure, "error": f"worker {child.place}: {failure['error']}"}

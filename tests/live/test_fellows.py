@@ -151,6 +151,16 @@ def test_a_startup_that_fails_in_one_of_them_is_shown(folder: Path) -> None:
         seen(server, workers(server, 2), 1)
 
 
+def test_a_load_that_fails_in_one_of_them_is_shown(folder: Path) -> None:
+    fails = "import os\nif os.environ['DEVSERVER_WORKER'] == '2':\n    raise RuntimeError('cannot load')\n"
+    (folder / "main.py").write_text(f"{fails}{APP}")
+    with DevServer("main:app", "--reload", "--workers", "2", cwd=folder) as server:
+        assert server.failed()["error"] == "worker 2: RuntimeError: cannot load"
+        save(folder / "main.py", APP)
+        server.restarted()
+        seen(server, workers(server, 2), 1)
+
+
 def test_what_a_worker_reads_in_a_request_counts(folder: Path) -> None:
     """Whichever that is: a module that is imported late, by one of them only."""
     (folder / "late.py").write_text("WORD = 'old'\n")
