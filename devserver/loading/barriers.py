@@ -180,7 +180,7 @@ class Barriers:
 
     def inherited(self) -> str:
         """What a process would miss, or share, that is forked now and has come since: "" for nothing."""
-        return self._threads() or self._open_files()
+        return self._threads() or self._children() or self._open_files() or self._finalizers()
 
     def _checks(self) -> tuple[Callable[[], str], ...]:
         return (

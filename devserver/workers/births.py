@@ -185,6 +185,7 @@ class _Loader:
         epoch: the renewal whose workers it forks.
         unborn: those that it was told to fork and has not, in order.
         living: those that it has forked, by their process ids.
+        killed: those that it was told to kill.
         over: it was told to end.
     """
 
@@ -193,6 +194,7 @@ class _Loader:
     channel: QueueingChannel
     unborn: deque[Worker] = field(default_factory=deque)
     living: dict[int, Worker] = field(default_factory=dict)
+    killed: set[Worker] = field(default_factory=set)
     over: bool = False
 
 
@@ -264,11 +266,16 @@ class Preloaded:
         if pid in self._adopted:
             os.kill(pid, signum)
         for loader in self._loaders:
-            if pid in loader.living:
+            is_unborn = worker in loader.unborn
+            if is_unborn and not loader.living:  # it loads, and hears nothing
+                os.kill(loader.pid, signum)
+            elif is_unborn or pid in loader.living:
+                if worker in loader.killed:  # it stands still. Without it, those that it has forked are ours
+                    os.kill(loader.pid, signal.SIGKILL)
+                elif signum == signal.SIGKILL:
+                    loader.killed.add(worker)
                 with suppress(Closed):
                     loader.channel.send({"word": words.SIGNAL, "pid": pid, "signum": signum})
-            elif worker in loader.unborn and not loader.living:  # it loads, and hears nothing
-                os.kill(loader.pid, signum)
 
     def reap(self) -> None:
         for loader in list(self._loaders):

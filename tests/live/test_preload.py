@@ -141,6 +141,15 @@ def test_workers_outlive_who_has_forked_them(folder: Path) -> None:
         assert server.stop() == 0
 
 
+def test_a_loader_that_stands_still_holds_nobody_up(folder: Path) -> None:
+    with DevServer("main:app", "--workers", "2", "--preload", cwd=folder) as server:
+        server.serving()
+        stopped = loader(server)
+        os.kill(stopped, signal.SIGSTOP)
+        assert server.stop(signal.SIGQUIT) == 0
+        gone(stopped)
+
+
 def test_who_stands_still_is_ended(folder: Path) -> None:
     options = ("--timeout-worker-healthcheck", "1", "--timeout-graceful-shutdown", "0.2")
     with DevServer("main:app", "--workers", "2", "--preload", *options, cwd=folder) as server:
@@ -167,10 +176,17 @@ def test_an_interrupt_ends_who_still_loads(folder: Path) -> None:
         assert server.stop() == 0
 
 
-def test_what_workers_would_share_is_told(folder: Path) -> None:
-    thread = "threading.Thread(target=threading.Event().wait, name='beat', daemon=True).start()"
-    (folder / "main.py").write_text(f"import threading\n{thread}\n{APP}")
+@pytest.mark.parametrize(
+    ("statement", "told"),
+    [
+        ("threading.Timer(3600, print).start()", "a thread (Thread-1)"),
+        ("folder = tempfile.TemporaryDirectory()", "a finalizer (TemporaryDirectory._cleanup)"),
+        ("sleeper = subprocess.Popen(['sleep', '3600'])", "a child process"),
+    ],
+)
+def test_what_workers_would_share_is_told(folder: Path, statement: str, told: str) -> None:
+    (folder / "main.py").write_text(f"import subprocess, tempfile, threading\n{statement}\n{APP}")
     with DevServer("main:app", "--workers", "2", "--preload", cwd=folder) as server:
         server.serving()
-        server.wait_log("--preload: a thread (beat) was made while the application was loaded")
+        server.wait_log(f"--preload: {told} was made while the application was loaded")
         assert server.log.count("--preload: ") == 1
