@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping
 
 from devserver import procfs
@@ -10,6 +12,19 @@ _OURS = "DEVSERVER_"
 _LISTEN = ("LISTEN_FDNAMES", "LISTEN_FDS", "LISTEN_PID", "LISTEN_PIDFDID")
 _FOR_ONE = (*_LISTEN, "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
 """What a manager of services sets for one process, which takes it out of its environment."""
+
+
+def folder_at_start() -> str | None:
+    """The folder in which this program was started, if its script has changed to another one since.
+
+    Then a program that is started by the same arguments would not find the script.
+    """
+    path = getattr(sys.modules["__main__"], "__file__", None) or ""
+    for word in sys.orig_argv[1:]:
+        if path.endswith(os.sep + word):  # Python has joined them
+            began = path[: -len(word) - 1] or os.sep
+            return began if os.path.isdir(began) and began != os.getcwd() else None
+    return None
 
 
 def environ_of(process: str) -> dict[str, str]:

@@ -94,12 +94,13 @@ def first_limit() -> int:
     return raise_limit()
 
 
-def spawn(argv: Sequence[str], environ: Mapping[str, str]) -> Process:
+def spawn(argv: Sequence[str], environ: Mapping[str, str], cwd: str | None = None) -> Process:
     """Start a child with a control channel. SIGINT is blocked in it until it calls `leave_interrupts`.
 
     Args:
         argv: the program and its arguments.
         environ: the child's environment; where to find the channel is added.
+        cwd: the folder that it begins in, if not in this process's.
 
     Raises:
         OSError: it cannot be started.
@@ -110,6 +111,7 @@ def spawn(argv: Sequence[str], environ: Mapping[str, str]) -> Process:
         with interrupts_held():
             process = subprocess.Popen(
                 argv,
+                cwd=cwd,
                 env={**environ, CONTROL: f"{theirs.fileno()}:{inode}:{first_limit()}"},
                 pass_fds=(theirs.fileno(),),
             )

@@ -72,13 +72,13 @@ class Process:
         self._exit.close()
 
 
-def spawn(argv: Sequence[str], environ: Mapping[str, str]) -> Process:
+def spawn(argv: Sequence[str], environ: Mapping[str, str], cwd: str | None = None) -> Process:
     """See `posix.spawn`."""
     token = secrets.token_hex(16)
     with socket.create_server(("127.0.0.1", 0)) as door:
         door.settimeout(_CONNECT)
         environ = {**environ, CONTROL: f"{door.getsockname()[1]}:{token}"}
-        process = subprocess.Popen(argv, env=environ)
+        process = subprocess.Popen(argv, cwd=cwd, env=environ)
         while True:
             connection, _ = door.accept()
             connection.settimeout(_CONNECT)

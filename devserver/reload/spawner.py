@@ -17,7 +17,7 @@ import site
 import sys
 from contextlib import suppress
 
-from devserver.origin import environ_for_another
+from devserver.origin import environ_for_another, folder_at_start
 from devserver.process import RUN_MAIN, spawn
 from devserver.process.prompt import debugged
 from devserver.reload.child import Child
@@ -49,6 +49,7 @@ class Spawner:
         self.spare: Child | None = None
         self._packages: object = None
         self._folder = os.getcwd()
+        self._began_in = folder_at_start()
 
     def launch(self, role: str) -> Child:
         """A process that waits for its boot message.
@@ -94,7 +95,7 @@ class Spawner:
         if not here():
             with suppress(OSError):  # unless it has been made anew since
                 os.chdir(self._folder)
-        return Child(spawn(argv, environ), _crash_file())
+        return Child(spawn(argv, environ, self._began_in), _crash_file())
 
 
 def _installed() -> list[int]:

@@ -105,6 +105,7 @@ class Loader:
                 for sock in self._sockets:
                     sock.close()
             else:
+                _end_in(self._config.http.graceful)
                 return False
         return True
 
@@ -139,6 +140,12 @@ class Loader:
     def _say(self, message: dict[str, object]) -> None:
         with suppress(Closed):  # the next look says so, too
             self._channel.send(message)
+
+
+def _end_in(seconds: float) -> None:
+    """Have this process end although an exit handler of the application's does not."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.1))
 
 
 def _look_what_is_there(channel: Channel) -> Callable[[], str]:

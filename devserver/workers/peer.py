@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from devserver.events import Events
 from devserver.managers.systemd import Notifier
-from devserver.origin import environ_for_another
+from devserver.origin import environ_for_another, folder_at_start
 from devserver.process.control import Channel, Closed, QueueingChannel, unpack
 from devserver.process.reactor import Reactor
 from devserver.reload.protocol import Connections
@@ -196,7 +196,9 @@ def begin_successor(
             environ.pop(name, None)
         environ[_SUCCEEDS] = f"{theirs.fileno()}:{os.fstat(theirs.fileno()).st_ino}"
         argv = [sys.executable, *sys.orig_argv[1:]]
-        process = subprocess.Popen(argv, env=environ, pass_fds=(theirs.fileno(), *pass_fds))
+        process = subprocess.Popen(
+            argv, cwd=folder_at_start(), env=environ, pass_fds=(theirs.fileno(), *pass_fds)
+        )
     except OSError:
         ours.close()
         raise

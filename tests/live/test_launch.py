@@ -553,3 +553,28 @@ def test_target(case: str, tmp_path: Path) -> None:
         save(path, answer("two"))
         assert server.restarted()["reason"] == f"{path.relative_to(tmp_path)} changed"
         assert server.get("/").text == "two"
+
+
+def test_a_script_may_change_the_folder_before_it_serves(tmp_path: Path) -> None:
+    """Its own name is relative to the folder in which it was started."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "run.py").write_text("""
+import os, pathlib, sys
+import devserver
+
+HERE = pathlib.Path(__file__).parent
+
+def app(environ, start_response):
+    start_response("200 OK", [])
+    return [b"one"]
+
+if __name__ == "__main__":
+    os.chdir("elsewhere")
+    devserver.run("run:app", app_dir=str(HERE), reload=True, port=0, events=sys.argv[-1])
+""")
+    with DevServer(cwd=tmp_path, command=[sys.executable, "run.py"]) as server:
+        server.serving()
+        assert server.get().text == "one"
+        save(tmp_path / "run.py", (tmp_path / "run.py").read_text().replace("one", "two"))
+        server.restarted()
+        assert server.get().text == "two"
