@@ -1,4 +1,4 @@
-"""Managers of services that run devserver, with the very files that docs/managers.md shows."""
+"""Managers of services that run devserver, with the very files that docs/managers.md and others show."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,19 +17,23 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+
+import pytest
 
 from tests.patience import DEADLINE
 
-PAGE = (Path(__file__).parents[2] / "docs" / "managers.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).parents[2] / "docs"
 
 DEVSERVER = f"{sys.executable} -m devserver app:app"
 
 
-def documented(name: str, changes: Mapping[str, str]) -> str:
-    """A file of the page, with something else in place of what a test cannot have."""
-    found = re.search(rf"<!-- {re.escape(name)} -->\n```ini\n(.*?)```", PAGE, re.DOTALL)
-    assert found is not None
+def documented(name: str, changes: Mapping[str, str], page: str = "managers") -> str:
+    """A file that a page shows, with something else in place of what a test cannot have."""
+    text = (DOCS / f"{page}.md").read_text(encoding="utf-8")
+    found = re.search(rf"<!-- {re.escape(name)} -->\n```\w+\n(.*?)```", text, re.DOTALL)
+    assert found is not None, name
     text = found[1]
     for before, after in changes.items():
         assert before in text, before
@@ -93,6 +98,16 @@ def running(
             process.wait()
 
 
+def as_first_process() -> list[str]:
+    """What runs the command behind it as PID 1, as a container's runtime does. Skips where it cannot."""
+    command = ["unshare", "--pid", "--fork", "--mount-proc"]
+    if not shutil.which("unshare"):
+        pytest.skip("there is no unshare here (util-linux)")
+    if subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("making a PID namespace is not permitted here")
+    return command
+
+
 def clean() -> dict[str, str]:
     """An environment in which nothing makes Python write at once."""
     return {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
@@ -120,10 +135,11 @@ class Customers:
         pids: who has answered.
     """
 
-    def __init__(self, place: str, count: int = 2) -> None:
+    def __init__(self, place: str | Callable[[], tuple[object, str]], count: int = 2) -> None:
+        """Args: place: an address and a port; or what asks, and gives a status and a text, or an error."""
         self.answers = Counter[object]()
         self.pids = set[str]()
-        self._place = place
+        self._ask = partial(ask, place) if isinstance(place, str) else place
         self._over = threading.Event()
         self._lock = threading.Lock()
         self._threads = [threading.Thread(target=self._ask_on) for _ in range(count)]
@@ -140,7 +156,7 @@ class Customers:
 
     def _ask_on(self) -> None:
         while not self._over.wait(0.002):
-            result, text = ask(self._place)
+            result, text = self._ask()
             with self._lock:
                 self.answers[result] += 1
                 self.pids.add(text)

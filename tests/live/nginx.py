@@ -1,4 +1,4 @@
-"""A real nginx in front of a server, with the very configuration that docs/proxies.md or docs/uwsgi.md shows.
+"""A real nginx in front of a server, with the very configuration that a page of the documentation shows.
 
 nginx inherits its listening socket, as when its program is replaced while it runs. So its port is known and
 taken before it starts, and a client that comes early waits: nothing is probed.
@@ -10,6 +10,7 @@ import contextlib
 import os
 import re
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -20,6 +21,7 @@ from types import TracebackType
 
 import pytest
 
+from tests.live.process import descendants, gone
 from tests.patience import DEADLINE
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -107,7 +109,8 @@ class Nginx:
             text = self._documented(documented(page), upstream, changes or {})
         else:
             text = f"server {{ listen {self.port}; location / {{ proxy_pass http://{upstream}; {text} }} }}"
-        (self._folder / "nginx.conf").write_text(_AROUND % text)
+        self._config = self._folder / "nginx.conf"
+        self._config.write_text(_AROUND % text)
 
     def _documented(self, text: str, upstream: str, changes: Mapping[str, str]) -> str:
         certificate, key = self._folder / "shop.pem", self._folder / "shop.key"
@@ -155,6 +158,16 @@ class Nginx:
         if error is not None:
             output = (self._folder / "output").read_text()
             sys.stderr.write(f"--- nginx\n{output}{self.error_log}\n{self.access_log}\n")
+
+    def reload(self, before: str, after: str) -> None:
+        """Change the configuration, and wait until no process works by the old one."""
+        text = self._config.read_text()
+        assert text.count(before) == 1, before
+        old = descendants(self._process.pid)
+        self._config.write_text(text.replace(before, after))
+        self._process.send_signal(signal.SIGHUP)
+        for pid in old:
+            gone(pid)
 
     @property
     def error_log(self) -> str:

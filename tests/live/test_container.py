@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.live.managed import as_first_process
 from tests.live.process import DevServer, descendants, save
 from tests.patience import DEADLINE
 
@@ -55,12 +56,7 @@ RELOAD = pytest.mark.parametrize("reload", [["--reload"], []], ids=["reload", "a
 @pytest.fixture(scope="module")
 def container() -> list[str]:
     """A command that runs another one as PID 1."""
-    command = ["unshare", "--pid", "--fork", "--mount-proc"]
-    if not shutil.which("unshare"):
-        pytest.skip("there is no unshare here (util-linux)")
-    if subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
-        pytest.skip("making a PID namespace is not permitted here")
-    return command
+    return as_first_process()
 
 
 @contextlib.contextmanager
