@@ -15,6 +15,12 @@ from importlib.machinery import PathFinder
 CAN_COPY = sys.implementation.name == "cpython" and sys.platform == "linux"
 """Whether a process may leave copies of itself: checkpoints, and what takes its memory apart."""
 
+EXACT_STACKS = sys.implementation.name == "cpython"
+"""Whether `faulthandler` says which line is executed. PyPy's says at which the function begins."""
+
+KNOWS_IGNORED = sys.implementation.name == "cpython"
+"""Whether `signal.getsignal` knows of signals that this process was started to ignore."""
+
 CAN_SPAWN = hasattr(os, "posix_spawn")
 """Whether a process that has threads can start another without forking in Python."""
 

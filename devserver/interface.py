@@ -137,7 +137,10 @@ def _called(app: Callable[..., Any]) -> Callable[..., Any]:
     if isinstance(app, types.FunctionType | types.MethodType | functools.partial):
         return app  # on PyPy their types have a `__call__` that is a function, and takes anything
     call = _defined_call(type(app))
-    return types.MethodType(call, app) if inspect.isfunction(call) else app
+    # On PyPy what is built in, as a class's `__call__`, is a function as well, with code of another type.
+    if inspect.isfunction(call) and isinstance(call.__code__, types.CodeType):
+        return types.MethodType(call, app)
+    return app
 
 
 def _defined_call(kind: type) -> object:

@@ -80,8 +80,17 @@ def children() -> set[int]:
 
 def catches(pid: int, signum: int) -> bool:
     """Whether a process has a handler for a signal."""
+    return _is_among(signum, pid, "SigCgt:")
+
+
+def ignores(pid: int, signum: int) -> bool:
+    """Whether a process ignores a signal."""
+    return _is_among(signum, pid, "SigIgn:")
+
+
+def _is_among(signum: int, pid: int, field: str) -> bool:
     for line in text(f"/proc/{pid}/status").splitlines():
-        if line.startswith("SigCgt:"):
+        if line.startswith(field):
             return bool(int(line.split()[1], 16) >> (signum - 1) & 1)
     return False
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 
 import pytest
 
@@ -13,6 +14,9 @@ pytest_plugins = ["tests.unsteady"]
 
 if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # of nohup's, which all that is started here would inherit
+
+COPIES = "copies of processes need CPython"
+"""Why a test is skipped elsewhere, if its mark does not say."""
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-timeout looks at it
@@ -31,6 +35,15 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def is_worker(config: pytest.Config) -> bool:
     """Whether this process is one of pytest-xdist's workers."""
     return hasattr(config, "workerinput")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what CPython alone has, where another interpreter runs."""
+    if sys.implementation.name == "cpython":
+        return
+    for item in items:
+        for mark in item.iter_markers("cpython"):
+            item.add_marker(pytest.mark.skip(reason=mark.args[0] if mark.args else COPIES))
 
 
 @pytest.fixture(autouse=True)

@@ -56,9 +56,18 @@ def test_a_process_says_which_line_it_executes(name: str) -> None:
     with running(code) as (pid, fd):
         end, frames = time.monotonic() + DEADLINE, list[tuple[str, int]]()
         while frames[:1] != [("app.py", line)] and time.monotonic() < end:  # it may still be on its way there
-            frames = ask(pid, fd, []).frames
+            seen = ask(pid, fd, []).frames
+            frames = [each for each in seen if not each[0].startswith("<builtin>")]  # of PyPy's own
         assert frames[:1] == [("app.py", line)]
-        assert os.fstat(fd).st_size == 0  # the answer is taken out
+
+
+@pytest.mark.cpython("an answer may come too late to be taken out")
+def test_an_answer_is_taken_out_of_the_file() -> None:
+    with running(PLACES["a sleep"][0]) as (pid, fd):
+        end = time.monotonic() + DEADLINE
+        while not ask(pid, fd, []).frames:  # it may still be on its way there
+            assert time.monotonic() < end
+        assert os.fstat(fd).st_size == 0
 
 
 def test_a_process_that_is_gone_says_nothing() -> None:

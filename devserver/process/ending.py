@@ -74,7 +74,8 @@ def flush_files() -> None:
     import io
 
     for each in gc.get_objects():
-        if isinstance(each, io.BufferedWriter | io.BufferedRandom | io.TextIOWrapper):
+        # By its type: a proxy of what is gone raises when it is asked for its class.
+        if issubclass(type(each), io.BufferedWriter | io.BufferedRandom | io.TextIOWrapper):
             with suppress(Exception):  # it is closed, or full
                 each.flush()
 

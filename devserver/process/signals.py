@@ -8,6 +8,7 @@ only and needs the signals blocked, which children would inherit.
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import sys
@@ -16,6 +17,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from types import FrameType, TracebackType
 from typing import Any
+
+from devserver import procfs
+from devserver.cpython import KNOWS_IGNORED
 
 
 def _noted(signum: int, frame: FrameType | None) -> None:
@@ -50,7 +54,9 @@ class Signals:
     def __enter__(self) -> Signals:
         self._wakeup = signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
         for signum in self._signums:
-            self._previous[signum] = signal.signal(signum, _noted)
+            ignored = is_ignored(signum)
+            before = signal.signal(signum, _noted)
+            self._previous[signum] = signal.SIG_IGN if ignored else before
         return self
 
     def __exit__(
@@ -103,6 +109,13 @@ class Bell:
         """To be called when nobody rings any more."""
         self._read.close()
         self._write.close()
+
+
+def is_ignored(signum: int) -> bool:
+    """Whether this process ignores a signal, as below nohup."""
+    return signal.getsignal(signum) is signal.SIG_IGN or (
+        not KNOWS_IGNORED and procfs.ignores(os.getpid(), signum)
+    )
 
 
 def leave_interrupts() -> None:
@@ -161,4 +174,4 @@ def wanted() -> list[int]:
     """
     others = (getattr(signal, name) for name in ("SIGHUP", "SIGCHLD") if hasattr(signal, name))
     signums = [*ending(), *others]
-    return [n for n in signums if n == signal.SIGINT or signal.getsignal(n) is not signal.SIG_IGN]
+    return [n for n in signums if n == signal.SIGINT or not is_ignored(n)]

@@ -7,7 +7,8 @@ to who has a handler for it, and would end any other.
 There are two such signals. The first is handled by Python, between two instructions, where frames are whole.
 Where that does not happen, as in a loop in C that holds the GIL, the second has `faulthandler` write at once.
 It is not sent before it is certain that no instruction of Python is being executed: amid one a frame may be
-half made, and looking at it ends the process by SIGSEGV (5 of 13,000 times under CPython 3.13).
+half made, and looking at it ends the process by SIGSEGV (5 of 13,000 times under CPython 3.13). PyPy's
+`faulthandler` does not know lines, so there the first signal is the only one.
 
 Elsewhere nothing is known.
 """
@@ -25,6 +26,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 
 from devserver import procfs
+from devserver.cpython import EXACT_STACKS
 
 QUESTION: int = getattr(signal, "SIGRTMAX", 1) - 1 if sys.platform == "linux" else 0
 """The signal that Python handles; 0 where there is none."""
@@ -40,6 +42,9 @@ _PATIENCE, _STEP = 0.05, 0.001
 
 _LONG, _RUNS = 0.1, 0.03
 """Seconds in which a process may show that it is in C, and of the processor's time that show it."""
+
+_DEEPEST = 100
+"""Frames in an answer, as in one of `faulthandler`."""
 
 _FRAME = re.compile(r'^  File "(.*)", line (\d+) in ', re.M)
 
@@ -63,11 +68,22 @@ def answer(fd: int) -> None:
     """Have this process, and copies of it, answer into a file. To be called in the main thread."""
 
     def write(signum: int, frame: FrameType | None) -> None:
-        faulthandler.dump_traceback(fd, all_threads=False)
+        os.write(fd, "".join(_lines(frame)).encode("utf-8", "backslashreplace"))
 
     if QUESTION and hasattr(faulthandler, "register"):
-        faulthandler.register(INSISTENT, fd, all_threads=False)
+        if EXACT_STACKS:
+            faulthandler.register(INSISTENT, fd, all_threads=False)
         signal.signal(QUESTION, write)
+
+
+def _lines(frame: FrameType | None) -> Iterator[str]:
+    """A stack as `faulthandler` writes it, which PyPy's does without the lines that are executed."""
+    for _ in range(_DEEPEST):
+        if frame is None:
+            return
+        code = frame.f_code
+        yield f'  File "{code.co_filename}", line {frame.f_lineno} in {code.co_name}\n'
+        frame = frame.f_back
 
 
 def ask(pid: int, fd: int, ours: Collection[int]) -> Standing:
@@ -81,7 +97,7 @@ def ask(pid: int, fd: int, ours: Collection[int]) -> Standing:
         return Standing()
     ran = procfs.activity(pid).seconds
     text = _answer(pid, fd, QUESTION)
-    if not text and _is_in_c(pid, ran):
+    if not text and _is_in_c(pid, ran) and procfs.catches(pid, INSISTENT):
         text = _answer(pid, fd, INSISTENT)
     frames = [(path, int(line)) for path, line in _FRAME.findall(text) if path != __file__]
     return Standing(frames, list(_listens(pid, ours)))

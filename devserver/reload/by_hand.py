@@ -56,8 +56,12 @@ class ByHand:
     def listen(self, on: bool) -> None:
         """Read lines from the terminal, or leave them to an application that reads them."""
         fd = self._terminal.keys()
-        if fd is not None and on != (fd in self._reactor):
-            self._reactor.add(fd, self._key) if on else self._reactor.remove(fd)
+        if fd is None or on == (fd in self._reactor):
+            return
+        if on:
+            self._reactor.add(fd, self._key)
+        else:
+            self._reactor.remove(fd)
 
     def tidy(self) -> None:
         """A process has ended that may have left the terminal in disorder, or have been reading it."""

@@ -19,7 +19,7 @@ from contextlib import suppress
 from devserver import console
 from devserver.app import Application
 from devserver.config import Config
-from devserver.cpython import keep_all
+from devserver.cpython import CAN_COPY, keep_all
 from devserver.events import Events
 from devserver.http.tally import Tally
 from devserver.process.control import Channel, Closed
@@ -150,7 +150,7 @@ def _end_in(seconds: float) -> None:
 
 def _look_what_is_there(channel: Channel) -> Callable[[], str]:
     """What says later which threads, files and connections have come since; "" for none, or where unknown."""
-    if sys.platform == "linux":
+    if sys.platform == "linux" and CAN_COPY:
         from devserver.loading.barriers import Barriers
 
         return Barriers([channel.fileno()]).inherited
