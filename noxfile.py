@@ -4,6 +4,7 @@
     types     mypy on the package for three platforms, and on the tests
     tests     what needs no server process; on the newest Python with branch coverage and its floor
     live      what starts real servers
+    pypy      the tests without a server process, and restarts, under PyPy 3.11 where there is one
     projects  Django projects with the packages that real ones have (Wagtail, Channels, …)
     alone     tests that hold a time against a bound: one after the other, and nothing else beside them
     soak      the long counts
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -28,13 +30,19 @@ import nox
 
 ROOT = Path(__file__).parent
 MINORS = (11, 12, 13, 14)
-"""The Pythons that are supported, CPython 3.x each."""
+"""The Pythons that are supported, CPython 3.x each; and PyPy 3.11."""
 
 OLDEST_DJANGO = "3.12", "django~=4.2.0"
 """The Python whose sessions have the oldest Django that is supported, which newer Pythons cannot run."""
 
 UNITS = "tests", "--ignore", "tests/live"
 """Where the tests are that need no server process. Each worker imports all the modules that it collects."""
+
+PYPY_LIVE = "tests/live/test_restart.py", "tests/live/test_workers.py", "tests/live/test_gunicorn.py"
+"""What is run under PyPy of the tests that start servers."""
+
+FOR_PYPY = "hypothesis<6.150", "pydantic<2.12"
+"""Versions before those whose wheels the PyPy of Debian 13, 7.3.19, cannot load."""
 
 WORKERS = "4"
 """Tests side by side on two cores: most of them wait more than they work."""
@@ -53,8 +61,20 @@ def _interpreters() -> list[str]:
     return found or [f"{sys.version_info[0]}.{sys.version_info[1]}"]
 
 
+def _pypy() -> str:
+    """The command of PyPy 3.11; "" if it is not on this machine."""
+    for name in ("pypy3.11", "pypy3"):
+        if path := shutil.which(name):
+            program = "import sys; print(sys.implementation.name, *sys.version_info[:2])"
+            done = subprocess.run([path, "-c", program], capture_output=True, text=True, check=False)
+            if done.stdout.split() == ["pypy", "3", "11"]:
+                return path
+    return ""
+
+
 PYTHONS = _interpreters()
 NEWEST = PYTHONS[-1]
+PYPY = _pypy()
 
 nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "uv"
@@ -103,6 +123,17 @@ def live(session: nox.Session) -> None:
         others = "interpreter or django" if session.python == OLDEST_DJANGO[0] else "interpreter"
         marks += f" and ({others})"
     _pytest(session, marks, "tests/live")
+
+
+@nox.session(python=PYPY or False)
+def pypy(session: nox.Session) -> None:
+    """What holds where CPython does not run: each restart is cold there."""
+    if not PYPY:
+        session.skip("PyPy 3.11 is not on this machine")
+    session.install("-e", ".[test,fast]", *FOR_PYPY)
+    # What generates examples takes minutes until it is compiled.
+    _pytest(session, "not live", *UNITS, "--ignore", "tests/test_fuzz.py")
+    _pytest(session, "live and not soak and not alone", *PYPY_LIVE)
 
 
 @nox.session(python=NEWEST)

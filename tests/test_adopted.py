@@ -9,7 +9,10 @@ import pytest
 
 from tests.patience import DEADLINE
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="nothing is adopted elsewhere")
+pytestmark = [
+    pytest.mark.cpython,
+    pytest.mark.skipif(sys.platform != "linux", reason="nothing is adopted elsewhere"),
+]
 
 # The parent is a supervisor, its child the maker, whose child is adopted while the maker lives.
 PROGRAM = """

@@ -20,6 +20,7 @@ from tests.barrier_kinds import KINDS, elsewhere
 from tests.forked import Forked
 
 pytestmark = [
+    pytest.mark.cpython,
     pytest.mark.unmeasured,  # coverage is a tracer
     pytest.mark.skipif(sys.platform != "linux", reason="there are no warm restarts"),
 ]

@@ -106,6 +106,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, name: str, reason: str) -> N
     assert environ == {}
 
 
+@pytest.mark.cpython("the environment's encoding is always UTF-8")
 def test_a_value_that_the_environment_cannot_encode(tmp_path: Path) -> None:
     file = tmp_path / ".env"
     file.write_text("A=1\nB=€\nC=${€}", encoding="utf-8")

@@ -49,5 +49,6 @@ def test_exit_handlers_run_once_although_one_of_them_hangs() -> None:
     assert run(HANGS) == "bye\n"
 
 
+@pytest.mark.cpython("nothing can be kept from collections")
 def test_a_script_that_collects_by_hand_goes_on_so() -> None:
     assert run(COLLECTS_BY_HAND) == "False 0\n"

@@ -17,6 +17,7 @@ from tests.forked import Forked
 
 pytestmark = [
     pytest.mark.interpreter,
+    pytest.mark.cpython,
     pytest.mark.skipif(sys.platform != "linux", reason="there are no checkpoints"),
 ]
 

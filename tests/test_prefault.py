@@ -11,10 +11,13 @@ import pytest
 
 from tests.patience import DEADLINE
 
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or tuple(map(int, platform.release().split(".", 2)[:2])) < (5, 14),
-    reason="madvise cannot populate",
-)
+pytestmark = [
+    pytest.mark.cpython,
+    pytest.mark.skipif(
+        sys.platform != "linux" or tuple(map(int, platform.release().split(".", 2)[:2])) < (5, 14),
+        reason="madvise cannot populate",
+    ),
+]
 
 # A block that three processes share: a sibling writes to its first half, and a third is to have that.
 PROGRAM = """

@@ -516,6 +516,8 @@ NGINX = (
 @pytest.mark.parametrize("place", ["tcp", "unix"])
 @pytest.mark.parametrize("parser", ["h11", "httptools"])
 def test_wsgi(place: str, parser: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    if parser == "httptools":
+        pytest.importorskip("httptools")
     caplog.set_level(logging.INFO, "devserver.access")
     where = {"uds": str(tmp_path / "s")} if place == "unix" else {}
     with serving(wsgi, http=parser, root_path="/other", **where) as server, Raw(server) as raw:

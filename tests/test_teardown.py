@@ -13,9 +13,8 @@ from tests.patience import DEADLINE
 
 pytestmark = [
     pytest.mark.interpreter,
-    pytest.mark.skipif(
-        sys.platform != "linux" or sys.implementation.name != "cpython", reason="it ends as any other process"
-    ),
+    pytest.mark.cpython,
+    pytest.mark.skipif(sys.platform != "linux", reason="it ends as any other process"),
 ]
 
 # The parent adopts what its child leaves behind, as a supervisor does.

@@ -24,6 +24,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from devserver import procfs
+from devserver.cpython import CAN_COPY
 from tests.patience import DEADLINE
 
 EACH = {"_DEVSERVER_CHECKPOINTS": "each"}
@@ -31,6 +33,9 @@ EACH = {"_DEVSERVER_CHECKPOINTS": "each"}
 
 MARKED = {"_DEVSERVER_CHECKPOINTS": "marked"}
 """One in which it does so at the start and where the latest edits were, and nowhere else."""
+
+USUAL = "warm" if CAN_COPY else "cold"
+"""The kind of restart that a change of a module causes here."""
 
 ALL = ("--checkpoints", "99", "--checkpoint-memory", "99")
 """Options with which no checkpoint is given up for another."""
@@ -325,6 +330,12 @@ def save(path: Path, text: str) -> None:
 
 def gone(pid: int, deadline: float = DEADLINE) -> None:
     """Wait until a process is no more."""
+    if not hasattr(os, "pidfd_open"):  # PyPy
+        end = time.monotonic() + deadline
+        while procfs.text(f"/proc/{pid}/stat").rpartition(")")[2].split()[:1] not in ([], ["Z"]):
+            assert time.monotonic() < end, f"process {pid} lives"
+            select.select([], [], [], 0.02)
+        return
     try:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:

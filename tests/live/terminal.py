@@ -19,9 +19,13 @@ from tests.patience import DEADLINE
 # A shell as far as signals and terminals go: leader of the session, with the server as its foreground job.
 # It lives as long as the test, since a terminal forgets its settings when the session's leader ends.
 SHELL = """
-import os, signal, sys
+import fcntl, os, signal, sys, termios
 terminal, life, report = map(int, sys.argv[1:4])
-os.login_tty(terminal)
+os.setsid()
+fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+for stream in range(3):
+    os.dup2(terminal, stream)
+os.close(terminal)
 pid = os.fork()
 if pid == 0:
     os.setpgid(0, 0)

@@ -28,6 +28,7 @@ from tests.patience import DEADLINE
 
 pytestmark = [
     pytest.mark.live,
+    pytest.mark.cpython,
     pytest.mark.skipif(sys.platform != "linux", reason="there are no warm restarts"),
 ]
 

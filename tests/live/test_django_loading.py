@@ -52,6 +52,7 @@ def test_order(how: str, tmp_path: Path) -> None:
         assert done == [(name, 1) for name in ORDER]
 
 
+@pytest.mark.cpython
 def test_an_edit_executes_only_what_comes_after_it(tmp_path: Path) -> None:
     make(tmp_path)
     say(tmp_path)

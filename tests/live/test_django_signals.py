@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.live.polls import make, manage, replace, runserver
-from tests.live.process import DevServer
+from tests.live.process import USUAL, DevServer
 from tests.patience import DEADLINE
 
 pytestmark = pytest.mark.live
@@ -83,7 +83,7 @@ def test_what_is_handled_does_not_restart(site: Path) -> None:
         restart = server.restarted()
         assert restart["reason"] == "polls/views.py changed"
         # What was never read and has been dealt with is no reason to begin from nothing.
-        assert restart["kind"] == ("warm" if sys.platform == "linux" else "cold"), server.log
+        assert restart["kind"] == USUAL, server.log
         assert all(server.log.count(f"CHANGED {path.name}") == 3 for path in paths)
         assert len(server.events("restart")) == 1
 

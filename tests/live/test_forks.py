@@ -12,6 +12,7 @@ from tests.live.process import EACH, DevServer, save
 pytestmark = [
     pytest.mark.live,
     pytest.mark.interpreter,
+    pytest.mark.cpython,
     pytest.mark.skipif(sys.platform != "linux", reason="there are no warm restarts"),
 ]
 

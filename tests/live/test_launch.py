@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.live.process import DevServer, descendants, gone, save
+from tests.live.process import USUAL, DevServer, descendants, gone, save
 from tests.live.projects import PROJECTS, answer
 from tests.patience import DEADLINE
 
@@ -494,7 +494,7 @@ def test_options_that_a_script_does_not_give(tmp_path: Path) -> None:
         assert server.get("/").text == "two"
 
 
-@pytest.mark.parametrize(("options", "kind"), [("", "cold"), (", restart='warm'", "warm")])
+@pytest.mark.parametrize(("options", "kind"), [("", "cold"), (", restart='warm'", USUAL)])
 def test_what_a_script_reads_before_the_call_is_read_at_each_restart(
     options: str, kind: str, tmp_path: Path
 ) -> None:

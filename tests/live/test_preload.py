@@ -176,6 +176,7 @@ def test_an_interrupt_ends_who_still_loads(folder: Path) -> None:
         assert server.stop() == 0
 
 
+@pytest.mark.cpython("what a copy would share is not looked for")
 @pytest.mark.parametrize(
     ("statement", "told"),
     [

@@ -20,6 +20,7 @@ from tests.live.terminal import OnTerminal
 
 pytestmark = [
     pytest.mark.live,
+    pytest.mark.cpython,
     pytest.mark.skipif(sys.platform != "linux", reason="there are no warm restarts"),
 ]
 

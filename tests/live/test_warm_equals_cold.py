@@ -25,6 +25,7 @@ from tests.once import once
 
 pytestmark = [
     pytest.mark.live,
+    pytest.mark.cpython,
     pytest.mark.skipif(sys.platform != "linux", reason="there are no warm restarts"),
 ]
 

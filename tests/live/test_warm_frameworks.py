@@ -18,6 +18,7 @@ from tests.live.warm_frameworks import FRAMEWORKS, Framework, apply
 
 pytestmark = [
     pytest.mark.live,
+    pytest.mark.cpython,
     pytest.mark.skipif(sys.platform != "linux", reason="there are no warm restarts"),
 ]
 
