@@ -15,7 +15,7 @@ def main() -> None:
     channel = adopt()
     if channel is not None:
         from devserver.child.main import run
-        from devserver.django.bare import program
+        from devserver.django.detection import program
         from devserver.process.ending import leave
         from devserver.process.prompt import debugged
 

@@ -26,8 +26,8 @@ from devserver.process.signals import Bell, ending
 if TYPE_CHECKING:
     from devserver.app import Application
     from devserver.managers.systemd import Notifier
+    from devserver.serve_context import Program
     from devserver.server import Serving
-    from devserver.stage import Program
 
 logger = logging.getLogger("devserver")
 
@@ -76,8 +76,8 @@ def serve_alone(
     from time import perf_counter
 
     from devserver.gateway.lifespan import StartupFailed
+    from devserver.serve_context import ServeContext, refuse_green
     from devserver.server import Serving
-    from devserver.stage import Stage, refuse_green
 
     began = perf_counter()
     os.environ[WORKER] = "1"  # an application need not ask how many there are
@@ -91,30 +91,30 @@ def serve_alone(
         events.emit("serving", **elapsed())
         if notifier is not None and notifier.interval is not None:
             _beat(notifier, notifier.interval)
-        stage.on_serving()
+        context.on_serving()
 
     def serve(application: Application) -> int:
         refuse_green()
         events.emit("loaded", **elapsed())
         serving = Serving(config, application, sockets, on_closing=lambda: end.closing())
         end = Ending(serving, config.http.graceful, lambda: events.emit("stopping"), ending())
-        stage.in_main(end.listen)
-        stage.outcome.append(0)
+        context.in_main(end.listen)
+        context.outcome.append(0)
         try:
             run_loop(end.heard(serving.run(on_serving)), config)
         except StartupFailed as error:
             events.emit("failed", phase="lifespan", error=str(error), traceback="")
             trace = console.format_failure(error.__cause__) if error.__cause__ else str(error)
             logger.error("%s", console.folded(trace).rstrip())
-            stage.outcome[:] = [3]
+            context.outcome[:] = [3]
         else:
             logger.info("stopped")
             events.emit("stopped")
-        return stage.outcome[0]
+        return context.outcome[0]
 
-    stage = Stage(config, sockets, serve)
+    context = ServeContext(config, sockets, serve)
     try:
-        return stage.play(program)
+        return context.run(program)
     except DevserverError as error:
         events.emit("failed", phase="load", error=str(error), traceback="")
         raise

@@ -213,7 +213,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         config = COMMAND.main(arguments, prog_name="devserver", standalone_mode=False)
         if not isinstance(config, Config):
             sys.exit(0)  # --help, --version, --explain or --explain-config has said it all
-        from devserver.django.bare import program
+        from devserver.django.detection import program
         from devserver.launch import start
 
         sys.exit(start(config, program=program, find=find))
@@ -269,7 +269,7 @@ def find(config: Config) -> str:
         TargetError: there is nothing, and a save would change nothing.
     """
     from devserver.discovery import discover
-    from devserver.django.bare import found
+    from devserver.django.detection import found
 
     section = config.app
     if section.target is not None:

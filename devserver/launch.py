@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from devserver.reload.children import Children
     from devserver.reload.launcher import Launcher, MakeLauncher
     from devserver.reload.spawner import Spawner
-    from devserver.stage import Program
+    from devserver.serve_context import Program
     from devserver.watching.watchset import WatchSet
     from devserver.workers.peer import Peer
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from devserver.app import Application
     from devserver.config import Config
-    from devserver.stage import Stage
+    from devserver.serve_context import ServeContext
 
 
-def serve_target(stage: Stage, then: Callable[[], None] = lambda: None) -> int:
+def serve_target(context: ServeContext, then: Callable[[], None] = lambda: None) -> int:
     """Load the target and have it served. Returns the exit code.
 
     Args:
@@ -22,9 +22,9 @@ def serve_target(stage: Stage, then: Callable[[], None] = lambda: None) -> int:
     Raises:
         BaseException: what the user's code raised.
     """
-    application = load(stage.config)
+    application = load(context.config)
     then()
-    return stage.serve(application)
+    return context.serve(application)
 
 
 def load(config: Config) -> Application:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -44,6 +46,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         for mark in item.iter_markers("cpython"):
             item.add_marker(pytest.mark.skip(reason=mark.args[0] if mark.args else COPIES))
+
+
+@pytest.fixture
+def own_logging() -> Iterator[None]:
+    """Take back what a test does to the loggers, the root's included."""
+    names = ("devserver", "devserver.access", "devserver.companions", None)
+    loggers = [logging.getLogger(name) for name in names]
+    before = [(each, list(each.handlers), each.level, each.propagate) for each in loggers]
+    yield
+    for logger, handlers, level, propagate in before:
+        logger.handlers[:], logger.propagate = handlers, propagate
+        logger.setLevel(level)
 
 
 @pytest.fixture(autouse=True)

@@ -57,7 +57,7 @@ FLOORS = [
     {"cold", "warm", "companions"},
     {"devtools"},
     {"server"},
-    {"alone", "stage", "target"},
+    {"alone", "serve_context", "target"},
     {"child", "workers"},
     {"embedded", "gunicorn", "launch"},
     {"cli", "django", "__main__"},

@@ -12,6 +12,8 @@ from devserver import console
 from devserver.companions.lines import MOST, Lines
 from devserver.config import Log
 
+pytestmark = pytest.mark.usefixtures("own_logging")
+
 RED, RESET = "\x1b[31m", "\x1b[0m"
 
 
@@ -78,11 +80,8 @@ def test_colors_stay_and_end_with_the_line() -> None:
 def test_each_line_has_the_name_in_front(colors: bool) -> None:
     stream = StringIO()
     console.configure(Log(colors=colors, level="error"), stream)
-    try:
-        console.show_companion("vite", 0, "ready")
-        console.show_companion("db  ", 1, "up")
-    finally:
-        console.configure(Log())
+    console.show_companion("vite", 0, "ready")
+    console.show_companion("db  ", 1, "up")
     plain = ["vite | ready", "db   | up"]
     colored = [f"\x1b[36mvite |{RESET} ready", f"\x1b[33mdb   |{RESET} up"]
     assert stream.getvalue().splitlines() == (colored if colors else plain)
@@ -96,9 +95,5 @@ def test_a_log_configuration_may_send_them_elsewhere(tmp_path: Path) -> None:
     handler.emit = lambda record: seen.append(record.getMessage())  # type: ignore[method-assign]
     console.configure(Log(config=str(path)), StringIO())
     logging.getLogger("devserver.companions").addHandler(handler)
-    try:
-        console.show_companion("vite", 0, "ready")
-    finally:
-        logging.getLogger("devserver.companions").removeHandler(handler)
-        console.configure(Log())
+    console.show_companion("vite", 0, "ready")
     assert seen == ["vite | ready"]

@@ -82,7 +82,7 @@ def test_no_other_site_may_read_an_answer() -> None:
 def test_a_plain_run_does_not_have_them() -> None:
     """Not even as modules."""
     program = (
-        "import sys, asyncio, devserver.cli, devserver.launch, devserver.alone, devserver.stage;"
+        "import sys, asyncio, devserver.cli, devserver.launch, devserver.alone, devserver.serve_context;"
         "import devserver.server, devserver.gateway.wsgi, devserver.embedded;"
         "print([name for name in sys.modules if name.startswith('devserver.devtools')])"
     )

@@ -16,7 +16,7 @@ if sys.platform != "linux":
     pytest.skip("inotify is a part of Linux", allow_module_level=True)
 
 from devserver.watching.inotify import HOLD, SELF, Inotify
-from devserver.watching.kernel import IN_CREATE, IN_DONT_FOLLOW, IN_MODIFY, IN_ONLYDIR, Kernel
+from devserver.watching.inotify_calls import IN_CREATE, IN_DONT_FOLLOW, IN_MODIFY, IN_ONLYDIR, Kernel
 from devserver.watching.mounts import find_silent_mount, read_mounts
 from devserver.watching.watcher import EVERYTHING
 from tests.patience import DEADLINE

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from devserver.watching import watch
-from devserver.watching.notify import Watchfiles
 from devserver.watching.places import MAX_LINKS, walk_trail
 from devserver.watching.polling import GRAIN, Polling
 from devserver.watching.rules import Rules
 from devserver.watching.watcher import EVERYTHING, Watcher
+from devserver.watching.watchfiles_backend import Watchfiles
 from tests.patience import DEADLINE
 
 
@@ -455,7 +455,8 @@ def test_polling_takes_over_when_watchfiles_fails(tmp_path: Path, caplog: pytest
 
 def test_loading_watchfiles_loads_neither_asyncio_nor_anyio() -> None:
     program = (
-        "import sys; from devserver.watching import watch, notify; notify.load_notify(); print(*sys.modules)"
+        "import sys; from devserver.watching import watch, watchfiles_backend as backend;"
+        " backend.load_notify(); print(*sys.modules)"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=DEADLINE

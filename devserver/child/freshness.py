@@ -7,23 +7,23 @@ import threading
 from devserver.child.machine import State
 from devserver.child.process import ChildProcess
 from devserver.process.prompt import unseen
-from devserver.stage import Stage
+from devserver.serve_context import ServeContext
 from devserver.watching.watchset import Gate
 
 
 class Freshness:
     """What a connection asks before it begins a request; see `devserver.http.service.Gate`."""
 
-    def __init__(self, gate: Gate, process: ChildProcess, stage: Stage) -> None:
+    def __init__(self, gate: Gate, process: ChildProcess, context: ServeContext) -> None:
         """
         Args:
             gate: notices changes.
             process: begins to end when there are any.
-            stage: its program may have a say in what a change means.
+            context: its program may have a say in what a change means.
         """
         self._gate = gate
         self._process = process
-        self._stage = stage
+        self._context = context
 
     def watch(self) -> None:
         """Begin to notice, before the application serves."""
@@ -38,7 +38,7 @@ class Freshness:
         if self._gate.quiet():
             return True
         changed = self._gate.changed()
-        left = self._stage.on_change(changed) if changed else changed
+        left = self._context.on_change(changed) if changed else changed
         if left:
             self._process.changed(left)
         return not left

@@ -37,8 +37,8 @@ from devserver.process.prompt import debugged
 from devserver.process.signals import leave_interrupts
 from devserver.process.standing import answer
 from devserver.reload import protocol
+from devserver.serve_context import Program, ServeContext, refuse_green
 from devserver.server import Serving
-from devserver.stage import Program, Stage, refuse_green
 from devserver.watching import watchset
 from devserver.watching.timeline import Entry, tree_entry
 
@@ -120,7 +120,7 @@ class AppChild:
         self._gate = watchset.Gate(config)
         self._recorder = Recorder(self._report, watchset.roots_of(config))
         self._checkpoints = self._make_checkpoints()
-        self._stage = Stage(
+        self._context = ServeContext(
             config,
             sockets,
             self._serve,
@@ -135,7 +135,7 @@ class AppChild:
         """Load what the program loads, serve it, end. Returns the exit code."""
         _inherit_no_flags()
         try:
-            code: int = self._process.load(lambda: self._play(program))
+            code: int = self._process.load(lambda: self._run_program(program))
         except Retired:
             return EXIT_FAILED
         except BaseException as error:  # user code, and SystemExit is a failure like any other
@@ -160,16 +160,16 @@ class AppChild:
         """Be the page's process from now on."""
         leave(PageChild(self._process, Config.from_json(word.config), self._sockets, word).run())
 
-    def _play(self, program: Program) -> int:
+    def _run_program(self, program: Program) -> int:
         self._recorder.start()
         try:
             if self._checkpoints:
                 self._checkpoints.start()
             if self._config.app.env_file is not None:
                 self._recorder.file(self._config.app.env_file)
-            return self._stage.play(program)
+            return self._context.run(program)
         finally:
-            if not self._stage.outcome:
+            if not self._context.outcome:
                 self._recorder.loaded()
 
     def _serve(self, application: Application) -> int:
@@ -179,15 +179,15 @@ class AppChild:
             self._checkpoints.stop()
         self._recorder.loaded()
         os.environ.pop("WERKZEUG_RUN_MAIN", None)
-        outcome = self._stage.outcome
+        outcome = self._context.outcome
         outcome[:] = [EXIT_FAILED]
         with suppress(Retired):  # it may be told to end from here on, and while it waits for the word
             outcome[:] = [self._serve_at_the_word(application)]
         return outcome[0]
 
     def _serve_at_the_word(self, application: Application) -> int:
-        config, process, stage = self._config, self._process, self._stage
-        freshness = Freshness(self._gate, process, stage)
+        config, process, context = self._config, self._process, self._context
+        freshness = Freshness(self._gate, process, context)
         freshness.watch()
         moment = process.wait_for_word().moment
         console.number(process.place)
@@ -209,13 +209,13 @@ class AppChild:
         return process.ended()
 
     def _on_serving(self) -> None:
-        self._process.started(judges=self._stage.has_say)
-        self._stage.on_serving()
+        self._process.started(judges=self._context.has_say)
+        self._context.on_serving()
 
     def _hear(self, word: ForServing, fds: list[int]) -> None:
         match word:
             case protocol.Judge():
-                self._process.judge(word.files, self._stage.on_change)
+                self._process.judge(word.files, self._context.on_change)
             case protocol.Connections():
                 self._process.adopt(word, fds)
             case protocol.Show() | protocol.Answer():

@@ -31,9 +31,9 @@ from devserver.process import EXIT_RESTART
 from devserver.process.control import Channel, Closed, pack, unpack
 from devserver.process.ending import at_last, flush, run_exit_handlers
 from devserver.process.prompt import Prompt, debugged, in_debugger, unseen
+from devserver.process.serializer import Serializer
 from devserver.process.standing import GUARD
 from devserver.process.teardown import hand_over_memory
-from devserver.process.turns import Turns
 from devserver.reload import protocol
 
 logger = logging.getLogger("devserver")
@@ -109,7 +109,7 @@ class ChildProcess:
         self.place = place
         self.pid = os.getpid()
         self.state = State.LOADING
-        self.sayings = Turns(self._send)
+        self.sayings = Serializer(self._send)
         self._graceful = config.http.graceful
         self._order = protocol.Retire(config.reload.grace, restart=True)
         self._moved = threading.Condition()

@@ -2,13 +2,13 @@
 
 The parts, in the order in which they act:
 
-    begin         the process that was started: becomes the supervisor as soon as this package is
+    bootstrap     the process that was started: becomes the supervisor as soon as this package is
                   imported, which is long before the project is loaded
     __main__      the supervisor, and its children
-    project       the child: runs manage.py again, with Django held by `hold`
+    project       the child: runs manage.py again, with Django held by `patches`
     management    the command, which hands its handler to `serving`
     changes       Django's signals about files
-    bare          `devserver` with no target, in a folder with a manage.py
+    detection     `devserver` with no target, in a folder with a manage.py
 
 To import this package is what begins it all; in any other process it does nothing, and costs nothing.
 """
@@ -16,6 +16,6 @@ To import this package is what begins it all; in any other process it does nothi
 import sys
 
 if "django.core.management" in sys.modules:
-    from devserver.django import begin
+    from devserver.django import bootstrap
 
-    begin.on_import()
+    bootstrap.on_import()

@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from devserver.config import Config, resolve
-from devserver.django.begin import COMMAND, WANTED
+from devserver.django.bootstrap import COMMAND, WANTED
 from devserver.django.command_line import DEFAULT_HOST, DEFAULT_HOST_6, DEFAULT_PORT, Wanted, read
 from devserver.errors import DevserverError, UsageError
 from devserver.process import adopt
-from devserver.stage import Stage
+from devserver.serve_context import ServeContext
 
 
 def main() -> None:
@@ -31,7 +31,7 @@ def main() -> None:
         from devserver.process.ending import leave
         from devserver.process.prompt import debugged
 
-        leave(run(channel, lambda stage: _play(stage, program)), whole=debugged())
+        leave(run(channel, lambda context: _run_program(context, program)), whole=debugged())
     try:
         from devserver.launch import start
 
@@ -41,14 +41,14 @@ def main() -> None:
         sys.exit(error.exit_code)
 
 
-def _play(stage: Stage, program: Sequence[str]) -> int:
+def _run_program(context: ServeContext, program: Sequence[str]) -> int:
     from devserver.django.project import play
 
-    return play(stage, program)
+    return play(context, program)
 
 
 def _wanted(program: Sequence[str]) -> Wanted:
-    """What `begin` has found out; or, typed by hand, what the command line says."""
+    """What `bootstrap` has found out; or, typed by hand, what the command line says."""
     told = os.environ.pop(WANTED, "")
     if told:
         return Wanted(**json.loads(told))

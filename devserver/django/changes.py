@@ -21,7 +21,7 @@ from typing import Any
 from django.template.autoreload import template_changed
 from django.utils import autoreload
 
-from devserver.stage import Stage
+from devserver.serve_context import ServeContext
 
 logger = logging.getLogger("devserver")
 
@@ -29,41 +29,41 @@ logger = logging.getLogger("devserver")
 class Reloader(autoreload.BaseReloader):  # type: ignore[misc] # Django has no types
     """The sender. Third parties know it as `BaseReloader`; what watches is another."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, context: ServeContext) -> None:
         super().__init__()
-        self._stage = stage
+        self._context = context
         self._started = False
 
     def watch_dir(self, path: str | Path, glob: str) -> None:
         """Watch files below a folder; may be called at any time."""
         super().watch_dir(path, glob)
         if self._started:
-            self._stage.watch(str(Path(path).absolute()), glob)
+            self._context.watch(str(Path(path).absolute()), glob)
 
     def start(self) -> None:
         """Watch what was asked for so far."""
         self._started = True
         for folder, globs in list(self.directory_globs.items()):
             for glob in list(globs):
-                self._stage.watch(str(folder), glob)
+                self._context.watch(str(folder), glob)
         for path in map(os.path.abspath, list(self.extra_files)):
             folder, name = os.path.split(path)
-            self._stage.watch(folder, name)
+            self._context.watch(folder, name)
 
 
 class Changes:
     """Decides what a change means, by asking whoever listens."""
 
-    def __init__(self, stage: Stage) -> None:
-        self._stage = stage
+    def __init__(self, context: ServeContext) -> None:
+        self._context = context
         self._lock = threading.Lock()
         self._handled: dict[str, str] = {}
-        self.reloader = Reloader(stage)
+        self.reloader = Reloader(context)
 
     def attach(self) -> None:
         """Send `autoreload_started`, and be asked about changes from now on."""
         autoreload.autoreload_started.send(sender=self.reloader)
-        self._stage.on_change = self.left
+        self._context.on_change = self.left
 
     def left(self, paths: list[str]) -> list[str]:
         """Those of the changed paths that nobody has dealt with. Any thread."""
@@ -77,7 +77,7 @@ class Changes:
             if not self._ask(path):
                 return False
             self._handled[path] = content
-        self._stage.accept(path)
+        self._context.accept(path)
         return _digest(path) == content or self._is_handled(path)
 
     def _ask(self, path: str) -> bool:
@@ -89,7 +89,7 @@ class Changes:
         by = [receiver for receiver, answer in answers if answer and not isinstance(answer, Exception)]
         # It takes whatever lies in a folder of templates for one. To load it anew is no help to settings.py,
         # which has read its config.json, and that may lie there too: DIRS may be the whole project.
-        return bool(by) and not (by == [template_changed] and self._stage.was_loaded(path))
+        return bool(by) and not (by == [template_changed] and self._context.was_loaded(path))
 
 
 def _digest(path: str) -> str:
@@ -100,8 +100,8 @@ def _digest(path: str) -> str:
         return ""
 
 
-def begin(stage: Stage) -> Any:
-    """Attach to a stage. Returns what must be called when it serves."""
-    changes = Changes(stage)
+def begin(context: ServeContext) -> Any:
+    """Attach to a context. Returns what must be called when it serves."""
+    changes = Changes(context)
     changes.attach()
     return changes.reloader.start

@@ -11,13 +11,13 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-from devserver.django import hold, serving
+from devserver.django import patches, serving
 from devserver.dotenv import load as load_environment
 from devserver.errors import TargetError
-from devserver.stage import Stage
+from devserver.serve_context import ServeContext
 
 
-def play(stage: Stage, program: Sequence[str]) -> int:
+def play(context: ServeContext, program: Sequence[str]) -> int:
     """Run a program that serves.
 
     Args:
@@ -27,10 +27,10 @@ def play(stage: Stage, program: Sequence[str]) -> int:
         TargetError: it has ended without serving anything.
         BaseException: what it raised.
     """
-    serving.set_stage(stage)
-    hold.take()
-    if stage.config.app.env_file is not None:
-        load_environment(stage.config.app.env_file, os.environ)
+    serving.set_stage(context)
+    patches.take()
+    if context.config.app.env_file is not None:
+        load_environment(context.config.app.env_file, os.environ)
     first, *rest = program
     if first == "-m":
         sys.argv[:] = rest
@@ -41,9 +41,9 @@ def play(stage: Stage, program: Sequence[str]) -> int:
     else:
         sys.argv[:] = program
         _run_script(first)
-    if not stage.outcome:
+    if not context.outcome:
         raise TargetError(f"{' '.join(program)} has ended and served nothing")
-    return stage.outcome[0]
+    return context.outcome[0]
 
 
 def _run_script(path: str) -> None:

@@ -1,6 +1,6 @@
 """Serves what a command would hand to `django.core.servers.basehttp.run`.
 
-In a child of ours there is a stage, and the handler goes there. Elsewhere (`--noreload`,
+In a child of ours there is a context, and the handler goes there. Elsewhere (`--noreload`,
 `testserver`, `call_command(..., use_reloader=False)`) it is served in this process until Ctrl-C.
 
 With `--nothreading` the application has one thread: that of the command where there is no loop in
@@ -23,27 +23,27 @@ from devserver.config import resolve
 from devserver.errors import BindError
 from devserver.interface import classify
 from devserver.process.signals import Bell
-from devserver.stage import Stage
+from devserver.serve_context import ServeContext
 
-_stage: Stage | None = None
+_context: ServeContext | None = None
 _options: dict[str, Any] = {}
 _scheme = "http"
 
 
-def stage() -> Stage | None:
+def context() -> ServeContext | None:
     """Where to serve in a child of ours; None in any other process."""
-    return _stage
+    return _context
 
 
-def set_stage(new: Stage | None) -> None:
+def set_stage(new: ServeContext | None) -> None:
     """Say that this process is a child of ours."""
-    global _stage
-    _stage = new
+    global _context
+    _context = new
 
 
 def scheme() -> str:
     """That of what is served here: "http", "https" or "uwsgi"."""
-    return _stage.config.scheme if _stage is not None else _scheme
+    return _context.config.scheme if _context is not None else _scheme
 
 
 def set_options(options: dict[str, Any]) -> None:
@@ -80,20 +80,20 @@ def run(
         if on_bind is not None:
             on_bind(wsgi_handler.port)
         return
-    if _stage is not None:
-        serve_on(_stage, wsgi_handler, threading, on_bind)
+    if _context is not None:
+        serve_on(_context, wsgi_handler, threading, on_bind)
     _Alone(wsgi_handler, threading, on_bind).run({**_options, "host": addr, "port": str(port)})
 
 
 def serve_on(
-    stage: Stage, handler: Any, threading: bool, on_bind: Callable[[int], None] | None = None
+    context: ServeContext, handler: Any, threading: bool, on_bind: Callable[[int], None] | None = None
 ) -> NoReturn:
     """Serve until the end, and end this process."""
     _redirect_access_lines()
     if on_bind is not None:
         bound = on_bind
-        stage.on_serving = lambda: bound(port_of(stage))
-    sys.exit(stage.serve(application_of(handler if threading else in_one_thread(handler))))
+        context.on_serving = lambda: bound(port_of(context))
+    sys.exit(context.serve(application_of(handler if threading else in_one_thread(handler))))
 
 
 def _redirect_access_lines() -> None:
@@ -109,9 +109,9 @@ class Served:
         self.port = port
 
 
-def port_of(stage: Stage) -> int:
+def port_of(context: ServeContext) -> int:
     """The port that is listened on; 0 for none."""
-    names = [sock.getsockname() for sock in stage.sockets]
+    names = [sock.getsockname() for sock in context.sockets]
     return next((int(name[1]) for name in names if isinstance(name, tuple)), 0)
 
 
@@ -165,14 +165,14 @@ class _Alone:
         if failed:
             raise failed[0]
 
-    def _program(self, stage: Stage) -> int:
-        stage.on_serving = lambda: self._on_bind(port_of(stage)) if self._on_bind is not None else None
+    def _program(self, context: ServeContext) -> int:
+        context.on_serving = lambda: self._on_bind(port_of(context)) if self._on_bind is not None else None
         _redirect_access_lines()
         handler = self._handler
         if self._worker is not None:
             handler = self._worker.wrap(handler)
-            stage.in_main = self._worker.call
-        return stage.serve(application_of(handler))
+            context.in_main = self._worker.call
+        return context.serve(application_of(handler))
 
 
 class Worker:

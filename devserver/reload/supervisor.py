@@ -21,9 +21,9 @@ from devserver.process.control import Message
 from devserver.process.reactor import Reactor
 from devserver.process.signals import Signals
 from devserver.reload import protocol
-from devserver.reload.by_hand import ByHand
 from devserver.reload.child import Child, describe_exit
 from devserver.reload.children import Children
+from devserver.reload.controls import Controls
 from devserver.reload.fellows import Fellows, of_worker
 from devserver.reload.launcher import MakeLauncher
 from devserver.reload.machine import (
@@ -83,7 +83,7 @@ class Supervisor:
             unheard=lambda: self._launcher.unheard(),
         )
         self._terminal = terminal
-        self._by_hand = ByHand(terminal, self._reactor, self._restart, self._stop, self._children.reap)
+        self._controls = Controls(terminal, self._reactor, self._restart, self._stop, self._children.reap)
         self._watched = WatchSet(config)
         self._served = self._watched.timeline
         self._launcher = launcher(self._children, self._watched)
@@ -116,7 +116,7 @@ class Supervisor:
 
     def run(self, signals: Signals) -> int:
         """Supervise until told to stop, by one of these signals or otherwise. Returns the exit code."""
-        self._by_hand.attend(signals)
+        self._controls.attend(signals)
         fd = self._watched.watcher.fileno()
         if fd is not None:
             self._reactor.add(fd, self._look)
@@ -232,7 +232,7 @@ class Supervisor:
             return
         match word:
             case protocol.ReadsTerminal():
-                self._by_hand.listen(not word.reading)
+                self._controls.listen(not word.reading)
             case protocol.Serving() if child is self._children.page:
                 self._children.serves(child, word.judges)
             case protocol.Asked() if child is self._children.page:
@@ -305,7 +305,7 @@ class Supervisor:
 
     def _ended(self, child: Child, code: int, trace: str) -> None:
         """A process is gone."""
-        self._by_hand.tidy()
+        self._controls.tidy()
         how = describe_exit(code)
         self._launcher.gone(child)
         if child is self._children.page:

@@ -33,7 +33,7 @@ from time import perf_counter
 from typing import Any, NoReturn, Protocol
 
 from devserver.cpython import invalidate_caches
-from devserver.loading import frozen, prefault
+from devserver.loading import gc_freeze, prefault
 from devserver.loading.modules import Stepping
 from devserver.loading.recorder import Recorder
 from devserver.loading.rng import RandomStates
@@ -43,7 +43,7 @@ from devserver.process import WORKER
 from devserver.process.control import Channel, Closed
 from devserver.process.ending import fileno, flush
 from devserver.process.forks import fork
-from devserver.process.turns import Turns
+from devserver.process.serializer import Serializer
 from devserver.reload import protocol
 from devserver.reload.protocol import END, Mark
 from devserver.warm.policy import Policy
@@ -72,7 +72,7 @@ class Process(Protocol):
     place: int
 
     @property
-    def sayings(self) -> Turns[Any]:
+    def sayings(self) -> Serializer[Any]:
         """What it says, one after the other."""
         ...
 
@@ -212,7 +212,7 @@ class Checkpoints:
         at = [(e.path, e.index) for e in self.ticker.stack[-1:]]
         self._left = (self.ticker.stack[-1], self.ticker.stack[-1].index) if self.ticker.stack else None
         self._random.keep()
-        frozen.freeze()
+        gc_freeze.freeze()
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         copied = self._fork(lambda pid: protocol.Left(pid, stack, at, self._policy.seconds, marked))
         if copied:

@@ -29,7 +29,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from devserver import procfs
-from devserver.watching.kernel import (
+from devserver.watching.inotify_calls import (
     IN_CLOSE_WRITE,
     IN_CREATE,
     IN_DELETE,

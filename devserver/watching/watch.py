@@ -1,7 +1,7 @@
 """Which watcher this system has, and which folders it must watch though nothing in them was read.
 
-On Linux the watcher is in `inotify`, elsewhere in `notify`, and where neither can be it is `polling`. No
-backend is loaded but the chosen one.
+On Linux the watcher is in `inotify`, elsewhere in `watchfiles_backend`, or in `polling` where neither can be.
+No backend is loaded but the chosen one.
 """
 
 import logging
@@ -35,7 +35,7 @@ def make(poll: bool = False, quiet: bool = False) -> Watcher:
                 level = logging.DEBUG if quiet else logging.WARNING
                 log.log(level, "inotify cannot be used (%s): polling instead", error.strerror)
         else:
-            from devserver.watching.notify import Watchfiles
+            from devserver.watching.watchfiles_backend import Watchfiles
 
             try:
                 return Watchfiles()

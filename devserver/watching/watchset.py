@@ -17,10 +17,10 @@ from queue import SimpleQueue
 from time import time_ns
 
 from devserver.config import App, Config
-from devserver.process.turns import Turns
+from devserver.process.serializer import Serializer
 from devserver.watching import watch
 from devserver.watching.answers import file_entry
-from devserver.watching.lines import Lines
+from devserver.watching.changed_lines import ChangedLines
 from devserver.watching.project import library_folders, linked_top
 from devserver.watching.rules import Rules
 from devserver.watching.timeline import ASK, Entry, Question, Timeline, read_entry
@@ -111,7 +111,7 @@ class WatchSet:
         self._warned = self._lazy = second
         self._noted: dict[str, None] | None = {} if second else None  # paths to be watched, in order
         self._linked: set[str] = set()
-        self._lines = Lines()
+        self._lines = ChangedLines()
         if not second:
             self.watcher = watch.make(config.reload.poll)
         self._begin(config, None)
@@ -242,7 +242,7 @@ class Gate:
     """
 
     def __init__(self, config: Config) -> None:
-        self._turns = Turns(self._take)
+        self._turns = Serializer(self._take)
         self._config = config
         self._set = WatchSet(config, second=True)
         self._is_open = False

@@ -24,9 +24,9 @@ from devserver.events import Events
 from devserver.http.tally import Tally
 from devserver.process.control import Channel, Closed
 from devserver.process.signals import Signals, leave_interrupts
-from devserver.stage import Program, Stage, refuse_green
+from devserver.serve_context import Program, ServeContext, refuse_green
 from devserver.workers import words
-from devserver.workers.worker import Seat, Worker, play
+from devserver.workers.worker import Seat, Worker, run_program
 
 if sys.platform != "win32":
     from devserver.workers.births import fork
@@ -64,8 +64,8 @@ class Loader:
         leave_interrupts()
         console.show_prints_at_once()
         self._inherited = _look_what_is_there(self._channel)
-        self._stage = Stage(self._config, self._sockets, self._serve)
-        return play(self._stage, program, self._events)
+        self._context = ServeContext(self._config, self._sockets, self._serve)
+        return run_program(self._context, program, self._events)
 
     def _serve(self, application: Application) -> int:
         """What the program calls when it has loaded the application."""
@@ -78,7 +78,7 @@ class Loader:
             )
         gc.collect()
         keep_all()  # a collection in a worker would write to all that they share
-        self._stage.outcome.append(0)
+        self._context.outcome.append(0)
         with Signals([signal.SIGCHLD]) as signals:
             while True:
                 readable = select.select([self._channel.fileno(), signals.fileno()], [], [])[0]
@@ -112,7 +112,7 @@ class Loader:
     def _fork(self, seat: Seat, signals: Signals, application: Application) -> None:
         def work() -> int:
             worker = Worker(self._config, self._sockets, self._events, seat, self._tally)
-            return worker.work_with(application, self._stage)
+            return worker.work_with(application, self._context)
 
         def leave() -> None:
             self._channel.close()

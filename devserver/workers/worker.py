@@ -30,8 +30,8 @@ from devserver.process import WORKER
 from devserver.process.control import Channel, Closed, Message, pack, unpack
 from devserver.process.limits import raised
 from devserver.process.signals import leave_interrupts
+from devserver.serve_context import Program, ServeContext, refuse_green
 from devserver.server import Serving
-from devserver.stage import Program, Stage, refuse_green
 from devserver.workers import words
 
 logger = logging.getLogger("devserver")
@@ -86,18 +86,18 @@ class Worker:
         leave_interrupts()
         console.configure(self._config.log, worker=self._place)
         self._begin()
-        self._stage = Stage(self._config, self._sockets, self._serve)
-        return play(self._stage, program, self._events, self._place)
+        self._context = ServeContext(self._config, self._sockets, self._serve)
+        return run_program(self._context, program, self._events, self._place)
 
-    def work_with(self, application: Application, stage: Stage) -> int:
+    def work_with(self, application: Application, context: ServeContext) -> int:
         """Serve an application that has been loaded. Returns the exit code.
 
         Args:
-            stage: on which it was.
+            context: on which it was.
         """
         console.number(self._place)
         self._begin()
-        self._stage = stage
+        self._context = context
         return self._serve(application)
 
     def _begin(self) -> None:
@@ -125,19 +125,19 @@ class Worker:
         end.restart = True
         self._end = end
         end.listen()
-        self._stage.outcome.append(0)
+        self._context.outcome.append(0)
         try:
             run_loop(end.heard(serving.run(self._on_serving)), self._config)
         except StartupFailed as error:
             self._events.emit("failed", phase="lifespan", error=str(error), traceback="", worker=self._place)
             trace = console.format_failure(error.__cause__) if error.__cause__ else str(error)
             logger.error("%s", console.folded(trace).rstrip())
-            self._stage.outcome[:] = [STARTUP_FAILED]
-        return self._stage.outcome[0]
+            self._context.outcome[:] = [STARTUP_FAILED]
+        return self._context.outcome[0]
 
     def _on_serving(self) -> None:
         self._say({"word": words.SERVING})
-        self._stage.on_serving()
+        self._context.on_serving()
         if self._config.workers.healthcheck:
             self._beat()
 
@@ -206,14 +206,14 @@ class Worker:
         self._say({"word": words.LEAVING})
 
 
-def play(stage: Stage, program: Program, events: Events, place: int = 0) -> int:
+def run_program(context: ServeContext, program: Program, events: Events, place: int = 0) -> int:
     """Have a program load an application, and tell of its failure. Returns the exit code.
 
     Args:
         place: of the worker that loads; 0 for one that loads for all.
     """
     try:
-        return stage.play(program)
+        return context.run(program)
     except DevserverError as error:
         events.emit("failed", phase="load", error=str(error), traceback="", worker=place)
         logger.error("%s", error)

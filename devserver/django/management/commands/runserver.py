@@ -23,11 +23,11 @@ from django.db import connections
 from django.urls import get_resolver
 from django.utils.module_loading import import_string
 
-from devserver.django import access, begin, changes, serving
+from devserver.django import access, bootstrap, changes, serving
 from devserver.django.command_line import Wanted, add_options, own_options
 from devserver.errors import DevserverError
 from devserver.process import WORKER
-from devserver.stage import Stage
+from devserver.serve_context import ServeContext
 
 runserver.run = serving.run
 
@@ -60,14 +60,16 @@ class Command(Runserver):  # type: ignore[misc] # Django has no types
         try:
             super().handle(*args, **options)
         except CommandError as error:
-            if serving.stage() is None:
+            if serving.context() is None:
                 raise
             raise Refused(str(error)) from error
 
     def run(self, **options: Any) -> None:
         """Become the supervisor, or serve."""
-        if options["use_reloader"] and serving.stage() is None and _is_in_main_thread():
-            begin.become_supervisor(Wanted(self.addr, str(self.port), self.use_ipv6, own_options(options)))
+        if options["use_reloader"] and serving.context() is None and _is_in_main_thread():
+            bootstrap.become_supervisor(
+                Wanted(self.addr, str(self.port), self.use_ipv6, own_options(options))
+            )
         self.inner_run(None, **options)
 
     def get_handler(self, *args: Any, **options: Any) -> Any:
@@ -109,41 +111,41 @@ class Command(Runserver):  # type: ignore[misc] # Django has no types
 
     def inner_run(self, *args: Any, **options: Any) -> None:
         """Load the rest of the project and serve it; in a child check it meanwhile."""
-        stage = serving.stage()
-        if stage is None:
+        context = serving.context()
+        if context is None:
             serving.set_options(own_options(options))
             super().inner_run(*args, **options)
             return
         if getattr(settings, "ROOT_URLCONF", None):
             get_resolver().url_patterns  # noqa: B018 # imports all URLs
         handler = self.get_handler(*args, **options)
-        watch = changes.begin(stage)
+        watch = changes.begin(context)
         held = access.Held()
         told = copy.copy(self)
-        told.__dict__["get_handler"] = lambda *args, **options: serving.Served(serving.port_of(stage))
+        told.__dict__["get_handler"] = lambda *args, **options: serving.Served(serving.port_of(context))
 
         def check() -> None:
             try:
                 watch()
                 if os.environ.get(WORKER, "1") == "1":  # the others have the same code
-                    told._check(stage, *args, **options)
+                    told._check(context, *args, **options)
             finally:
                 held.release()
 
         def on_serving() -> None:
             threading.Thread(target=check, name="devserver-checks", daemon=True).start()
 
-        stage.on_serving = on_serving
-        serving.serve_on(stage, handler, options["use_threading"])
+        context.on_serving = on_serving
+        serving.serve_on(context, handler, options["use_threading"])
 
-    def _check(self, stage: Stage, *args: Any, **options: Any) -> None:
+    def _check(self, context: ServeContext, *args: Any, **options: Any) -> None:
         """Do what Django does before it serves; instead of serving, it tells that it serves."""
         try:
             super().inner_run(*args, **options)
         except CommandError as error:
-            stage.fail(Refused(str(error)))
+            context.fail(Refused(str(error)))
         except Exception as error:  # user code: checks, database backends
-            stage.fail(error)
+            context.fail(error)
         finally:
             connections.close_all()
 

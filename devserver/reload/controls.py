@@ -23,7 +23,7 @@ KEYS = (
 )
 
 
-class ByHand:
+class Controls:
     """See the module."""
 
     def __init__(

@@ -16,7 +16,7 @@ MOST = 16 * 2**20
 """Bytes of source that are looked at; in a project that has more, no line is named in the rest."""
 
 
-class Lines:
+class ChangedLines:
     """See the module."""
 
     def __init__(self) -> None:

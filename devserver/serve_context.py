@@ -1,7 +1,7 @@
 """What a program is given that loads an application: the way to have it served.
 
 A *program* runs in the process that serves. It loads an application however it likes, calls
-`Stage.serve` once, and returns or raises when that has returned. Most load a module's attribute;
+`ServeContext.serve` once, and returns or raises when that has returned. Most load a module's attribute;
 `manage.py runserver` loads a whole project, calls from deep within it, and has a say in what a
 changed file means.
 
@@ -71,7 +71,7 @@ def _log(error: BaseException) -> None:
 
 
 @dataclass(slots=True)
-class Stage:
+class ServeContext:
     """See the module.
 
     Attributes:
@@ -109,7 +109,7 @@ class Stage:
         """Whether the program wants to be asked what a change means."""
         return self.on_change is not _all
 
-    def play(self, program: Program) -> int:
+    def run(self, program: Program) -> int:
         """Run a program. Returns the exit code of what it had served, whatever came after that.
 
         Raises:
@@ -126,5 +126,5 @@ class Stage:
         return self.outcome[0] if self.outcome else code
 
 
-Program = Callable[[Stage], int]
+Program = Callable[[ServeContext], int]
 """Loads an application, has it served, and returns the exit code."""

@@ -86,9 +86,9 @@ def _change_runserver(module: Any) -> None:
 
 def _change_autoreload(module: Any) -> None:
     def trigger_reload(filename: object) -> None:
-        stage = serving.stage()
-        if stage is not None:
-            stage.restart(str(filename))
+        context = serving.context()
+        if context is not None:
+            context.restart(str(filename))
 
     module.trigger_reload = trigger_reload
 

@@ -60,7 +60,7 @@ def on_import() -> None:
     from devserver.django import serving
     from devserver.django.command_line import read
 
-    if serving.stage() is not None:
+    if serving.context() is not None:
         return
     origin = _origin()
     typed = origin.arguments if _is_attempt() and COMMAND in origin.arguments else argv

@@ -20,7 +20,7 @@ PATIENCE = 0.1
 """Seconds to wait for another thread. It needs microseconds, unless it waits for this one in its turn."""
 
 
-class Turns(Generic[Item]):
+class Serializer(Generic[Item]):
     """See the module."""
 
     def __init__(self, take: Callable[[Item], object]) -> None:

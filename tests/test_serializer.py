@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from devserver.process.turns import Turns
+from devserver.process.serializer import Serializer
 from tests.patience import DEADLINE
 
 pytestmark = pytest.mark.interpreter
@@ -17,7 +17,7 @@ def in_thread(target: Callable[[], object]) -> threading.Thread:
     return thread
 
 
-def owned(turns: Turns[int]) -> tuple[threading.Thread, threading.Event]:
+def owned(turns: Serializer[int]) -> tuple[threading.Thread, threading.Event]:
     """A thread that has it for its own by now, until the event is set."""
     begun, go_on = threading.Event(), threading.Event()
 
@@ -40,7 +40,7 @@ def test_what_interrupts_itself_is_taken_after_what_it_interrupted() -> None:
             assert given.busy
         taken.append(item)
 
-    given = Turns(take)
+    given = Serializer(take)
     given.give("outer")
     assert taken == ["outer", "inner"]
     assert not given.busy
@@ -48,7 +48,7 @@ def test_what_interrupts_itself_is_taken_after_what_it_interrupted() -> None:
 
 def test_nothing_is_taken_while_somebody_has_it_for_his_own() -> None:
     taken: list[int] = []
-    given = Turns(taken.append)
+    given = Serializer(taken.append)
     with given.own() as mine:
         given.give(1)
         with given.own() as again:
@@ -66,7 +66,7 @@ def test_another_thread_waits_for_its_turn() -> None:
         assert go_on.wait(DEADLINE)
         taken.append(item)
 
-    given = Turns(take)
+    given = Serializer(take)
     first = in_thread(lambda: given.give(1))
     assert begun.wait(DEADLINE)
     second = in_thread(lambda: given.give(2))
@@ -81,7 +81,7 @@ def test_two_that_wait_for_each_other_go_on() -> None:
     taken: list[str] = []
     both = threading.Barrier(2)
 
-    def take(of: str, other: list[Turns[str]]) -> Callable[[str], None]:
+    def take(of: str, other: list[Serializer[str]]) -> Callable[[str], None]:
         def take(item: str) -> None:
             if item == "outer":
                 both.wait(DEADLINE)
@@ -90,8 +90,8 @@ def test_two_that_wait_for_each_other_go_on() -> None:
 
         return take
 
-    first = Turns(take("first", others := []))
-    second = Turns(take("second", [first]))
+    first = Serializer(take("first", others := []))
+    second = Serializer(take("second", [first]))
     others.append(second)
     threads = [in_thread(lambda each=each: each.give("outer")) for each in (first, second)]  # type: ignore[misc]
     for thread in threads:
@@ -103,7 +103,7 @@ def test_two_that_wait_for_each_other_go_on() -> None:
 def test_what_was_left_to_another_is_not_forgotten() -> None:
     """Whoever could not wait has gone; who was at it looks again when the lock is given back."""
     taken: list[int] = []
-    given = Turns(taken.append)
+    given = Serializer(taken.append)
     thread, go_on = owned(given)
     given.give(1)  # not for longer than its patience
     assert taken == []
@@ -114,7 +114,7 @@ def test_what_was_left_to_another_is_not_forgotten() -> None:
 
 def test_what_is_given_for_now_comes_after_what_was_left_and_not_later() -> None:
     taken: list[int] = []
-    given = Turns(taken.append)
+    given = Serializer(taken.append)
     first, go_on = owned(given)
     given.give(1)
 
@@ -137,7 +137,7 @@ def test_a_failure_leaves_it_usable() -> None:
             raise KeyboardInterrupt
         taken.append(item)
 
-    given = Turns(take)
+    given = Serializer(take)
     try:
         given.give(0)
     except KeyboardInterrupt:

@@ -9,29 +9,29 @@ import os
 from collections.abc import Sequence
 from socket import socket
 
-from devserver.stage import Stage
+from devserver.serve_context import ServeContext
 
 SCRIPT = "manage.py"
 _SIGN = b"DJANGO_SETTINGS_MODULE"
 
 
-def program(stage: Stage) -> int:
+def program(context: ServeContext) -> int:
     """Serve the project if there is one and nothing else was named. Returns the exit code.
 
     Raises:
         BaseException: what the project raised.
     """
-    section = stage.config.app
+    section = context.config.app
     if section.target is not None or not is_project(section.app_dir):
         from devserver.django.urls import load_urls
         from devserver.target import serve_target
 
-        return serve_target(stage, load_urls)
+        return serve_target(context, load_urls)
     from devserver.django.project import play
 
     script = os.path.join(section.app_dir, SCRIPT)
     here = os.path.relpath(script) == SCRIPT
-    return play(stage, [SCRIPT if here else script, "runserver", *_address(stage.sockets)])
+    return play(context, [SCRIPT if here else script, "runserver", *_address(context.sockets)])
 
 
 def found(folder: str) -> str:
