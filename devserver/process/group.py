@@ -1,7 +1,9 @@
 """A program in a process group of its own, with what it prints. Linux and macOS.
 
 The terminal's Ctrl-C goes to the foreground's group, so not to this one: whoever has started it ends it, once
-and when its time has come. It stays in our session, where the guardian finds it.
+and when its time has come. It stays in our session, where the guardian finds it, but gives up the session's
+terminal: the kernel would stop it without a word when it asks for a password there (SIGTTIN), and what it
+changed of the terminal's settings would be changed for us, too. So /dev/tty cannot be opened, and it says so.
 
 Standard input is a pipe that nobody writes to, and that ends with us. Programs that watch files (esbuild,
 tailwindcss, postcss) end with their standard input, so as not to be left behind; with /dev/null they would
@@ -68,6 +70,8 @@ class Group:
                     stdout=theirs,
                     stderr=theirs,
                     process_group=0,
+                    # Not amid a debugger's threads: nobody lets go of what they held while we were copied.
+                    preexec_fn=None if "pydevd" in sys.modules else _give_up_terminal,
                 )
         except OSError:
             os.close(self.output)
@@ -161,6 +165,15 @@ def _terminal(columns: int) -> tuple[int, int]:
     termios.tcsetattr(theirs, termios.TCSANOW, flags)
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", _ROWS, columns, 0, 0))
     return ours, theirs
+
+
+def _give_up_terminal() -> None:
+    """Have no controlling terminal any more, in a process that leads no session: tty_ioctl(4)."""
+    with suppress(OSError):  # there is none
+        fd = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY)
+        with suppress(OSError):
+            fcntl.ioctl(fd, termios.TIOCNOTTY)
+        os.close(fd)
 
 
 @contextmanager

@@ -189,6 +189,15 @@ def test_ctrl_c_is_heard_once_and_nothing_is_left(folder: Path) -> None:
         assert server.events("companion_exited")[-1]["code"] == -signal.SIGTERM
 
 
+def test_the_terminal_is_not_a_companions(folder: Path) -> None:
+    """What would ask for a password there is told that there is none. The kernel does not stop it."""
+    (folder / "pyproject.toml").write_text(table("ask", "read word < /dev/tty; echo not stopped", once=True))
+    with OnTerminal(*QUICK, cwd=folder) as server:
+        server.serving()
+        assert "not stopped" in server.log
+        assert server.stop() == 0
+
+
 def test_a_second_ctrl_c_hurries(folder: Path) -> None:
     (folder / "pyproject.toml").write_text(table("stubborn", python(STUBBORN, "heeds nothing"), grace=3600))
     with DevServer(*QUICK, cwd=folder, env={MARK: str(folder)}) as server:
