@@ -80,14 +80,15 @@ def test_what_dies_is_begun_again_after_a_pause_that_grows() -> None:
 def test_a_change_ends_it_and_begins_it_when_files_are_quiet() -> None:
     roster = Roster([companion("jobs", grace=4.0)])
     done(roster, 0.0)
-    roster.changed("jobs", 1.0)
+    assert roster.changed("jobs", 1.0)
     assert done(roster, 1.0) == [(INTERRUPT, "jobs")]
-    roster.changed("jobs", 1.1)
+    assert not roster.changed("jobs", 1.1)
     assert done(roster, 1.1) == []
     assert roster.ended("jobs", -2, 1.2) is None
-    roster.changed("jobs", 1.21)
+    assert not roster.changed("jobs", 1.21)
     assert done(roster, 1.2 + SETTLE) == []
     assert done(roster, 1.21 + SETTLE) == [(START, "jobs")]
+    assert roster.changed("jobs", 2.0)
 
 
 def test_a_change_ends_a_pause() -> None:
@@ -108,6 +109,7 @@ def test_what_is_restarted_with_the_application() -> None:
     assert roster.serves(1.0, again=False) == []
     assert [each.companion.name for each in roster.serves(2.0, again=True)] == ["jobs"]
     assert done(roster, 2.0) == [(INTERRUPT, "jobs")]
+    assert roster.serves(2.1, again=True) == []  # it is about to begin
 
 
 def test_signals_get_firmer() -> None:

@@ -217,9 +217,9 @@ class Companions:
         changed, member = self._watches[name].changed(), self._roster.members.get(name)
         if changed and member is not None and member.begun:
             now = time.monotonic()
-            more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
-            logger.info("%s changed%s: restarting %s", _short(changed[0]), more, name)
-            self._roster.changed(name, now)
+            if self._roster.changed(name, now):
+                more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+                logger.info("%s changed%s: restarting %s", _short(changed[0]), more, name)
             self._act(now)
 
     def _printed(self, name: str, running: _Running) -> None:

@@ -120,6 +120,7 @@ class Member:
         due: when a time is over; None if none is awaited.
         proven: its work was done at least once.
         begun: it has been started at least once.
+        renewed: it was told to begin anew, and has not begun yet.
     """
 
     companion: Companion
@@ -128,6 +129,7 @@ class Member:
     due: float | None = None
     proven: bool = False
     begun: bool = False
+    renewed: bool = False
     signals: int = 0
     pauses: Pauses = field(default_factory=lambda: Pauses(PAUSES, PROVEN))
 
@@ -155,20 +157,18 @@ class Roster:
     # what has happened
 
     def serves(self, now: float, *, again: bool) -> list[Member]:
-        """The application is served. Returns those that are restarted with it.
+        """The application is served. Returns those that are restarted with it, and were not about to be.
 
         Args:
             again: by another generation than the first.
         """
         self._served = True
         with_it = [each for each in self.members.values() if again and each.companion.restart and each.begun]
-        for member in with_it:
-            self._happen(member, Event.AGAIN, now)
-        return with_it
+        return [each for each in with_it if self._renew(each, now)]
 
-    def changed(self, name: str, now: float) -> None:
-        """A file has changed that matters to a companion."""
-        self._happen(self.members[name], Event.AGAIN, now)
+    def changed(self, name: str, now: float) -> bool:
+        """A file has changed that matters to a companion. Returns whether that is news."""
+        return self._renew(self.members[name], now)
 
     def ended(self, name: str, code: int | None, now: float) -> float | None:
         """A companion's process has ended.
@@ -195,7 +195,7 @@ class Roster:
             changed = member.companion != companion
             member.companion = companion
             if changed or member.phase in (Phase.ENDING, Phase.GONE):
-                self._happen(member, Event.AGAIN, now)
+                self._renew(member, now)
                 again.append(member)
         for name, member in before.items():
             self._happen(member, Event.STOP, now)
@@ -258,6 +258,12 @@ class Roster:
             if member.holds:
                 return
 
+    def _renew(self, member: Member, now: float) -> bool:
+        """Have it begin anew. Of a burst of changes only the first is news, and returns true."""
+        is_news, member.renewed = not member.renewed, True
+        self._happen(member, Event.AGAIN, now)
+        return is_news
+
     def _happen(self, member: Member, event: Event, now: float) -> None:
         if event is Event.AGAIN and self._stopping:
             return
@@ -267,7 +273,7 @@ class Roster:
             member.due = None
         match step:
             case _Step.START:
-                member.since, member.begun = now, True
+                member.since, member.begun, member.renewed = now, True, False
                 self._actions.append((Do.START, member))
             case _Step.END:
                 member.signals = 0
