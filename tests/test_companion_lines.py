@@ -53,6 +53,7 @@ def test_a_long_line_is_several() -> None:
         (b"\x1b(B\x1b=\x1b[?25lx\x1b[1A\x1b[2K\n", "x"),
         (b"a\tb\x00\x07\x08\x7f\n", "a\tb\\x00\\x07\\x08\\x7f"),
         ("\x85\u2028\u202ex\n".encode(), "\\x85\\u2028\\u202ex"),
+        ("a\u2066b\u2069\n".encode(), "a\\u2066b\\u2069"),
         (b"cut\x1b[3", "cut3"),
         (b"cut\x1b", "cut"),
     ],

@@ -20,9 +20,12 @@ _SEQUENCE = re.compile(
     r"|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\|$)"  # OSC and other strings, section 5.6
     r"|\x1b[ -/]*[0-~]?"
 )
+_DIRECTIONS = {*range(0x202A, 0x202F), *range(0x2066, 0x206A)}
+"""What changes the direction of text (UAX #9, sections 2.1 to 2.5): a line could look like another one."""
+
 _ESCAPED = {
     code: f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
-    for code in ({*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *range(0x202A, 0x202F)} - {0x09, 0x1B})
+    for code in ({*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *_DIRECTIONS} - {0x09, 0x1B})
 }
 
 
