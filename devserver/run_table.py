@@ -73,8 +73,8 @@ class Companion:
     @property
     def shown(self) -> str:
         """The command for people: one line, not too long."""
-        text = self.command if isinstance(self.command, str) else " ".join(self.command)
-        line = text.strip().partition("\n")[0]
+        text = (self.command if isinstance(self.command, str) else " ".join(self.command)).strip()
+        line = text.partition("\n")[0]
         return text if len(text) <= _LONG and line == text else f"{line[:_LONG]} …"
 
     def lines(self) -> str:

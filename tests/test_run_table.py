@@ -28,6 +28,11 @@ def test_the_short_form_is_a_command_for_the_shell(tmp_path: Path) -> None:
     assert config.bind.port == 1
 
 
+def test_a_command_of_several_lines_is_shown_by_its_first(tmp_path: Path) -> None:
+    lines = ["[tool.devserver.run]", 'one = """\ntrue\n"""', 'two = """\ntrue\nfalse\n"""']
+    assert [each.shown for each in read(tmp_path, *lines).programs] == ["true", "true …"]
+
+
 def test_every_key(tmp_path: Path) -> None:
     config = read(
         tmp_path,
