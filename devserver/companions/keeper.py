@@ -43,6 +43,9 @@ _REST = 2**18
 _LINGER, _LOOK = 1.0, 0.05
 """Seconds for what a program leaves behind to end, and between two looks whether it has."""
 
+_PATIENCE = 2.0
+"""Seconds of an end after which it is said for whom devserver waits."""
+
 _NARROW, _WIDE = 20, 80
 """Columns that a program has at least, and where nobody knows."""
 
@@ -87,6 +90,7 @@ class Companions:
         self._width = 0
         self._told = set[str]()
         self._lived = self._hurries = False
+        self._tells_at: float | None = None  # for whom the end waits
         self._reactor: Reactor | None = None
         self._current: Callable[[], Config] = lambda: config
         self._ready: Callable[[], None] = lambda: None
@@ -131,6 +135,7 @@ class Companions:
         pauses = (watch.watcher.interval for watch in self._watches.values())
         due = [now + pause for pause in pauses if pause is not None]
         due += [now + _LOOK for running in self._running.values() if running.code is not None]
+        due += [] if self._tells_at is None else [self._tells_at]
         look = self._roster.next_look()
         return due if look is None else [*due, look]
 
@@ -143,9 +148,13 @@ class Companions:
             if running.code is not None:
                 self._see_off(name, running, now)
         self._act(now)
+        if self._tells_at is not None and self._tells_at <= now:
+            self._tells_at = None
+            self._tell_wait(now)
 
     def stop(self) -> None:
         """End all."""
+        self._tells_at = time.monotonic() + _PATIENCE
         self._roster.stop(time.monotonic())
         self._act(time.monotonic())
 
@@ -187,6 +196,10 @@ class Companions:
         before, self._config = self._config, self._current()
         if _wanted(self._config) == _wanted(before):
             return
+        names = {each.name for each in _wanted(self._config)}
+        for name in self._running.keys() - names:
+            if self._roster.members[name].phase is not Phase.ENDING:
+                logger.info("ending %s: its table is gone", name)
         for member in self._roster.update(_wanted(self._config), now):
             logger.info("restarting %s: its table has changed", member.companion.name)
         self._watch()
@@ -288,6 +301,14 @@ class Companions:
             logger.error("%s%s; starting it again in %.0f s%s", how, waits, pause, advice)
         elif phase is Phase.RUNNING:
             logger.info("%s is done, %.1f s", name, time.monotonic() - running.began)
+
+    def _tell_wait(self, now: float) -> None:
+        """Say for whom the end waits."""
+        names = [name for name, running in self._running.items() if running.code is None]
+        until = max((self._roster.members[name].due or now for name in names), default=now)
+        if names and not self._hurries:
+            text = "waiting for %s to end, up to %.0f s (grace); Ctrl-C again kills at once"
+            logger.info(text, " and ".join(names), until - now)
 
     # what is done
 

@@ -160,6 +160,7 @@ def test_restarts_by_patterns_and_with_the_application(folder: Path) -> None:
         save(folder / "pyproject.toml", "".join(tables))
         exited = {server.wait("companion_exited")["companion"] for _ in range(2)}
         assert exited == {"worker", "celery"}
+        assert "devserver: ending worker: its table is gone\n" in server.log
         server.wait("companion_started", companion="celery")
         assert len(server.events("companion_started")) == 7
         orphan = int((folder / "orphan").read_text())
@@ -206,6 +207,7 @@ def test_a_second_ctrl_c_hurries(folder: Path) -> None:
         with nothing_is_left(server, str(folder)):
             server.process.send_signal(signal.SIGINT)
             server.wait_log("stubborn | interrupted")
+            server.wait_log("waiting for stubborn to end, up to 359")
             assert server.stop() == 0
         assert server.events("companion_exited")[-1]["code"] == -signal.SIGKILL
 
