@@ -31,6 +31,17 @@ def test_lines_come_when_they_are_complete() -> None:
     assert lines.end() == []
 
 
+def test_a_question_is_shown_before_its_line_is_complete() -> None:
+    lines = Lines(colors=True)
+    assert lines.feed(b"one\nname? ") == ["one"]
+    assert lines.asks
+    assert lines.pause() == ["name? "]
+    assert not lines.asks
+    assert lines.feed(b"\n\xc3") == [""]
+    assert not lines.asks
+    assert lines.feed(b"\xa9\n") == ["\xe9"]
+
+
 def test_a_character_may_come_in_two_parts_and_need_not_be_one() -> None:
     assert shown("é".encode()[:1], "é".encode()[1:] + b"\n") == ["é"]
     assert shown(b"a\xff\n\xc3") == ["a\ufffd", "\ufffd"]

@@ -43,6 +43,9 @@ _REST = 2**18
 _LINGER, _LOOK = 1.0, 0.05
 """Seconds for what a program leaves behind to end, and between two looks whether it has."""
 
+_QUIET = 1.0
+"""Seconds without more of a line after which it is shown as it is: it may be a question."""
+
 _PATIENCE = 2.0
 """Seconds of an end after which it is said for whom devserver waits."""
 
@@ -58,6 +61,7 @@ class _Running:
         began: on `time.monotonic`.
         code: its exit code; None while it runs.
         until: when what it left behind is killed.
+        shows_at: when a line that is not complete is shown.
         killed: it did not end by itself.
     """
 
@@ -66,6 +70,7 @@ class _Running:
     began: float
     code: int | None = None
     until: float = 0.0
+    shows_at: float | None = None
     is_read: bool = True
     killed: bool = False
 
@@ -135,6 +140,7 @@ class Companions:
         pauses = (watch.watcher.interval for watch in self._watches.values())
         due = [now + pause for pause in pauses if pause is not None]
         due += [now + _LOOK for running in self._running.values() if running.code is not None]
+        due += [running.shows_at for running in self._running.values() if running.shows_at is not None]
         due += [] if self._tells_at is None else [self._tells_at]
         look = self._roster.next_look()
         return due if look is None else [*due, look]
@@ -145,6 +151,9 @@ class Companions:
             if watch.watcher.interval is not None:
                 self._look(name)
         for name, running in list(self._running.items()):
+            if running.shows_at is not None and running.shows_at <= now:
+                running.shows_at = None
+                self._show(name, running.lines.pause())
             if running.code is not None:
                 self._see_off(name, running, now)
         self._act(now)
@@ -239,6 +248,7 @@ class Companions:
         data = running.group.read(_MOST)
         if data is not None:
             self._show(name, running.lines.feed(data) if data else running.lines.end())
+            running.shows_at = time.monotonic() + _QUIET if running.lines.asks else None
             if not data:
                 self._stop_reading(running)
 

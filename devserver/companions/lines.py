@@ -43,11 +43,20 @@ class Lines:
         """Take what was printed. Returns the lines that are complete by now."""
         return self._take(self._decoder.decode(data))
 
+    @property
+    def asks(self) -> bool:
+        """Whether a line has begun and is not complete."""
+        return bool(self._rest)
+
+    def pause(self) -> list[str]:
+        """Nothing has come for a while, so that what is not complete may be a question. Returns it."""
+        rest, self._rest = self._rest, ""
+        return self._shown(rest)
+
     def end(self) -> list[str]:
         """Nothing comes any more. Returns the line that was not complete."""
         lines = self._take(self._decoder.decode(b"", final=True))
-        rest, self._rest = self._rest, ""
-        return lines + self._shown(rest) if rest else lines
+        return lines + self.pause() if self._rest else lines
 
     def _take(self, text: str) -> list[str]:
         *whole, self._rest = (self._rest + text).split("\n")

@@ -255,10 +255,11 @@ def test_one_that_cannot_be_started_is_named_and_mended_by_a_save(folder: Path) 
 
 
 def test_one_that_prints_without_pause_holds_up_nobody(folder: Path) -> None:
-    (folder / "pyproject.toml").write_text(table("yes", "yes") + table("slow", python("input()")))
+    (folder / "pyproject.toml").write_text(table("yes", "yes") + table("slow", python("input('name? ')")))
     with DevServer(*QUICK, cwd=folder) as server:
         server.serving()
         server.wait_log("yes  | y\nyes  | y\n")
+        server.wait_log("slow | name? \n")
         save(folder / "jobs.py", "NAME = 'two'\n")
         server.restarted()
         assert server.get().text == "two"
