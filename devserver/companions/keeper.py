@@ -8,6 +8,7 @@ what becomes of the application by the events that the server writes, and has wa
 from __future__ import annotations
 
 import logging
+import math
 import os
 import sys
 import time
@@ -317,8 +318,8 @@ class Companions:
         names = [name for name, running in self._running.items() if running.code is None]
         until = max((self._roster.members[name].due or now for name in names), default=now)
         if names and not self._hurries:
-            text = "waiting for %s to end, up to %.0f s (grace); Ctrl-C again kills at once"
-            logger.info(text, " and ".join(names), until - now)
+            text = "waiting for %s to end, up to %d s; Ctrl-C again kills at once"
+            logger.info(text, " and ".join(names), math.ceil(until - now))
 
     # what is done
 
