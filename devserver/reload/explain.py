@@ -22,7 +22,7 @@ from devserver.watching import watch
 from devserver.watching.answers import OWN, SUFFIXES, Entry, Question, module_place
 from devserver.watching.project import library_folders
 from devserver.watching.rules import Counts, Rules
-from devserver.watching.watchset import admit, rules_of
+from devserver.watching.watchset import admit, awaited_file, rules_of
 
 NOT_KNOWN = "not known"
 """How a judgement begins that would need what the application did not come to read."""
@@ -40,8 +40,8 @@ def explain(config: Config, launcher: Spawner, paths: Iterable[str]) -> tuple[li
     rules = rules_of(config)
     for _ in watch.walk(rules):
         pass  # it teaches the rules which folders are virtual environments
-    if config.file is not None:
-        entries.append(Entry(Question.FILE, config.file, None))
+    if (file := awaited_file(config)) is not None:
+        entries.append(Entry(Question.FILE, file, None))
     for entry in entries:
         admit(rules, entry)
     real = {os.path.realpath(entry.path): entry.path for entry in entries}

@@ -17,6 +17,7 @@ from queue import SimpleQueue
 from time import time_ns
 
 from devserver.config import App, Config
+from devserver.options import FILE
 from devserver.process.serializer import Serializer
 from devserver.watching import watch
 from devserver.watching.answers import file_entry
@@ -70,6 +71,13 @@ def here() -> list[str]:
         return [os.getcwd()]
     except FileNotFoundError:
         return []
+
+
+def awaited_file(config: Config) -> str | None:
+    """The pyproject.toml that counts, or that would if it were made now; None: none does."""
+    if config.file is None and config.origin is not None:
+        return os.path.join(config.origin.folder, FILE)
+    return config.file
 
 
 def rules_of(config: Config) -> Rules:
@@ -146,8 +154,8 @@ class WatchSet:
         for folder in self._linked:
             self._rules.add_base(folder)
         self.timeline = Timeline(self._rules, before, lazy=self._lazy)
-        if config.file is not None:
-            self.add(read_entry(config.file))
+        if (file := awaited_file(config)) is not None:
+            self.add(read_entry(file))
         if self._noted is None:
             self._expect(self._trees.walk())
 

@@ -243,10 +243,11 @@ def test_one_that_dies_leaves_nothing_behind_and_is_started_again(folder: Path) 
 
 
 def test_one_that_cannot_be_started_is_named_and_mended_by_a_save(folder: Path) -> None:
-    (folder / "pyproject.toml").write_text(table("vite", ["no-such-program"]))
+    """Its table may come later than the server."""
     with DevServer(*QUICK, cwd=folder) as server:
         server.serving()
-        failed = server.events("companion_failed")[0]
+        save(folder / "pyproject.toml", table("vite", ["no-such-program"]))
+        failed = server.wait("companion_failed")
         assert (failed["error"], failed["pause"]) == ("no-such-program: No such file or directory", 1.0)
         assert "[tool.devserver.run.vite] in pyproject.toml: no-such-program: No such file" in server.log
         save(folder / "pyproject.toml", table("vite", "no-such-program"))
