@@ -6,7 +6,20 @@ from typing import Any
 
 import pytest
 
-from devserver.companions.roster import LAST, LIVING, PAUSES, PROVEN, SETTLE, TABLE, Do, Event, Phase, Roster
+from devserver.companions.roster import (
+    BRAKE,
+    LAST,
+    LIVING,
+    PAUSES,
+    PROVEN,
+    RESTLESS,
+    SETTLE,
+    TABLE,
+    Do,
+    Event,
+    Phase,
+    Roster,
+)
 from devserver.process.pauses import Pauses
 from devserver.run_table import Companion
 
@@ -191,3 +204,21 @@ def test_pauses_grow_until_something_has_worked(worked: list[float], pauses: lis
     assert seen == pauses
     made.forget()
     assert made.after_death() == 1
+
+
+def test_one_that_changes_what_it_is_watched_for_is_slowed_down() -> None:
+    roster = Roster([companion("css")])
+    assert done(roster, 0.0) == [(START, "css")]
+    now = 0.0
+    for number in range(1, 2 * RESTLESS[0] - 1):
+        restless = number >= RESTLESS[0]
+        begun = now
+        roster.changed("css", now)
+        assert roster.is_restless("css", now) == restless
+        assert done(roster, now) == [(INTERRUPT, "css")]
+        roster.ended("css", 0, now)
+        roster.changed("css", now)  # once more, while nothing lives
+        now = begun + (BRAKE if restless else SETTLE)
+        assert roster.next_look() == now
+        assert done(roster, now) == [(START, "css")]
+    assert not roster.is_restless("css", now + RESTLESS[1])

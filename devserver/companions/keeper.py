@@ -95,6 +95,7 @@ class Companions:
         self._colors = console.wants_colors(config.log.colors, sys.stderr, os.environ)
         self._width = 0
         self._told = set[str]()
+        self._restless = set[str]()
         self._lived = self._hurries = False
         self._tells_at: float | None = None  # for whom the end waits
         self._reactor: Reactor | None = None
@@ -243,6 +244,9 @@ class Companions:
             if self._roster.changed(name, now):
                 more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
                 logger.info("%s changed%s: restarting %s", _short(changed[0]), more, name)
+                if self._roster.is_restless(name, now) and name not in self._restless:
+                    self._restless.add(name)
+                    logger.warning("%s: its watch seems to name what it writes; take that out of it", name)
             self._act(now)
 
     def _printed(self, name: str, running: _Running) -> None:

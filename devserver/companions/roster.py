@@ -30,6 +30,12 @@ PROVEN = 10.0
 SETTLE = 0.05
 """Seconds without another change after which one begins that a change has ended."""
 
+RESTLESS = 5, 10.0
+"""A companion that begins so many times in so many seconds may write the files that are watched for it."""
+
+BRAKE = 2.0
+"""Seconds between two beginnings of a restless one."""
+
 LAST = 1.0
 """Seconds between SIGTERM and SIGKILL."""
 
@@ -121,6 +127,7 @@ class Member:
         proven: its work was done at least once.
         begun: it has been started at least once.
         renewed: it was told to begin anew, and has not begun yet.
+        begins: when it was started lately.
     """
 
     companion: Companion
@@ -131,6 +138,7 @@ class Member:
     begun: bool = False
     renewed: bool = False
     signals: int = 0
+    begins: list[float] = field(default_factory=list)
     pauses: Pauses = field(default_factory=lambda: Pauses(PAUSES, PROVEN))
 
     @property
@@ -169,6 +177,11 @@ class Roster:
     def changed(self, name: str, now: float) -> bool:
         """A file has changed that matters to a companion. Returns whether that is news."""
         return self._renew(self.members[name], now)
+
+    def is_restless(self, name: str, now: float) -> bool:
+        """Whether a companion begins so often that it does so no more than at intervals."""
+        count, seconds = RESTLESS
+        return sum(now - then < seconds for then in self.members[name].begins) >= count
 
     def ended(self, name: str, code: int | None, now: float) -> float | None:
         """A companion's process has ended.
@@ -274,6 +287,7 @@ class Roster:
         match step:
             case _Step.START:
                 member.since, member.begun, member.renewed = now, True, False
+                member.begins = [*member.begins[1 - RESTLESS[0] :], now]
                 self._actions.append((Do.START, member))
             case _Step.END:
                 member.signals = 0
@@ -288,7 +302,8 @@ class Roster:
                 member.due = now + member.pauses.after_death()
             case _Step.SETTLE:
                 member.pauses.forget()
-                member.due = now + SETTLE
+                restless = self.is_restless(member.companion.name, now)
+                member.due = max(now + SETTLE, member.begins[-1] + BRAKE if restless else 0.0)
 
     def _end(self, member: Member, now: float) -> None:
         """Ask it to end, the more firmly the more often it was asked."""
