@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -36,7 +37,7 @@ PLACES = {
 def running(code: str) -> Iterator[tuple[int, int]]:
     """A process that executes this, and the file that it answers into."""
     fd = os.memfd_create("answers")
-    os.set_blocking(fd, True)
+    fcntl.fcntl(fd, fcntl.F_SETFL, os.O_APPEND)  # as the supervisor's: what was read of it is taken out
     argv = [sys.executable, "-c", PROGRAM.format(fd=fd, code=code)]
     process = subprocess.Popen(argv, stdout=subprocess.PIPE, pass_fds=[fd])
     try:
